@@ -1,0 +1,46 @@
+"""entropilot: reinforcement learning of reasoning language models when labels are scarce and entropy is the currency.
+
+The names below are loaded when they are first used, so that statistics never import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ClipCov": "entropilot.methods",
+    "KLCov": "entropilot.methods",
+    "TokenBatch": "entropilot.maths.tokens",
+    "policy_loss": "entropilot.maths.surrogate",
+    "token_covariance": "entropilot.maths.covariance",
+    "EntropyGRPOTrainer": "entropilot.engines.trl",
+    "LawFit": "entropilot.analysis.law",
+    "fit_law": "entropilot.analysis.law",
+    "Run": "entropilot.records",
+    "read_run": "entropilot.records",
+    "UserError": "entropilot.errors",
+}
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from entropilot.analysis.law import LawFit, fit_law
+    from entropilot.engines.trl import EntropyGRPOTrainer
+    from entropilot.errors import UserError
+    from entropilot.maths.covariance import token_covariance
+    from entropilot.maths.surrogate import policy_loss
+    from entropilot.maths.tokens import TokenBatch
+    from entropilot.methods import ClipCov, KLCov
+    from entropilot.records import Run, read_run
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'entropilot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Statistics of runs: numpy and scipy, never an engine."""

@@ -1,0 +1,1 @@
+"""Thin adapters; the only files that import an engine."""

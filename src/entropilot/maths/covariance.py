@@ -1,0 +1,164 @@
+"""Token covariance of log-prob and advantage, and the selectors that choose tokens by it.
+
+Every selector works on the valid tokens in row order, so its choice does not depend on padding, on how a batch
+was cut, or on the device layout; the counts are explicit.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from entropilot.maths.tokens import full_precision, masked_mean
+
+# The shares of Table 1 in arXiv:2505.22617.
+TABLE_SHARES = (2e-4, 2e-3, 2e-2, 2e-1, 5e-1, 1.0)
+QUADRANTS = ("likely_good", "likely_bad", "rare_good", "rare_bad")
+
+
+def token_covariance(
+    logp: Float[Tensor, "b t"], advantages: Float[Tensor, "b *t"], mask: Tensor
+) -> Float[Tensor, "b t"]:
+    """Return Cov(y_t) = (log π(y_t) − mean log π)·(A_t − mean A), means over the mask (arXiv:2505.22617, Eq. 10).
+
+    Args:
+        logp: log-probs of the sampled tokens, nats, (b, t).
+        advantages: (b, t), or (b,) and (b, 1), broadcast over the row.
+        mask: (b, t), true (or non-zero) where a token counts.
+
+    Returns:
+        (b, t) without a graph, 0 outside the mask. Its mean over the mask is the covariance that drives the
+        entropy (Theorem 2): ΔH ≈ −η·mean.
+    """
+    mask = mask.bool()
+    logp = full_precision(logp.detach())
+    advantages = full_precision(advantages.detach())
+    if advantages.ndim == 1:
+        advantages = advantages.unsqueeze(1)
+    advantages = advantages.expand(logp.shape)
+    product = (logp - masked_mean(logp, mask)) * (advantages - masked_mean(advantages, mask))
+    return torch.where(mask, product, product.new_zeros(()))
+
+
+def _scatter(chosen: Tensor, mask: Tensor) -> Tensor:
+    """Put a choice over the valid tokens (row order) back into (b, t)."""
+    return torch.zeros_like(mask).masked_scatter(mask, chosen)
+
+
+def _mark(indices: Tensor, count: int) -> Tensor:
+    chosen = torch.zeros(count, dtype=torch.bool, device=indices.device)
+    chosen[indices] = True
+    return chosen
+
+
+def quota(fraction: float, tokens: int) -> int:
+    """Return how many tokens a fraction means: max(1, ⌊fraction·N⌋), and 0 where there is no token.
+
+    At least one, as in the authors' and verl's code.
+    """
+    return max(1, int(fraction * tokens)) if tokens else 0
+
+
+def select_top(
+    covariance: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], fraction: float
+) -> Bool[Tensor, "b t"]:
+    """Choose the `quota(fraction, N)` valid tokens of largest signed covariance (KL-Cov, Eq. 13)."""
+    valid = covariance[mask]
+    count = quota(fraction, valid.numel())
+    if count == 0:
+        return torch.zeros_like(mask)
+    top = valid.topk(count, sorted=False).indices
+    return _scatter(_mark(top, valid.numel()), mask)
+
+
+def select_window(
+    covariance: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    fraction: float,
+    low: float,
+    high: float,
+    generator: torch.Generator,
+    excluded: Bool[Tensor, "b t"] | None = None,
+) -> Bool[Tensor, "b t"]:
+    """Choose uniformly among the valid tokens with low < covariance < high (Clip-Cov, Eq. 11).
+
+    Args:
+        covariance: as `token_covariance` returns it.
+        mask: valid tokens; the quota is a share of these, candidates or not, as in the authors' code.
+        fraction: share of the valid tokens; at most `quota(fraction, N)` are chosen.
+        low: lower bound, exclusive.
+        high: upper bound, exclusive.
+        generator: source of the keys. One key is drawn for every valid token in row order, so the same
+            generator state chooses the same tokens whatever the padding is.
+        excluded: tokens that can't be candidates (those that PPO already clips).
+    """
+    valid = covariance[mask]
+    candidate = (valid > low) & (valid < high)
+    if excluded is not None:
+        candidate &= ~excluded[mask]
+    keys = torch.rand(valid.numel(), generator=generator, device=generator.device).to(valid.device)
+    # Only the candidates are ranked; they are few, and their number is the one synchronisation needed.
+    positions = candidate.nonzero().squeeze(1)
+    count = min(quota(fraction, valid.numel()), positions.numel())
+    if count == 0:
+        return torch.zeros_like(mask)
+    drawn = positions[keys[positions].topk(count, sorted=False).indices]
+    return _scatter(_mark(drawn, valid.numel()), mask)
+
+
+def select_restrain(
+    covariance: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], share: float
+) -> Bool[Tensor, "b t"]:
+    """Choose the smallest set of largest covariances with Σ_chosen ≥ share·Σ_all (ours, not the paper's).
+
+    Sums are signed, so the share may exceed 1; share = 1 leaves no net covariance on the tokens that stay free.
+    Nothing is chosen where Σ_all ≤ 0. Tokens of covariance ≤ 0 are never chosen: where all the positive ones
+    together do not reach the target, they are the choice. The setting means the same at 8,000 tokens and
+    at 4 million, which a fraction does not.
+    """
+    valid = covariance[mask]
+    total = valid.sum(dtype=torch.float64)
+    if valid.numel() == 0 or not total > 0:
+        return torch.zeros_like(mask)
+    target, size = share * total, min(valid.numel(), max(1024, valid.numel() // 256))
+    while True:  # a heavy tail holds the target in its first few tokens, so a full sort is seldom needed
+        values, indices = valid.topk(size)
+        running = values.cumsum(0, dtype=torch.float64)
+        if size == valid.numel() or running[-1] >= target or values[-1] <= 0:
+            break
+        size = min(valid.numel(), size * 8)
+    count = min(int((running < target).sum()) + 1, int((values > 0).sum()))
+    return _scatter(_mark(indices[:count], valid.numel()), mask)
+
+
+def covariance_table(
+    covariance: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], shares: tuple[float, ...] = TABLE_SHARES
+) -> dict[float, float]:
+    """Return the mean covariance of the top share of tokens, for every share (arXiv:2505.22617, Table 1)."""
+    valid = covariance[mask].sort(descending=True).values
+    if valid.numel() == 0:
+        return dict.fromkeys(shares, 0.0)
+    running = valid.cumsum(0, dtype=torch.float64)
+    counts = [quota(share, valid.numel()) for share in shares]
+    means = (running[[count - 1 for count in counts]] / torch.tensor(counts, device=running.device)).tolist()
+    return dict(zip(shares, means, strict=True))
+
+
+def quadrant_covariance(
+    logp: Float[Tensor, "b t"], advantages: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> dict[str, Tensor]:
+    """Return Σ_quadrant Cov / N for the four quadrants of probability × advantage; they add up to the mean.
+
+    A token is likely where its log-prob is above the mean over the mask, good where its advantage is above the
+    mean. First-order ΔH of a quadrant is −η times its number: likely_good and rare_bad lower the
+    entropy, rare_good and likely_bad raise it.
+    """
+    covariance = token_covariance(logp, advantages, mask)
+    likely, good = logp > masked_mean(logp, mask), advantages > masked_mean(advantages, mask)
+    members = (likely & good, likely & ~good, ~likely & good, ~likely & ~good)
+    count = mask.sum().clamp(min=1)
+    return {
+        name: torch.where(member & mask, covariance, covariance.new_zeros(())).sum() / count
+        for name, member in zip(QUADRANTS, members, strict=True)
+    }

@@ -1,0 +1,150 @@
+"""The batch of tokens that every method sees, and the averages over it, each with its count in the open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "constant"]
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Raise half precision to float32; float32 and float64 stay as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Completion tokens of b rows, padded to t.
+
+    Attributes:
+        old_logp: log π_old(a_t), nats, (b, t): the policy that the rollout is scored with.
+        logp: log π_θ(a_t), nats, (b, t): the policy that is being trained.
+        advantages: (b, t); given as (b,) or (b, 1) it is broadcast over the row.
+        mask: (b, t), true where a token counts. Numbers of any kind are accepted, zero is false.
+        entropy: full-vocabulary entropy, nats, (b, t), where it is known.
+
+    Values outside the mask are never read, so padding may hold anything, NaN included.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+
+    old_logp: Float[Tensor, "b t"]
+    logp: Float[Tensor, "b t"]
+    advantages: Float[Tensor, "b *t"]
+    mask: Tensor
+    entropy: Float[Tensor, "b t"] | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.logp.shape
+        if len(shape) != 2:
+            raise ValueError(f"TokenBatch needs log-probs of shape (b, t); logp has shape {tuple(shape)}.")
+        advantages = self.advantages
+        if advantages.ndim == 1:
+            advantages = advantages.unsqueeze(1)
+        if advantages.shape[0] == shape[0] and advantages.shape[1] == 1:
+            advantages = advantages.expand(shape)
+        fields = {
+            "old_logp": self.old_logp,
+            "advantages": advantages,
+            "mask": self.mask,
+            "entropy": self.entropy,
+        }
+        for name, value in fields.items():
+            if value is not None and value.shape != shape:
+                raise ValueError(
+                    f"TokenBatch: {name} has shape {tuple(value.shape)}, but logp has {tuple(shape)}; "
+                    "give every field per token (advantages may be per row)."
+                )
+        set_field = object.__setattr__  # the dataclass is frozen for its users, not for its constructor
+        set_field(self, "logp", full_precision(self.logp))
+        set_field(self, "old_logp", full_precision(self.old_logp))
+        set_field(self, "advantages", full_precision(advantages))
+        set_field(self, "mask", self.mask.bool())
+        if self.entropy is not None:
+            set_field(self, "entropy", full_precision(self.entropy))
+
+    def detach(self) -> TokenBatch:
+        """Return the same numbers without a graph, for choosing tokens and for logging."""
+        entropy = None if self.entropy is None else self.entropy.detach()
+        return replace(self, logp=self.logp.detach(), old_logp=self.old_logp.detach(), entropy=entropy)
+
+
+def masked_sum(values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> tuple[Tensor, Tensor]:
+    """Return (sum, count) over the mask, both scalars on the device: add them over ranks, then divide."""
+    return torch.where(mask, values, values.new_zeros(())).sum(), mask.sum()
+
+
+def masked_mean(values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Tensor:
+    """Return the mean over the mask; 0 where the mask is empty."""
+    total, count = masked_sum(values, mask)
+    return total / count.clamp(min=1)
+
+
+def token_weights(
+    mask: Bool[Tensor, "b t"],
+    reduction: Reduction,
+    *,
+    tokens: Tensor | float | None = None,
+    rows: int | None = None,
+    max_length: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "b t"]:
+    """Return w (b, t) such that the loss is Σ_t w_t·ℓ_t; 0 outside the mask.
+
+    ==============  =======================================  ==========================
+    reduction       weight of a token                        the loss type it belongs to
+    ==============  =======================================  ==========================
+    token_mean      1 / tokens                               DAPO, BNPO
+    sequence_mean   1 / (tokens of its row · rows)           GRPO
+    sequence_sum    1 / rows                                 LUSPO
+    constant        1 / (rows · max_length)                  Dr. GRPO
+    ==============  =======================================  ==========================
+
+    Args:
+        mask: the tokens that count.
+        reduction: see the table.
+        tokens: tokens of the whole optimiser batch, where `mask` is only a part of it (default: of the mask).
+        rows: rows of the whole optimiser batch (default: of the mask).
+        max_length: the constant of `constant`.
+        dtype: of the result.
+
+    Raises:
+        ValueError: an unknown reduction, or `constant` without `max_length`.
+    """
+    weights = mask.to(dtype)
+    rows = mask.shape[0] if rows is None else rows
+    if reduction == "token_mean":
+        return weights / (mask.sum().clamp(min=1) if tokens is None else tokens)
+    if reduction == "sequence_mean":
+        return weights / mask.sum(-1, keepdim=True).clamp(min=1) / rows
+    if reduction == "sequence_sum":
+        return weights / rows
+    if reduction == "constant":
+        if max_length is None:
+            raise ValueError("The reduction 'constant' divides by rows · max_length; give max_length.")
+        return weights / (rows * max_length)
+    raise ValueError(
+        f"Unknown reduction {reduction!r}; choose token_mean, sequence_mean, sequence_sum or constant."
+    )
+
+
+def reduce_tokens(
+    values: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    reduction: Reduction = "token_mean",
+    *,
+    tokens: Tensor | float | None = None,
+    rows: int | None = None,
+    max_length: int | None = None,
+) -> Tensor:
+    """Return the scalar Σ w·values with the weights of `token_weights`; values outside the mask are ignored."""
+    weights = token_weights(
+        mask, reduction, tokens=tokens, rows=rows, max_length=max_length, dtype=values.dtype
+    )
+    return (weights * torch.where(mask, values, values.new_zeros(()))).sum()

@@ -1,0 +1,149 @@
+"""Procedural problems with a verifiable answer, and the text that a base model of each tier is pretrained on.
+
+A tier is fixed by properties of its base model, never by what a method does on it. This file is plain
+Python: problems and rewards can be used without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: the user's turn, and the answer that a completion has to end with."""
+
+    prompt: str
+    answer: str
+
+
+def split_of(prompt: str) -> Split:
+    """Assign a problem to a split by a hash of its text: 1/8 test, 1/8 validation, 3/4 train.
+
+    The splits are disjoint by construction, whatever seed drew the problem, and pretraining uses the
+    train split only.
+    """
+    bucket = hashlib.sha256(prompt.encode()).digest()[0] % 8
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A family of problems.
+
+    Attributes:
+        name: what a recipe writes behind `sandbox:`.
+        describe: one sentence for people.
+        draw: a problem from a random generator (any split).
+        solve: a pretraining text (the assistant's turn) for a problem, imperfect on purpose.
+        score: 1.0 for a right completion, else 0.0.
+        max_completion_length: tokens that the longest honest solution needs, with some room.
+    """
+
+    name: str
+    describe: str
+    draw: Callable[[random.Random], Problem]
+    solve: Callable[[Problem, random.Random], str]
+    score: Callable[[str, str], float]
+    max_completion_length: int
+
+    def problems(self, split: Split, count: int, seed: int = 0) -> list[Problem]:
+        """Return `count` different problems of one split, always the same for the same seed."""
+        found: dict[str, Problem] = {}
+        stream = self.stream(split, seed)
+        for attempt, problem in enumerate(stream):
+            found.setdefault(problem.prompt, problem)
+            if len(found) == count:
+                return list(found.values())
+            if attempt > 200 * count + 10_000:
+                break
+        raise ValueError(
+            f"The tier {self.name!r} has fewer than {count} different {split} problems "
+            f"({len(found)} found); ask for fewer."
+        )
+
+    def stream(self, split: Split, seed: int = 0) -> Iterator[Problem]:
+        """Draw problems of one split for ever; repeats are possible."""
+        rng = random.Random(f"{self.name}/{split}/{seed}")
+        while True:
+            problem = self.draw(rng)
+            if split_of(problem.prompt) == split:
+                yield problem
+
+
+# --- chains: the easy tier --------------------------------------------------------------------------------
+
+_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": lambda x, y: (x + y) % 10,
+    "-": lambda x, y: (x - y) % 10,
+    "*": lambda x, y: (x * y) % 10,
+}
+# The answer is what follows the last `#`, up to the end of the completion. Anchored, no backtracking.
+_ANSWER = re.compile(r"#(-?[0-9]{1,12})\Z")
+
+
+def _draw_chain(rng: random.Random) -> Problem:
+    operands = [rng.randrange(10) for _ in range(rng.randint(3, 6))]
+    text, value = str(operands[0]), operands[0]
+    for operand in operands[1:]:
+        operation = rng.choice("+-*")
+        text += f"{operation}{operand}"
+        value = _OPERATIONS[operation](value, operand)
+    return Problem(prompt=f"{text}=?", answer=str(value))
+
+
+def _solve_chain(problem: Problem, rng: random.Random) -> str:
+    """Write a trace in one of three styles, each with its own rate of mistakes.
+
+    full (45 %): every step, `3+4=7;7*2=4;#4`, each step wrong with 4 %;
+    running (30 %): the values only, `7;4;#4`, each wrong with 12 %;
+    direct (25 %): the answer at once, `#4`, right in 35 % of the cases.
+    A mistake is carried on, so a trace is consistent with itself. The noise and the mixture make it a *base*
+    model: it knows, and does not always say so.
+    """
+    text = problem.prompt.removesuffix("=?")
+    style = rng.random()
+    if style < 0.25:
+        return f"#{problem.answer if rng.random() < 0.35 else rng.randrange(10)}"
+    full = style < 0.70
+    value, trace = int(text[0]), ""
+    for operation, operand in zip(text[1::2], text[2::2], strict=True):
+        before, value = value, _OPERATIONS[operation](value, int(operand))
+        if rng.random() < (0.04 if full else 0.12):
+            value = rng.randrange(10)
+        trace += f"{before}{operation}{operand}={value};" if full else f"{value};"
+    return f"{trace}#{value}"
+
+
+def score_marked_answer(completion: str, answer: str) -> float:
+    """Return 1.0 if the completion ends in `#answer`, else 0.0. Text is compared, never evaluated."""
+    found = _ANSWER.search(completion.rstrip()[-16:])
+    return float(found is not None and found.group(1) == answer)
+
+
+CHAINS = Tier(
+    name="chains",
+    describe="3 to 6 digits joined by + - *, evaluated left to right modulo 10; the answer follows `#`.",
+    draw=_draw_chain,
+    solve=_solve_chain,
+    score=score_marked_answer,
+    max_completion_length=40,
+)
+
+TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS,)}
+
+
+def get_tier(name: str) -> Tier:
+    """Return a tier by name, or raise a `ValueError` that lists the names."""
+    try:
+        return TIERS[name]
+    except KeyError:
+        raise ValueError(f"There is no sandbox tier {name!r}; choose one of: {', '.join(TIERS)}.") from None
