@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool
@@ -66,7 +66,7 @@ def policy_loss(
             # The clip in force also decides which tokens Clip-Cov may choose.
             overrides = {"clip_low": clip_low, "clip_high": clip_high}
             changes: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
-            method = dataclasses.replace(method, **changes)  # type: ignore[type-var]  # every method is a dataclass
+            method = cast("Method", dataclasses.replace(cast(Any, method), **changes))
         clip_low, clip_high = method.clip_low, method.clip_high
     losses = torch.maximum(*_losses(batch, clip_low, clip_high))
     if method is not None:

@@ -1,0 +1,194 @@
+"""Accuracy of a model on problems with a verifiable answer: greedy, avg@k and unbiased pass@k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from entropilot.errors import UserError
+
+Row = dict[str, Any]  # "prompt": a string or a list of messages; other columns go to the reward function
+Reward = Callable[..., list[float | None]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of k samples for each of n problems.
+
+    Attributes:
+        scores: n lists of k rewards; a completion that nothing scored counts as 0.
+        completions: n lists of k texts.
+        lengths: n lists of k token counts, the end token included.
+        truncated: share of samples that reached the length limit without an end token.
+    """
+
+    scores: list[list[float]]
+    completions: list[list[str]]
+    lengths: list[list[int]]
+    truncated: float
+
+    @property
+    def accuracy(self) -> float:
+        """avg@k: the mean reward over problems and samples; the greedy accuracy where k = 1 and T = 0."""
+        return sum(map(sum, self.scores)) / max(1, sum(map(len, self.scores)))
+
+    def pass_at(self, k: int) -> float:
+        """Unbiased pass@k; a sample passes where its reward is above 1/2."""
+        passes = [pass_at_k(len(row), sum(score > 0.5 for score in row), k) for row in self.scores]
+        return sum(passes) / max(1, len(passes))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Return 1 − C(n−c, k)/C(n, k): the chance that k of n samples, c of them right, hold a right one (2107.03374).
+
+    Raises:
+        UserError: k is larger than n; more samples are needed then.
+    """
+    if not 1 <= k <= n:
+        raise UserError(f"pass@{k} can't be estimated from {n} samples; draw at least {k}.")
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+@contextmanager
+def private_randomness(seed: int) -> Iterator[None]:
+    """Run a block on its own random numbers: the global generators are as before when it ends."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def render_prompt(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text that a model continues: messages go through the chat template, a string stays as it is."""
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    samples: int = 1,
+    top_p: float = 1.0,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> list[list[list[int]]]:
+    """Return `samples` completions (token ids, the end token included) of every prompt.
+
+    Greedy at temperature 0. The model is left in the mode it was in, the global random state untouched.
+    """
+    texts = [render_prompt(prompt, tokenizer) for prompt in prompts for _ in range(samples)]
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        if temperature
+        else {"do_sample": False}
+    )
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=ends if ends is not None else tokenizer.eos_token_id,
+        disable_compile=True,
+        **sampling,
+    )
+    end_ids = set(config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id])
+    was_training = model.training
+    model.eval()
+    found: list[list[int]] = []
+    try:
+        with private_randomness(seed):
+            for start in range(0, len(texts), batch_size):
+                batch = tokenizer(
+                    texts[start : start + batch_size],
+                    return_tensors="pt",
+                    padding=True,
+                    padding_side="left",
+                    add_special_tokens=False,
+                ).to(model.device)
+                full = model.generate(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    generation_config=config,
+                )
+                for ids in full[:, batch["input_ids"].shape[1] :].tolist():
+                    stop = next((i + 1 for i, token in enumerate(ids) if token in end_ids), len(ids))
+                    found.append(ids[:stop])
+    finally:
+        model.train(was_training)
+    return [found[row : row + samples] for row in range(0, len(found), samples)]
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    reward: Reward,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    samples: int = 1,
+    top_p: float = 1.0,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Evaluation:
+    """Sample completions for every row and score them with a TRL reward callable.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer, with a chat template where prompts are messages.
+        rows: problems; every column but "prompt" is handed to the reward.
+        reward: `f(prompts, completions, completion_ids, **columns) -> list[float | None]`.
+        temperature: 0 is greedy.
+        max_new_tokens: length limit of a completion.
+        samples: k, per problem.
+        top_p: nucleus.
+        batch_size: completions per forward pass.
+        seed: of the sampling; the global random state is not touched.
+
+    Raises:
+        UserError: there are no rows.
+    """
+    if not rows:
+        raise UserError("There are no problems to evaluate on; give at least one.")
+    ids = sample(
+        model,
+        tokenizer,
+        [row["prompt"] for row in rows],
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        samples=samples,
+        top_p=top_p,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    flat_ids = [completion for group in ids for completion in group]
+    texts = tokenizer.batch_decode(flat_ids, skip_special_tokens=True)
+    repeated = [row for row in rows for _ in range(samples)]
+    chat = not isinstance(rows[0]["prompt"], str)
+    columns = {name: [row.get(name) for row in repeated] for name in rows[0] if name != "prompt"}
+    given = reward(
+        prompts=[row["prompt"] for row in repeated],
+        completions=[[{"role": "assistant", "content": text}] for text in texts] if chat else texts,
+        completion_ids=flat_ids,
+        **columns,
+    )
+    scores = [float(score or 0.0) for score in given]
+
+    def groups(values: list[Any]) -> list[list[Any]]:
+        return [values[start : start + samples] for start in range(0, len(values), samples)]
+
+    lengths = [len(completion) for completion in flat_ids]
+    ends = model.generation_config.eos_token_id if model.generation_config else tokenizer.eos_token_id
+    end_ids = set(ends if isinstance(ends, list) else [ends])
+    cut = [len(c) >= max_new_tokens and c[-1] not in end_ids for c in flat_ids]
+    return Evaluation(groups(scores), groups(texts), groups(lengths), sum(cut) / max(1, len(cut)))

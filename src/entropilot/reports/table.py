@@ -1,0 +1,111 @@
+"""One row per run: from where to where, and what the law says of it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from entropilot.analysis.law import ACCURACY, ENTROPY, finite_number, fit_run, verdict
+from entropilot.errors import UserError
+from entropilot.records import Run
+from entropilot.reports.text import clean, labels, mapping, method_name, number
+
+HEADINGS = (
+    "run",
+    "method",
+    "accuracy start",
+    "accuracy end",
+    "entropy start",
+    "entropy end",
+    "a",
+    "b",
+    "ceiling -a+b",
+    "R²",
+    "fitted on",
+    "seconds",
+)
+_FORMATS = {
+    "accuracy_start": ".3f",
+    "accuracy_end": ".3f",
+    "entropy_start": ".3f",
+    "entropy_end": ".3f",
+    "a": ".3f",
+    "b": ".3f",
+    "ceiling": ".3f",
+    "r2": ".2f",
+    "performance": "",
+    "seconds": ".0f",
+}
+_TEXT_COLUMNS = (0, 1, 10)
+
+
+def series(run: Run, name: str) -> tuple[list[int], list[float]]:
+    """Return the steps and values of a metric, where it is a finite number."""
+    points = [(step, finite_number(value)) for step, value in run.column(name)]
+    kept = [(step, value) for step, value in points if value is not None]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Return what a run comes to; None stands for what it does not hold.
+
+    Keys: `name`, `method`, `accuracy_start`, `accuracy_end` (held out), `entropy_start`, `entropy_end` (nats), the
+    law's `a`, `b`, `ceiling`, `r2`, `n`, the metric taken as R (`performance`), `verdict` (one sentence: how far the
+    fit can be trusted, or why there is none), and `seconds` (wall clock). A start is the first value, an end the last.
+    """
+    summary: dict[str, Any] = {"name": run.name, "method": method_name(run)}
+    for key, metric in (("accuracy", ACCURACY), ("entropy", ENTROPY)):
+        _, values = series(run, metric)
+        summary[f"{key}_start"], summary[f"{key}_end"] = (values[0], values[-1]) if values else (None, None)
+    law = dict.fromkeys(("a", "b", "ceiling", "r2", "n", "performance"))
+    try:
+        fit, columns = fit_run(run)
+    except UserError as error:
+        law["verdict"] = f"no fit: {error}"
+    else:
+        law |= {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2, "n": fit.n}
+        law |= {"performance": columns.performance, "verdict": verdict(fit, columns.performance)}
+    return summary | law | {"seconds": _seconds(run)}
+
+
+def summary_table(runs: Sequence[Run]) -> list[list[str]]:
+    """Return one row of text per run, in the order of `HEADINGS`; a dash where a run has no value."""
+    rows = []
+    for label, run in zip(labels(runs), runs, strict=True):
+        summary = summarise(run)
+        rows.append([label, summary["method"], *(number(summary[key], spec) for key, spec in _FORMATS.items())])
+    return rows
+
+
+def format_table(runs: Sequence[Run], *, verdicts: bool = True) -> str:
+    """Return the table as aligned plain text, with the verdict on each run's fit underneath."""
+    rows = [list(HEADINGS), *summary_table(runs)]
+    widths = [max(_width(row[i]) for row in rows) for i in range(len(HEADINGS))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = []
+    for row in rows:
+        cells = []
+        for i, (text, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - _width(text))
+            cells.append(text + space if i in _TEXT_COLUMNS else space + text)
+        lines.append("  ".join(cells).rstrip())
+    if verdicts and runs:
+        lines.append("")
+        lines += [f"{row[0]}: {clean(summarise(run)['verdict'])}" for row, run in zip(rows[2:], runs, strict=True)]
+    return "\n".join(lines)
+
+
+def _seconds(run: Run) -> float | None:
+    told = finite_number(mapping(run.header.get("end")).get("seconds"))
+    if told is not None:
+        return told
+    _, values = series(run, "seconds/step")
+    return sum(values) if values else None
+
+
+def _width(text: str) -> int:
+    """Return how many cells of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
