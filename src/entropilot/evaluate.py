@@ -25,18 +25,23 @@ class Evaluation:
         scores: n lists of k rewards; a completion that nothing scored counts as 0.
         completions: n lists of k texts.
         lengths: n lists of k token counts, the end token included.
-        truncated: share of samples that reached the length limit without an end token.
+        cut: n lists of k flags: the sample reached the length limit without an end token.
     """
 
     scores: list[list[float]]
     completions: list[list[str]]
     lengths: list[list[int]]
-    truncated: float
+    cut: list[list[bool]]
 
     @property
     def accuracy(self) -> float:
         """avg@k: the mean reward over problems and samples; the greedy accuracy where k = 1 and T = 0."""
         return sum(map(sum, self.scores)) / max(1, sum(map(len, self.scores)))
+
+    @property
+    def truncated(self) -> float:
+        """Share of samples that reached the length limit without an end token."""
+        return sum(map(sum, self.cut)) / max(1, sum(map(len, self.cut)))
 
     def pass_at(self, k: int) -> float:
         """Unbiased pass@k; a sample passes where its reward is above 1/2."""
@@ -70,6 +75,13 @@ def render_prompt(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
 
 
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the tokens that end a completion: the model's generation config knows, else the tokenizer."""
+    given = model.generation_config.eos_token_id if model.generation_config else None
+    given = tokenizer.eos_token_id if given is None else given
+    return set() if given is None else set(given) if isinstance(given, list) else {int(given)}  # type: ignore[arg-type]
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
@@ -88,20 +100,18 @@ def sample(
     Greedy at temperature 0. The model is left in the mode it was in, the global random state untouched.
     """
     texts = [render_prompt(prompt, tokenizer) for prompt in prompts for _ in range(samples)]
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        if temperature
-        else {"do_sample": False}
-    )
-    ends = model.generation_config.eos_token_id if model.generation_config else None
+    # Greedy leaves T, top_p and top_k at transformers' defaults, or it warns that they have no effect.
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    ends = _end_ids(model, tokenizer)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=ends if ends is not None else tokenizer.eos_token_id,
+        eos_token_id=sorted(ends) or None,
         disable_compile=True,
         **sampling,
     )
-    end_ids = set(config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id])
     was_training = model.training
     model.eval()
     found: list[list[int]] = []
@@ -121,7 +131,7 @@ def sample(
                     generation_config=config,
                 )
                 for ids in full[:, batch["input_ids"].shape[1] :].tolist():
-                    stop = next((i + 1 for i, token in enumerate(ids) if token in end_ids), len(ids))
+                    stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
                     found.append(ids[:stop])
     finally:
         model.train(was_training)
@@ -188,7 +198,6 @@ def evaluate(
         return [values[start : start + samples] for start in range(0, len(values), samples)]
 
     lengths = [len(completion) for completion in flat_ids]
-    ends = model.generation_config.eos_token_id if model.generation_config else tokenizer.eos_token_id
-    end_ids = set(ends if isinstance(ends, list) else [ends])
-    cut = [len(c) >= max_new_tokens and c[-1] not in end_ids for c in flat_ids]
-    return Evaluation(groups(scores), groups(texts), groups(lengths), sum(cut) / max(1, len(cut)))
+    ends = _end_ids(model, tokenizer)
+    cut = [len(c) >= max_new_tokens and c[-1] not in ends for c in flat_ids]
+    return Evaluation(groups(scores), groups(texts), groups(lengths), groups(cut))

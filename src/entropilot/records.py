@@ -114,15 +114,16 @@ class RunWriter:
 
     def __init__(self, folder: Path, header: Mapping[str, Any], *, resume_step: int | None = None) -> None:
         self.path = folder / FILE_NAME
-        exists = self.path.exists() and self.path.stat().st_size > 0
-        if exists and resume_step is None:
-            raise UserError(
-                f"{folder} already holds a run, which would be overwritten; choose another --out, "
-                "remove the folder, or continue it with --resume."
-            )
         try:
+            exists = self.path.exists() and self.path.stat().st_size > 0
+            if exists and resume_step is None:
+                raise UserError(
+                    f"{folder} already holds a run, which would be overwritten; choose another --out, "
+                    "remove the folder, or continue it with --resume."
+                )
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a", encoding="utf-8")
+            # A name may hold bytes that are no text; `backslashreplace` writes them as JSON escapes.
+            self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UserError(
                 f"{folder} can't be written ({error.strerror}); choose another folder with --out."
@@ -187,7 +188,7 @@ def _parse_lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 def read_run(path: str | Path) -> Run:
     """Read a run folder (or its `run.jsonl`).
 
-    Where a step occurs twice, as after a resume, the later row wins. Torn or foreign lines are skipped with a
+    Rows past the checkpoint that a resume began from are left out, and where a step occurs twice the later wins. Torn or foreign lines are skipped with a
     `RecordWarning`.
 
     Raises:
@@ -210,9 +211,10 @@ def read_run(path: str | Path) -> Run:
                     f"{file} does not begin with an entropilot header; it is no run of `entropilot train`."
                 )
             if row["schema"] > SCHEMA:
+                versions = row.get("versions")
+                version = versions.get("entropilot", "?") if isinstance(versions, dict) else "?"
                 raise UserError(
-                    f"{file} has schema {row['schema']}, written by entropilot "
-                    f"{row.get('versions', {}).get('entropilot', '?')}; "
+                    f"{file} has schema {row['schema']}, written by entropilot {version}; "
                     f"this version reads up to schema {SCHEMA}, so upgrade entropilot."
                 )
             header = row
@@ -220,7 +222,12 @@ def read_run(path: str | Path) -> Run:
             ends.append(row)
         elif kind is None and isinstance(row.get("step"), int):
             rows[row["step"]] = row
-        elif kind != "resume":
+        elif kind == "resume":
+            ends.clear()  # how the earlier session ended says nothing of the one that goes on
+            header["resumed"] = True
+            if isinstance(row.get("step"), int):  # what it did past the checkpoint is done again
+                rows = {step: kept for step, kept in rows.items() if step <= row["step"]}
+        else:
             warnings.warn(f"{file}, line {number} has no step and was skipped.", RecordWarning, stacklevel=2)
     if header is None:
         raise UserError(f"{file} is empty; the run ended before its header was written.")

@@ -174,8 +174,8 @@ def verdict(fit: LawFit, performance_name: str = ACCURACY) -> str:
         text = f"performance is the same at all {fit.n} points, so there is nothing to explain and no ceiling"
     elif fit.a < 0:
         text = (
-            f"performance rose with entropy (a = {fit.a:.3g} is below 0, R² = {fit.r2:.2f}), so the law does not hold here "
-            "and −a + b is no ceiling"
+            f"performance rose with entropy (a = {fit.a:.3g} is below 0, R² = {fit.r2:.2f}), so the law does not "
+            "hold here and −a + b is no ceiling"
         )
     elif fit.r2 < 0.5:
         text = f"{share}: do not trust this ceiling"

@@ -247,11 +247,12 @@ class EntropyGRPOTrainer(GRPOTrainer):
             seed = (seed * 1_000_003 + number + 1) % 2**62
         generator = torch.Generator(device=candidates.logp.device).manual_seed(seed)
         selected = cast(Method, self.method).select(candidates, generator)
-        covariance = token_covariance(candidates.logp, candidates.advantages, candidates.mask)
-        metrics = self._metrics["train"]
-        metrics["chosen/tokens"].append(selected.sum().item())
-        metrics["chosen/eligible"].append(candidates.mask.sum().item())
-        metrics["covariance/mean"].append(masked_mean(covariance, candidates.mask).item())
+        if self.observer is None:  # an observer logs all of this, and more
+            covariance = token_covariance(candidates.logp, candidates.advantages, candidates.mask)
+            metrics = self._metrics["train"]
+            metrics["chosen/tokens"].append(selected.sum().item())
+            metrics["chosen/eligible"].append(candidates.mask.sum().item())
+            metrics["covariance/mean"].append(masked_mean(covariance, candidates.mask).item())
         return selected
 
     def _choose_over_update(self) -> None:
@@ -303,9 +304,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
             self._pass = None
         batch = cast(TokenBatch, current.batch)
         if current.extra is not None:
-            penalty = (self.loss_weights(inputs, batch) * current.extra).sum()
-            self._metrics["train"]["penalty"].append(self.accelerator.gather(penalty.detach()).mean().item())
-            loss = loss + penalty
+            loss = loss + (self.loss_weights(inputs, batch) * current.extra).sum()
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._why_not_finite(batch, current.extra))
         if self.observer is not None:
@@ -332,7 +331,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
             reduction = reductions.get(self.loss_type, "sequence_mean")
             weights = token_weights(mask, reduction, max_length=self.max_completion_length) / accumulation
         if self.off_policy_mask_threshold is not None:
-            sampler_logp = inputs.get("sampling_per_token_logps", batch.old_logp)
+            stale = inputs.get("old_per_token_logps", batch.logp.detach())
+            sampler_logp = inputs.get("sampling_per_token_logps", stale)
             advantages, limit = inputs["advantages"].unsqueeze(1), self.off_policy_mask_threshold
             weights = weights * self.get_off_policy_mask(
                 advantages, batch.logp, sampler_logp, mask.int(), limit

@@ -124,7 +124,8 @@ def select_restrain(
     target, size = share * total, min(valid.numel(), max(1024, valid.numel() // 256))
     while True:  # a heavy tail holds the target in its first few tokens, so a full sort is seldom needed
         values, indices = valid.topk(size)
-        running = values.cumsum(0, dtype=torch.float64)
+        # Without the negative ones, behind which the running sum would fall below the target again.
+        running = values.clamp(min=0).cumsum(0, dtype=torch.float64)
         if size == valid.numel() or running[-1] >= target or values[-1] <= 0:
             break
         size = min(valid.numel(), size * 8)

@@ -29,7 +29,7 @@ def policy_entropy(entropy: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> 
     `compute_entropy_for_every_source`). Sum and count travel apart so that ranks can be added.
     """
     lengths = mask.sum(-1)
-    per_row = entropy.masked_fill(~mask, 0.0).sum(-1) / lengths.clamp(min=1)
+    per_row = full_precision(entropy).masked_fill(~mask, 0.0).sum(-1) / lengths.clamp(min=1)
     return per_row.sum(), (lengths > 0).sum()
 
 

@@ -71,8 +71,13 @@ class TokenBatch:
 
     def detach(self) -> TokenBatch:
         """Return the same numbers without a graph, for choosing tokens and for logging."""
-        entropy = None if self.entropy is None else self.entropy.detach()
-        return replace(self, logp=self.logp.detach(), old_logp=self.old_logp.detach(), entropy=entropy)
+        return replace(
+            self,
+            logp=self.logp.detach(),
+            old_logp=self.old_logp.detach(),
+            advantages=self.advantages.detach(),
+            entropy=None if self.entropy is None else self.entropy.detach(),
+        )
 
 
 def masked_sum(values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> tuple[Tensor, Tensor]:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from entropilot.analysis.law import ACCURACY, ENTROPY, finite_number, fit_run, verdict
+from entropilot.analysis.law import ACCURACY, ENTROPY, REWARD, finite_number, fit_run, verdict
 from entropilot.errors import UserError
 from entropilot.records import Run
-from entropilot.reports.text import clean, labels, mapping, method_name, number
+from entropilot.reports.text import MISSING, aligned, labels, mapping, method_name, number, one_line
 
 HEADINGS = (
     "run",
     "method",
-    "accuracy start",
-    "accuracy end",
-    "entropy start",
-    "entropy end",
+    "acc start",
+    "acc end",
+    "H start",
+    "H end",
     "a",
     "b",
-    "ceiling -a+b",
+    "ceiling",
     "R²",
-    "fitted on",
+    "R is",
     "seconds",
 )
+LEGEND = "acc: held-out accuracy; H: policy entropy at T = 1, nats; law: R = -a exp(H) + b, ceiling = -a + b"
 _FORMATS = {
     "accuracy_start": ".3f",
     "accuracy_end": ".3f",
@@ -34,9 +34,8 @@ _FORMATS = {
     "b": ".3f",
     "ceiling": ".3f",
     "r2": ".2f",
-    "performance": "",
-    "seconds": ".0f",
 }
+_SHORT = {None: MISSING, ACCURACY: "accuracy", REWARD: "training reward"}
 _TEXT_COLUMNS = (0, 1, 10)
 
 
@@ -58,7 +57,7 @@ def summarise(run: Run) -> dict[str, Any]:
     for key, metric in (("accuracy", ACCURACY), ("entropy", ENTROPY)):
         _, values = series(run, metric)
         summary[f"{key}_start"], summary[f"{key}_end"] = (values[0], values[-1]) if values else (None, None)
-    law = dict.fromkeys(("a", "b", "ceiling", "r2", "n", "performance"))
+    law: dict[str, Any] = dict.fromkeys(("a", "b", "ceiling", "r2", "n", "performance"))
     try:
         fit, columns = fit_run(run)
     except UserError as error:
@@ -74,38 +73,28 @@ def summary_table(runs: Sequence[Run]) -> list[list[str]]:
     rows = []
     for label, run in zip(labels(runs), runs, strict=True):
         summary = summarise(run)
-        rows.append([label, summary["method"], *(number(summary[key], spec) for key, spec in _FORMATS.items())])
+        numbers = [number(summary[key], spec) for key, spec in _FORMATS.items()]
+        fitted_on = _SHORT[summary["performance"]]
+        rows.append([label, summary["method"], *numbers, fitted_on, number(summary["seconds"], ".0f")])
     return rows
 
 
 def format_table(runs: Sequence[Run], *, verdicts: bool = True) -> str:
     """Return the table as aligned plain text, with the verdict on each run's fit underneath."""
     rows = [list(HEADINGS), *summary_table(runs)]
-    widths = [max(_width(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = []
-    for row in rows:
-        cells = []
-        for i, (text, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - _width(text))
-            cells.append(text + space if i in _TEXT_COLUMNS else space + text)
-        lines.append("  ".join(cells).rstrip())
+    lines = aligned(rows, _TEXT_COLUMNS).splitlines()
+    rows = rows[1:]
     if verdicts and runs:
-        lines.append("")
-        lines += [f"{row[0]}: {clean(summarise(run)['verdict'])}" for row, run in zip(rows[2:], runs, strict=True)]
+        lines += ["", LEGEND]
+        lines += [
+            f"{row[0]}: {one_line(summarise(run)['verdict'])}" for row, run in zip(rows, runs, strict=True)
+        ]
     return "\n".join(lines)
 
 
 def _seconds(run: Run) -> float | None:
     told = finite_number(mapping(run.header.get("end")).get("seconds"))
-    if told is not None:
+    if told is not None and not run.header.get("resumed"):  # the end knows its own session only
         return told
     _, values = series(run, "seconds/step")
     return sum(values) if values else None
-
-
-def _width(text: str) -> int:
-    """Return how many cells of a terminal a text takes."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )

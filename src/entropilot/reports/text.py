@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from entropilot.records import Run
@@ -21,9 +21,16 @@ def clean(value: object, limit: int | None = None) -> str:
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
     return "".join(
-        "\ufffd" if char in _TURNING or (char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs")) else char
+        "\ufffd"
+        if char in _TURNING or (char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs"))
+        else char
         for char in text
     )
+
+
+def one_line(value: object, limit: int | None = None) -> str:
+    """Return `clean` text on a single line."""
+    return clean(" ".join(str(value).split()), limit)
 
 
 def escape(value: object, limit: int | None = None) -> str:
@@ -48,8 +55,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """Return one short name per run; runs that share a name are told apart by folder, then by number."""
-    names = [" ".join(clean(run.name, 60).split()) or MISSING for run in runs]
-    for tails in ([clean(run.path.name, 60) for run in runs], [str(i) for i in range(1, len(runs) + 1)]):
+    names = [one_line(run.name, 60) or MISSING for run in runs]
+    for tails in ([one_line(run.path.name, 60) for run in runs], [str(i) for i in range(1, len(runs) + 1)]):
         shared = Counter(names)
         names = [
             f"{name} ({tail})" if shared[name] > 1 and name != tail else name
@@ -63,4 +70,25 @@ def method_name(run: Run) -> str:
     recipe = mapping(run.header.get("recipe"))
     if "method" not in recipe:
         return MISSING
-    return " ".join(clean(recipe["method"], 40).split()) if recipe["method"] is not None else "none"
+    return "none" if recipe["method"] is None else one_line(recipe["method"], 40)
+
+
+def aligned(rows: Sequence[Sequence[str]], text_columns: Collection[int] = (0,)) -> str:
+    """Return rows as a plain-text table, the first as its heading; columns hold numbers unless they are named."""
+    widths = [max(_cells(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in [rows[0], ["-" * width for width in widths], *rows[1:]]:
+        cells = []
+        for i, (text, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - _cells(text))
+            cells.append(text + space if i in text_columns else space + text)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _cells(text: str) -> int:
+    """Return how many cells of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )

@@ -1,0 +1,300 @@
+"""The command line. Heavy imports stay inside the commands: `entropilot fit --help` must not wait for torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from entropilot.errors import UserError
+
+# Nothing phones home, and generation never waits for a fork warning, unless the user decided otherwise.
+QUIET_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_DISABLED_SERVICE_TELEMETRY": "1",
+}
+
+app = typer.Typer(
+    help="Reinforcement learning of reasoning models, with entropy in hand.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+sandbox_app = typer.Typer(help="The tiny model in the package, and its tasks.", no_args_is_help=True)
+app.add_typer(sandbox_app, name="sandbox")
+
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe file (YAML).", show_default=False)]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="key=value, dotted keys reach into sections: grpo.max_steps=20")
+]
+RunsArgument = Annotated[
+    list[Path], typer.Argument(help="Folders that `entropilot train` wrote.", show_default=False)
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")
+]
+
+
+def say(text: str) -> None:
+    """Print for people, to standard error; standard output is for results."""
+    typer.echo(text, err=True)
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
+    ] = False,
+) -> None:
+    """Train what a recipe says; the run's folder receives run.jsonl, tokens, checkpoints and the model."""
+    from entropilot.recipes import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    _need_training_extra()
+    from entropilot.engines.run import train as run
+    from entropilot.progress import Progress
+
+    progress = Progress(loaded.name)
+    try:
+        model = run(loaded, folder, resume=resume, on_start=progress.start, on_row=progress.row)
+    finally:
+        progress.close()
+    say(f"model: {model}")
+    say(f"record: {folder / 'run.jsonl'}")
+
+
+@app.command()
+def doctor(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
+    """Check a recipe without loading anything: what it comes to, and what would surprise you."""
+    from entropilot.recipes import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    _need_training_extra()
+    from entropilot.engines.doctor import examine
+
+    diagnosis = examine(loaded)
+    for name, value in diagnosis.facts:
+        typer.echo(f"{name + ':':<22}{value}")
+    for note in diagnosis.notes:
+        typer.echo(f"note: {note}")
+    typer.echo("No rule of the house is broken.")
+
+
+@app.command()
+def fit(
+    runs: RunsArgument,
+    performance: Annotated[
+        str | None, typer.Option(help="Column of R; default: validation/accuracy, else reward/mean.")
+    ] = None,
+    entropy: Annotated[str, typer.Option(help="Column of H.")] = "entropy/policy_T1",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit R = -a*exp(H) + b to runs and say how far to trust the ceiling -a + b."""
+    from entropilot.analysis.law import fit_run, verdict
+    from entropilot.records import read_run
+    from entropilot.reports.text import aligned
+
+    results: list[dict[str, Any]] = []
+    for path in runs:
+        run = read_run(path)
+        fitted, names = fit_run(run, entropy=entropy, performance=performance)
+        results.append(
+            {
+                "run": run.name,
+                "path": str(path),
+                "entropy": names[0],
+                "performance": names[1],
+                "a": fitted.a,
+                "b": fitted.b,
+                "ceiling": fitted.ceiling,
+                "r2": fitted.r2,
+                "rmse": fitted.rmse,
+                "n": fitted.n,
+                "dropped": fitted.dropped,
+                "verdict": verdict(fitted, names[1]),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+        return
+    rows = [
+        [
+            r["run"],
+            r["performance"],
+            *(f"{r[key]:.4f}" for key in ("a", "b", "ceiling", "r2", "rmse")),
+            str(r["n"]),
+        ]
+        for r in results
+    ]
+    typer.echo(aligned([head, *rows], (0, 1)))
+    for result in results:
+        typer.echo(f"{result['run']}: {result['verdict']}")
+
+
+@app.command()
+def report(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its title.")] = "entropilot report",
+) -> None:
+    """Write one self-contained page of runs, and print their table."""
+    from entropilot.records import read_run
+    from entropilot.reports.page import write_report
+    from entropilot.reports.table import format_table
+
+    read = [read_run(path) for path in runs]
+    page = write_report(read, out, title=title)
+    typer.echo(format_table(read))
+    say(f"page: {page}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="sandbox, a folder, or a Hub id.")],
+    data: Annotated[
+        str, typer.Option(help="sandbox[:TIER], a JSONL/Parquet/CSV file, or a Hub id.")
+    ] = "sandbox",
+    split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="How many; default: 256 of the sandbox, else all.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Per problem.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    reward: Annotated[str | None, typer.Option(help="Default: sandbox for sandbox data, else math.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model: avg@k and unbiased pass@k on problems with a verifiable answer."""
+    _need_training_extra()
+    from entropilot.engines.assess import assess
+    from entropilot.recipes import Data
+
+    kind = data.partition(":")[0]
+    source = Data(source=data, split=split, limit=problems or (256 if kind == "sandbox" else None))
+    result = assess(
+        model,
+        source,
+        reward or ("sandbox" if kind == "sandbox" else "math"),
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_tokens,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    for name, value in result.items():
+        typer.echo(f"{name + ':':<22}{value:.4f}" if isinstance(value, float) else f"{name + ':':<22}{value}")
+
+
+@sandbox_app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder of the base model.")],
+    tier: Annotated[str, typer.Option(help="Which tier's text.")] = "chains",
+    steps: Annotated[int, typer.Option(min=1)] = 4500,
+    batch_size: Annotated[int, typer.Option(min=1)] = 96,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 2e-3,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Make a tier's base model from scratch (about 12 minutes on two cores)."""
+    _need_training_extra()
+    from entropilot.engines.run import quiet
+    from entropilot.progress import Progress
+    from entropilot.sandbox.pretrain import pretrain as run
+    from entropilot.sandbox.tasks import get_tier
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give a new folder with --out.")
+    try:
+        chosen = get_tier(tier)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    quiet()
+    progress = Progress(f"pretrain {tier}")
+    progress.start(steps)
+    try:
+        run(
+            chosen,
+            out,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            report=lambda step, loss: progress.row(step + 1, {"loss": loss}),
+        )
+    finally:
+        progress.close()
+    say(f"model: {out}")
+
+
+@sandbox_app.command()
+def problems(
+    tier: Annotated[str, typer.Option()] = "chains",
+    split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
+    count: Annotated[int, typer.Option(min=1)] = 10,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Print problems of a tier as JSONL with the columns prompt and answer."""
+    from entropilot.sandbox.tasks import SPLITS, get_tier
+
+    if split not in SPLITS:
+        raise UserError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+    try:
+        found = get_tier(tier).problems(split, count, seed)  # type: ignore[arg-type]  # just checked
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for problem in found:
+        typer.echo(json.dumps({"prompt": problem.prompt, "answer": problem.answer}))
+
+
+def _need_training_extra() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "trl", "datasets") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"This command needs {', '.join(missing)}; install torch for your machine first, "
+            'then: pip install "entropilot[train]"'
+        )
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    say(message)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line; errors for people are one sentence and exit code 2."""
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        _exit(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _exit(
+            "interrupted; the record up to here is readable, and --resume continues from the last checkpoint.",
+            130,
+        )
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

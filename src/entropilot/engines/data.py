@@ -1,0 +1,182 @@
+"""Problems of a recipe as a `datasets.Dataset` with the columns prompt (messages) and answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+from entropilot.errors import UserError
+from entropilot.recipes import Data
+from entropilot.sandbox.tasks import SPLITS, Split, get_tier
+
+PROMPT_COLUMNS = ("prompt", "problem", "question")
+ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
+FILE_KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+SANDBOX_SIZE = 4096  # problems of a sandbox source without a limit
+
+
+def load_problems(data: Data) -> Dataset:
+    """Load the problems of a source; every row has `prompt` (a list of messages or a string) and usually `answer`.
+
+    Raises:
+        UserError: the source does not exist, is empty, or lacks a column.
+    """
+    kind, _, rest = data.source.partition(":")
+    if kind == "sandbox":
+        return _sandbox(data, rest or "chains")
+    if kind == "reasoning_gym":
+        return _reasoning_gym(data, rest)
+    path = Path(data.source)
+    try:
+        if path.suffix in FILE_KINDS:
+            if not path.is_file():
+                raise UserError(f"data.source: the file {data.source} does not exist; check the path.")
+            raw = load_dataset(FILE_KINDS[path.suffix], data_files=str(path), split="train")
+        elif path.exists():
+            raise UserError(
+                f"data.source: {data.source} is no file of a known kind; give one of {', '.join(FILE_KINDS)}."
+            )
+        else:
+            raw = load_dataset(data.source, data.config, split=data.split)
+    except UserError:
+        raise
+    except Exception as error:  # datasets raises a dozen kinds here, down to those of its filesystems
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"data.source: {data.source} can't be loaded ({reason}); check the name and the file."
+        ) from error
+    return _columns(raw, data)
+
+
+def _sandbox(data: Data, name: str) -> Dataset:
+    if data.split not in SPLITS:
+        raise UserError(
+            f"data.split: the sandbox has no split {data.split!r}; choose one of {', '.join(SPLITS)}."
+        )
+    split: Split = data.split  # type: ignore[assignment]  # just checked
+    try:
+        problems = get_tier(name).problems(split, data.limit or SANDBOX_SIZE, data.seed)
+    except ValueError as error:
+        raise UserError(f"data.source: {error}") from error
+    rows = [{"prompt": _turn(problem.prompt, data), "answer": problem.answer} for problem in problems]
+    return Dataset.from_list(rows)
+
+
+def _reasoning_gym(data: Data, task: str) -> Dataset:
+    try:
+        import reasoning_gym as gym
+    except ImportError as error:
+        raise UserError(
+            "data.source: reasoning_gym is not installed; pip install 'entropilot[reasoning-gym]'."
+        ) from error
+    # Splits are disjoint seeds: the tasks are procedural, so there is no fixed set to divide.
+    seed = data.seed + {"train": 0, "validation": 1_000_003, "test": 2_000_003}.get(data.split, 0)
+    try:
+        entries = gym.create_dataset(task, size=data.limit or 1024, seed=seed)
+    except ValueError as error:
+        raise UserError(f"data.source: reasoning_gym has no task {task!r} ({error}).") from error
+    rows = [
+        {
+            "prompt": _turn(entry["question"], data),
+            "answer": str(entry["answer"]),
+            "entry": json.dumps(entry, default=str),
+        }
+        for entry in entries
+    ]
+    return Dataset.from_list(rows)
+
+
+def _turn(text: str, data: Data) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": data.system}] if data.system else []
+    return [*system, {"role": "user", "content": text + data.suffix}]
+
+
+def _pick(names: list[str], wanted: str | None, defaults: tuple[str, ...], what: str) -> str | None:
+    if wanted is not None:
+        if wanted not in names:
+            raise UserError(
+                f"data.{what}_column: there is no column {wanted!r}; the columns are: {', '.join(names)}."
+            )
+        return wanted
+    return next((name for name in defaults if name in names), None)
+
+
+def _columns(raw: Dataset, data: Data) -> Dataset:
+    """Map the columns of a file or a Hub dataset to ours; verl's parquet layout is understood as it is."""
+    names = list(raw.column_names)
+    if len(raw) == 0:
+        raise UserError(
+            f"data.source: {data.source} holds no rows; give a dataset with at least one problem."
+        )
+    prompt = _pick(names, data.prompt_column, PROMPT_COLUMNS, "prompt")
+    if prompt is None:
+        raise UserError(
+            f"data.source: {data.source} has no prompt column (one of {', '.join(PROMPT_COLUMNS)}); its columns are "
+            f"{', '.join(names)}. Name yours with data.prompt_column."
+        )
+    answer = _pick(names, data.answer_column, ANSWER_COLUMNS, "answer")
+    if data.limit is not None:
+        raw = raw.shuffle(seed=data.seed).select(range(min(data.limit, len(raw))))
+
+    def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
+        text = row[prompt]
+        if not isinstance(text, str | list) or not text:
+            raise UserError(
+                f"data.source: row {index} of {data.source} has no prompt in {prompt!r}; remove or fill it."
+            )
+        verl = row.get("reward_model") if isinstance(row.get("reward_model"), dict) else {}
+        gold = row[answer] if answer is not None else (verl or {}).get("ground_truth")
+        turns = _turn(text, data) if isinstance(text, str) else _with_suffix(text, data)
+        return {"prompt": turns, "answer": None if gold is None else str(gold)}
+
+    # Every other column stays: a reward function may ask for it.
+    return raw.map(convert, with_indices=True, remove_columns=[prompt] if prompt != "prompt" else None)
+
+
+def _with_suffix(turns: list[dict[str, str]], data: Data) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": data.system}] if data.system else []
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    return [*system, *turns[:-1], {**turns[-1], "content": turns[-1]["content"] + data.suffix}]
+
+
+def fit_prompts(dataset: Dataset, tokenizer: Any, data: Data, room: int | None) -> Dataset:
+    """Refuse or drop prompts that leave no room for a completion.
+
+    Args:
+        dataset: rows with `prompt`.
+        tokenizer: with a chat template.
+        data: its `max_prompt_length`, and what to do.
+        room: tokens that the model's context leaves for a prompt; None where it has no limit.
+
+    Raises:
+        UserError: prompts are over the limit and `over_length` is refuse, or none is left.
+    """
+    limits = [limit for limit in (data.max_prompt_length, room) if limit is not None]
+    if not limits:
+        return dataset
+    limit = min(limits)
+
+    def length(prompt: Any) -> int:
+        if isinstance(prompt, str):
+            return len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    lengths = [length(prompt) for prompt in dataset["prompt"]]
+    over = [row for row, tokens in enumerate(lengths) if tokens > limit]
+    if not over:
+        return dataset
+    if data.over_length == "refuse":
+        raise UserError(
+            f"{len(over)} of {len(lengths)} prompts are longer than {limit} tokens (row {over[0]} has {lengths[over[0]]}); "
+            "set data.over_length=drop to leave them out, or lower grpo.max_completion_length."
+        )
+    kept = sorted(set(range(len(lengths))) - set(over))
+    if not kept:
+        raise UserError(
+            f"All {len(lengths)} prompts are longer than {limit} tokens; raise the limit or change the data."
+        )
+    return dataset.select(kept)

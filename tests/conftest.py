@@ -1,0 +1,89 @@
+"""What every test shares: a machine left as it was found, shapes that are checked, and the hand-worked batch T1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+# Before anything imports a Hugging Face library: no test may depend on a network.
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false"
+)
+
+collect_ignore: list[str] = []
+if find_spec("torch") is None:  # the minimal install: statistics only
+    collect_ignore = ["maths", "methods", "parity", "engines", "sandbox", "trajectory"]
+else:
+    import torch
+    from jaxtyping import install_import_hook
+
+    torch.set_num_threads(1)
+    # Every Float[Tensor, "b t"] in these packages is checked at each call (tests/maths/test_tokens.py proves it).
+    install_import_hook(["entropilot.maths", "entropilot.methods"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of data files that are too large for the repository."""
+    place = os.environ.get("ENTROPILOT_DATA")
+    if not place:
+        pytest.skip("ENTROPILOT_DATA is not set; point it at the folder of data files")
+    if not Path(place).is_dir():
+        pytest.fail(f"ENTROPILOT_DATA={place} is not a folder")
+    return Path(place)
+
+
+@pytest.fixture(scope="session")
+def near() -> Callable:
+    """Compare numbers or tensors to 1e-9, and say in words what broke."""
+
+    def compare(actual, expected, what: str, rtol: float = 1e-9, atol: float = 0.0) -> None:
+        actual = torch.as_tensor(actual)
+        expected = torch.as_tensor(expected, dtype=actual.dtype)
+        torch.testing.assert_close(
+            actual.detach(), expected.detach(), rtol=rtol, atol=atol, msg=lambda text: f"{what}\n{text}"
+        )
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def unchecked() -> Callable:
+    """Load a module a second time without the shape checks, to read the errors that a user reads."""
+
+    def load(name: str):
+        spec = spec_from_file_location(f"unchecked.{name}", find_spec(name).origin)
+        module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def t1() -> Callable:
+    """Make T1, worked by hand: 2×3 tokens, one of them padding, mixed signs, nothing zero, float64.
+
+    N = 5; mean A = (2·1.5 − 3·0.5)/5 = 0.3; mean log π = −6/5 = −1.2, so that
+    Cov = [[1.1·1.2, −0.8·1.2, padding], [0.2·−0.8, 1.0·−0.8, −1.5·−0.8]]
+        = [[1.32,    −0.96,    padding], [−0.16,    −0.80,    1.20     ]],  Σ = 0.60
+    log-ratio = [[0.1, 0, padding], [0.3, 0, −0.4]].
+    """
+    from entropilot.maths.tokens import TokenBatch
+
+    def make(padding: float | None = None, dtype: torch.dtype = torch.float64) -> TokenBatch:
+        logp = torch.tensor([[-0.1, -2.0, -0.5], [-1.0, -0.2, -2.7]], dtype=dtype)
+        old = torch.tensor([[-0.2, -2.0, -0.4], [-1.3, -0.2, -2.3]], dtype=dtype)
+        advantages = torch.tensor([[1.5, 1.5, 1.5], [-0.5, -0.5, -0.5]], dtype=dtype)
+        mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+        if padding is not None:
+            for values in (logp, old, advantages):
+                values[0, 2] = padding
+        return TokenBatch(old_logp=old, logp=logp.requires_grad_(), advantages=advantages, mask=mask)
+
+    return make
