@@ -188,8 +188,8 @@ def _parse_lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 def read_run(path: str | Path) -> Run:
     """Read a run folder (or its `run.jsonl`).
 
-    Rows past the checkpoint that a resume began from are left out, and where a step occurs twice the later wins. Torn or foreign lines are skipped with a
-    `RecordWarning`.
+    Rows past the checkpoint that a resume began from are left out, and where a step occurs twice the later one
+    wins. Torn or foreign lines are skipped with a `RecordWarning`.
 
     Raises:
         UserError: there is no run, it has no header, or a newer version of entropilot wrote it.

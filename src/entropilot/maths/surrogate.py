@@ -55,7 +55,8 @@ def policy_loss(
         method: a covariance method, or None for plain PPO.
         selected: (b, t), tokens chosen before (for example over a whole rollout); by default the method chooses
             in this batch, at its current log-probs.
-        generator: source of randomness of the choice; needed where the method draws and `selected` is not given.
+        generator: source of randomness of the choice, where the method draws and `selected` is not given; None
+            takes torch's global one.
         clip_low: ε_low; None is the method's own clip, and no clip where there is no method.
         clip_high: ε_high, likewise.
         reduction: token_mean, sequence_mean, sequence_sum or constant (see `token_weights`).
@@ -71,7 +72,9 @@ def policy_loss(
     losses = torch.maximum(*_losses(batch, clip_low, clip_high))
     if method is not None:
         if selected is None:
-            generator = generator or torch.Generator(batch.logp.device).manual_seed(0)
+            if generator is None:  # as in torch: no generator means the global one
+                seed = int(torch.randint(2**62, ())) if method.draws else 0
+                generator = torch.Generator(batch.logp.device).manual_seed(seed)
             selected = method.select(batch.detach(), generator)
         steering = method.steer(batch, selected)
         if steering.detach is not None:

@@ -40,6 +40,7 @@ class ClipCov:
     count_zero_groups: bool = False  # the authors' dynamic sampling leaves such groups out before the update
     allow_large_fraction: bool = False
 
+    draws: ClassVar[bool] = True
     needs_stale_logp: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

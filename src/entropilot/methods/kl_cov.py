@@ -37,6 +37,7 @@ class KLCov:
     count_zero_groups: bool = False  # the authors' dynamic sampling leaves such groups out before the update
     allow_large_fraction: bool = False
 
+    draws: ClassVar[bool] = False
     needs_stale_logp: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,7 +41,8 @@ class Method(Protocol):
     @property
     def count_zero_groups(self) -> bool: ...
 
-    needs_stale_logp: bool
+    draws: ClassVar[bool]  # the choice uses the generator
+    needs_stale_logp: ClassVar[bool]  # nothing happens while log π_θ = log π_old
 
     def select(self, batch: TokenBatch, generator: torch.Generator) -> Bool[Tensor, "b t"]: ...
     def steer(self, batch: TokenBatch, selected: Bool[Tensor, "b t"]) -> Steering: ...
