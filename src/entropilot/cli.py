@@ -136,6 +136,7 @@ def fit(
         ]
         for r in results
     ]
+    head = ["run", "R is", "a", "b", "ceiling", "R²", "RMSE", "n"]
     typer.echo(aligned([head, *rows], (0, 1)))
     for result in results:
         typer.echo(f"{result['run']}: {result['verdict']}")

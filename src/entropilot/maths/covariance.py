@@ -41,15 +41,23 @@ def token_covariance(
     return torch.where(mask, product, product.new_zeros(()))
 
 
-def _scatter(chosen: Tensor, mask: Tensor) -> Tensor:
-    """Put a choice over the valid tokens (row order) back into (b, t)."""
-    return torch.zeros_like(mask).masked_scatter(mask, chosen)
+def _valid(covariance: Tensor, mask: Tensor) -> Tensor:
+    """Return the covariances in one row, −inf where a cell is no token: cheaper than compacting them."""
+    return torch.where(mask, covariance, covariance.new_full((), -torch.inf)).flatten()
 
 
-def _mark(indices: Tensor, count: int) -> Tensor:
-    chosen = torch.zeros(count, dtype=torch.bool, device=indices.device)
-    chosen[indices] = True
-    return chosen
+def _mark_largest(flat: Tensor, values: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
+    """Mark the cells of a top set (descending `values` of `flat` at `indices`), in the shape of the mask.
+
+    Among equals at its edge those that come first in row order are taken. topk leaves that open, and equals are
+    common (two identical completions of a group), so the choice would hang on padding or on the device.
+    """
+    above = values > values[-1]
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[indices[above]] = True
+    equals = (flat == values[-1]).nonzero().squeeze(1)
+    chosen[equals[: len(values) - int(above.sum())]] = True
+    return chosen.view_as(mask)
 
 
 def quota(fraction: float, tokens: int) -> int:
@@ -64,12 +72,11 @@ def select_top(
     covariance: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], fraction: float
 ) -> Bool[Tensor, "b t"]:
     """Choose the `quota(fraction, N)` valid tokens of largest signed covariance (KL-Cov, Eq. 13)."""
-    valid = covariance[mask]
-    count = quota(fraction, valid.numel())
+    count = quota(fraction, int(mask.sum()))
     if count == 0:
         return torch.zeros_like(mask)
-    top = valid.topk(count, sorted=False).indices
-    return _scatter(_mark(top, valid.numel()), mask)
+    flat = _valid(covariance, mask)
+    return _mark_largest(flat, *flat.topk(count), mask)
 
 
 def select_window(
@@ -93,18 +100,19 @@ def select_window(
             generator state chooses the same tokens whatever the padding is.
         excluded: tokens that can't be candidates (those that PPO already clips).
     """
-    valid = covariance[mask]
-    candidate = (valid > low) & (valid < high)
+    candidate = mask & (covariance > low) & (covariance < high)
     if excluded is not None:
-        candidate &= ~excluded[mask]
-    keys = torch.rand(valid.numel(), generator=generator, device=generator.device).to(valid.device)
-    # Only the candidates are ranked; they are few, and their number is the one synchronisation needed.
-    positions = candidate.nonzero().squeeze(1)
-    count = min(quota(fraction, valid.numel()), positions.numel())
-    if count == 0:
-        return torch.zeros_like(mask)
-    drawn = positions[keys[positions].topk(count, sorted=False).indices]
-    return _scatter(_mark(drawn, valid.numel()), mask)
+        candidate &= ~excluded
+    positions = candidate.flatten().nonzero().squeeze(1)
+    tokens = int(mask.sum())
+    keys = torch.rand(tokens, generator=generator, device=generator.device).to(mask.device)
+    chosen = torch.zeros_like(mask).flatten()
+    count = min(quota(fraction, tokens), positions.numel())
+    if count:
+        # Only the candidates are ranked; they are few. A token's key is that of its rank among the valid ones.
+        rank = mask.flatten().cumsum(0, dtype=torch.int32)[positions] - 1
+        chosen[positions[keys[rank].topk(count, sorted=False).indices]] = True
+    return chosen.view_as(mask)
 
 
 def select_restrain(
@@ -117,20 +125,21 @@ def select_restrain(
     together do not reach the target, they are the choice. The setting means the same at 8,000 tokens and
     at 4 million, which a fraction does not.
     """
-    valid = covariance[mask]
-    total = valid.sum(dtype=torch.float64)
-    if valid.numel() == 0 or not total > 0:
+    tokens = int(mask.sum())
+    flat = _valid(covariance, mask)
+    total = torch.where(mask, covariance, covariance.new_zeros(())).sum(dtype=torch.float64)
+    if tokens == 0 or not total > 0:
         return torch.zeros_like(mask)
-    target, size = share * total, min(valid.numel(), max(1024, valid.numel() // 256))
+    target, size = share * total, min(tokens, max(1024, tokens // 256))
     while True:  # a heavy tail holds the target in its first few tokens, so a full sort is seldom needed
-        values, indices = valid.topk(size)
+        values, indices = flat.topk(size)
         # Without the negative ones, behind which the running sum would fall below the target again.
         running = values.clamp(min=0).cumsum(0, dtype=torch.float64)
-        if size == valid.numel() or running[-1] >= target or values[-1] <= 0:
+        if size == tokens or running[-1] >= target or values[-1] <= 0:
             break
-        size = min(valid.numel(), size * 8)
+        size = min(tokens, size * 8)
     count = min(int((running < target).sum()) + 1, int((values > 0).sum()))
-    return _scatter(_mark(indices[:count], valid.numel()), mask)
+    return _mark_largest(flat, values[:count], indices[:count], mask)
 
 
 def covariance_table(

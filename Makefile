@@ -1,0 +1,52 @@
+# Every target makes its own .venv and is quick when it exists. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS := runs/quickstart
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-slow lint format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.train: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,report]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+quickstart: $(VENV)/.train ## GRPO and KL-Cov from one seed, the law fitted to both, and a page (minutes)
+	@rm -rf $(RUNS)
+	$(BIN)/entropilot train recipes/quickstart_grpo.yaml --out $(RUNS)/grpo
+	$(BIN)/entropilot train recipes/quickstart_kl_cov.yaml --out $(RUNS)/kl_cov
+	@$(BIN)/entropilot report $(RUNS)/grpo $(RUNS)/kl_cov --out $(RUNS)/report.html --title "Quickstart: GRPO and KL-Cov"
+
+test: $(VENV)/.dev ## the fast suite
+	$(BIN)/python -m pytest -m "not slow and not gpu and not verl and not browser" -q
+
+test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
+	$(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser" -q
+
+lint: $(VENV)/.dev ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## format in place
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## timings, each script prints a table
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/step_overhead.py
+
+clean: ## remove the environment and the quickstart's runs
+	rm -rf $(VENV) $(RUNS)
