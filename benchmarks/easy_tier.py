@@ -21,7 +21,8 @@ from entropilot.reports.table import summarise
 from entropilot.reports.text import aligned
 
 ROOT = Path(__file__).parent.parent
-# Each beside the control with the same clip (Clip-Cov's of ±1 hardly ever bites: at most 0.6 % of tokens) and the same updates per rollout.
+# Each beside the control with the same clip and the same updates per rollout (Clip-Cov's clip of ±1 hardly ever
+# bites: at most 0.6 % of tokens).
 CONTROL = {"clip_higher": "grpo", "no_clip": "grpo", "clip_cov": "no_clip", "kl_cov": "no_clip"}
 COLUMNS = {
     "acc start": "accuracy_start",
@@ -53,7 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/easy_tier"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--methods", nargs="+", default=["grpo", "clip_higher", "no_clip", "clip_cov", "kl_cov"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["grpo", "clip_higher", "no_clip", "clip_cov", "kl_cov"]
+    )
     settings = parser.parse_args()
     table: dict[str, list[dict[str, Any]]] = {method: [] for method in settings.methods}
     for seed in settings.seeds:
