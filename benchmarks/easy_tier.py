@@ -1,7 +1,7 @@
 """The quickstart's table over seeds: python benchmarks/easy_tier.py --out runs/easy_tier
 
-Trains recipes/{grpo,clip_higher,no_clip,clip_cov,kl_cov}.yaml on every seed (a run that is finished is not made again), prints the
-mean of every column with its 95 % t interval over seeds, and the paired differences to a control.
+Trains recipes/{grpo,clip_higher,no_clip,clip_cov,kl_cov}.yaml on every seed (a run that is finished is not made
+again), prints the mean of every column with its 95 % t interval over seeds, and the paired differences to a control.
 """
 
 from __future__ import annotations

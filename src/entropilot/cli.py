@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -61,16 +63,34 @@ def train(
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     _need_training_extra()
-    from entropilot.engines.run import train as run
     from entropilot.progress import Progress
 
     progress = Progress(loaded.name)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
     try:
-        model = run(loaded, folder, resume=resume, on_start=progress.start, on_row=progress.row)
+        from entropilot.engines.run import train as run
+
+        watch = {"on_start": progress.start, "on_row": progress.row} if first else {}
+        model = run(loaded, folder, resume=resume, **watch)
+    except KeyboardInterrupt:
+        progress.close()
+        kept = any((folder / "checkpoints").glob("checkpoint-*"))
+        say(
+            f"interrupted; the record in {folder} is readable, and "
+            + (
+                "--resume continues from the last checkpoint."
+                if kept
+                else "there is no checkpoint yet to resume from."
+            )
+            if (folder / "run.jsonl").exists()
+            else "interrupted before the run began; nothing was written."
+        )
+        raise typer.Exit(130) from None
     finally:
         progress.close()
-    say(f"model: {model}")
-    say(f"record: {folder / 'run.jsonl'}")
+    if first:
+        say(f"model: {model}")
+        say(f"record: {folder / 'run.jsonl'}")
 
 
 @app.command()
@@ -102,11 +122,11 @@ def fit(
     """Fit R = -a*exp(H) + b to runs and say how far to trust the ceiling -a + b."""
     from entropilot.analysis.law import fit_run, verdict
     from entropilot.records import read_run
-    from entropilot.reports.text import aligned
+    from entropilot.reports.text import aligned, labels, number, one_line
 
+    read = [read_run(path) for path in runs]
     results: list[dict[str, Any]] = []
-    for path in runs:
-        run = read_run(path)
+    for path, run in zip(runs, read, strict=True):
         fitted, names = fit_run(run, entropy=entropy, performance=performance)
         results.append(
             {
@@ -125,21 +145,15 @@ def fit(
             }
         )
     if as_json:
-        typer.echo(json.dumps(results, indent=2))
+        _print_json(results)
         return
-    rows = [
-        [
-            r["run"],
-            r["performance"],
-            *(f"{r[key]:.4f}" for key in ("a", "b", "ceiling", "r2", "rmse")),
-            str(r["n"]),
-        ]
-        for r in results
-    ]
-    head = ["run", "R is", "a", "b", "ceiling", "R²", "RMSE", "n"]
-    typer.echo(aligned([head, *rows], (0, 1)))
-    for result in results:
-        typer.echo(f"{result['run']}: {result['verdict']}")
+    rows = [["run", "R is", "a", "b", "ceiling", "R²", "RMSE", "n"]]
+    for label, result in zip(labels(read), results, strict=True):
+        values = [number(result[key], ".4f") for key in ("a", "b", "ceiling", "r2", "rmse")]
+        rows.append([label, one_line(result["performance"], 40), *values, str(result["n"])])
+    typer.echo(aligned(rows, (0, 1)))
+    for row, result in zip(rows[1:], results, strict=True):
+        typer.echo(f"{row[0]}: {one_line(result['verdict'])}")
 
 
 @app.command()
@@ -174,30 +188,46 @@ def evaluate(
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
-    reward: Annotated[str | None, typer.Option(help="Default: sandbox for sandbox data, else math.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="sandbox, exact, math or a dotted path; default: by the data, else math."),
+    ] = None,
+    over_length: Annotated[
+        str, typer.Option(help="What to do with prompts that leave no room: refuse or drop.")
+    ] = "refuse",
     seed: Annotated[int, typer.Option()] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model: avg@k and unbiased pass@k on problems with a verifiable answer."""
     _need_training_extra()
     from entropilot.engines.assess import assess
+    from entropilot.progress import Progress
     from entropilot.recipes import Data
 
+    if over_length not in ("refuse", "drop"):
+        raise UserError(f"--over-length is {over_length!r}; choose refuse or drop.")
     kind = data.partition(":")[0]
-    source = Data(source=data, split=split, limit=problems or (256 if kind == "sandbox" else None))
-    result = assess(
-        model,
-        source,
-        reward or ("sandbox" if kind == "sandbox" else "math"),
-        samples=samples,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_tokens,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    limit = problems or (256 if kind == "sandbox" else None)
+    source = Data(source=data, split=split, limit=limit, over_length=over_length)  # type: ignore[arg-type]
+    progress = Progress("evaluate", "completion")
+    try:
+        result = assess(
+            model,
+            source,
+            reward or (kind if kind in ("sandbox", "reasoning_gym") else "math"),
+            samples=samples,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_tokens,
+            batch_size=batch_size,
+            seed=seed,
+            on_start=progress.start,
+            report=lambda done: progress.row(done, {}),
+        )
+    finally:
+        progress.close()
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        _print_json(result)
         return
     for name, value in result.items():
         typer.echo(f"{name + ':':<22}{value:.4f}" if isinstance(value, float) else f"{name + ':':<22}{value}")
@@ -214,17 +244,18 @@ def pretrain(
 ) -> None:
     """Make a tier's base model from scratch (about 12 minutes on two cores)."""
     _need_training_extra()
-    from entropilot.engines.run import quiet
+    from entropilot.engines.run import claim, quiet, unclaim
     from entropilot.progress import Progress
     from entropilot.sandbox.pretrain import pretrain as run
     from entropilot.sandbox.tasks import get_tier
 
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; give a new folder with --out.")
     try:
         chosen = get_tier(tier)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give a new folder with --out.")
+    new = claim(out)
     quiet()
     progress = Progress(f"pretrain {tier}")
     progress.start(steps)
@@ -240,6 +271,7 @@ def pretrain(
         )
     finally:
         progress.close()
+        unclaim(out, new)
     say(f"model: {out}")
 
 
@@ -274,8 +306,23 @@ def _need_training_extra() -> None:
         )
 
 
+def _print_json(value: Any) -> None:
+    """Print strict JSON: what is not finite becomes null."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(value) for key, value in item.items()}
+        if isinstance(item, list):
+            return [plain(value) for value in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    typer.echo(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
 def _exit(message: str, code: int) -> NoReturn:
-    say(message)
+    from entropilot.reports.text import one_line  # names out of files may hold terminal escapes
+
+    say(one_line(message))
     sys.stdout.flush()
     sys.exit(code)
 
@@ -284,17 +331,16 @@ def main() -> None:
     """Run the command line; errors for people are one sentence and exit code 2."""
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # A warning of ours (a torn line in a record) is a sentence for people; the place in our code is none of theirs.
+    usual, warnings.formatwarning = warnings.formatwarning, lambda message, *_, **__: f"warning: {message}\n"
     try:
-        app(standalone_mode=True)
+        app(prog_name="entropilot")
     except UserError as error:
         _exit(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _exit(
-            "interrupted; the record up to here is readable, and --resume continues from the last checkpoint.",
-            130,
-        )
     except BrokenPipeError:
         sys.exit(0)
+    finally:
+        warnings.formatwarning = usual
 
 
 if __name__ == "__main__":

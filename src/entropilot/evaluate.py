@@ -94,10 +94,12 @@ def sample(
     top_p: float = 1.0,
     batch_size: int = 256,
     seed: int = 0,
+    report: Callable[[int], None] | None = None,
 ) -> list[list[list[int]]]:
     """Return `samples` completions (token ids, the end token included) of every prompt.
 
-    Greedy at temperature 0. The model is left in the mode it was in, the global random state untouched.
+    Greedy at temperature 0. The model is left in the mode it was in, the global random state untouched. `report` is
+    called with the number of completions so far.
     """
     texts = [render_prompt(prompt, tokenizer) for prompt in prompts for _ in range(samples)]
     # Greedy leaves T, top_p and top_k at transformers' defaults, or it warns that they have no effect.
@@ -133,6 +135,8 @@ def sample(
                 for ids in full[:, batch["input_ids"].shape[1] :].tolist():
                     stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
                     found.append(ids[:stop])
+                if report is not None:
+                    report(len(found))
     finally:
         model.train(was_training)
     return [found[row : row + samples] for row in range(0, len(found), samples)]
@@ -150,6 +154,7 @@ def evaluate(
     top_p: float = 1.0,
     batch_size: int = 256,
     seed: int = 0,
+    report: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Sample completions for every row and score them with a TRL reward callable.
 
@@ -164,6 +169,7 @@ def evaluate(
         top_p: nucleus.
         batch_size: completions per forward pass.
         seed: of the sampling; the global random state is not touched.
+        report: is called with the number of completions so far, after every batch.
 
     Raises:
         UserError: there are no rows.
@@ -180,6 +186,7 @@ def evaluate(
         top_p=top_p,
         batch_size=batch_size,
         seed=seed,
+        report=report,
     )
     flat_ids = [completion for group in ids for completion in group]
     texts = tokenizer.batch_decode(flat_ids, skip_special_tokens=True)

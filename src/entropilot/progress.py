@@ -2,45 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
 
+QUIET_SECONDS = 15.0  # between two lines where standard error is no terminal (a log file, CI)
+SHOWN = {
+    "H": ("entropy/policy_T1", "{:.3f} nats"),
+    "acc": ("validation/accuracy", "{:.3f}"),
+    "reward": ("reward/mean", "{:.3f}"),
+    "chosen": ("chosen/tokens", "{:.0f}"),
+    "loss": ("loss", "{:.3f} nats"),
+    "s/step": ("seconds/step", "{:.2f}"),
+}
+
 
 class Progress:
-    """A progress bar that shows the entropy; silent where standard error is no terminal, but for a line in ten."""
+    """A progress bar that shows the entropy; without a terminal a plain line now and then, and at the end."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, unit: str = "step") -> None:
+        self.name, self.unit = name, unit
         self._bar: tqdm | None = None
         self._latest: dict[str, str] = {}
+        self._steps = self._step = 0
+        self._said_at = 0.0
 
     def start(self, steps: int) -> None:
         """Open the bar."""
-        # Without a terminal (a log file, CI) a line every 15 seconds is enough.
-        interval = 0.5 if sys.stderr.isatty() else 15.0
-        self._bar = tqdm(total=steps, desc=self.name, unit="step", mininterval=interval, dynamic_ncols=True)
+        self._steps, self._said_at = steps, time.monotonic()
+        if _has_terminal():
+            self._bar = tqdm(total=steps, desc=self.name, unit=self.unit, mininterval=0.5, dynamic_ncols=True)
 
     def row(self, step: int, values: dict[str, Any]) -> None:
         """Show a row of the record."""
-        if self._bar is None:
-            return
-        shown = {
-            "H": ("entropy/policy_T1", "{:.3f} nats"),
-            "acc": ("validation/accuracy", "{:.3f}"),
-            "reward": ("reward/mean", "{:.3f}"),
-            "chosen": ("chosen/tokens", "{:d}"),
-            "loss": ("loss", "{:.3f} nats"),
-            "s/step": ("seconds/step", "{:.2f}"),
-        }
-        for label, (name, form) in shown.items():
+        for label, (name, form) in SHOWN.items():
             if values.get(name) is not None:
                 self._latest[label] = form.format(values[name])
-        self._bar.set_postfix(self._latest, refresh=False)
-        self._bar.update(max(0, min(step, self._bar.total or step) - self._bar.n))
+        self._step = max(0, min(step, self._steps or step))  # validation after the last step is one past it
+        if self._bar is not None:
+            self._bar.set_postfix(self._latest, refresh=False)
+            self._bar.update(self._step - self._bar.n)
+        elif self._steps and time.monotonic() - self._said_at >= QUIET_SECONDS:
+            self._say()
 
     def close(self) -> None:
-        """Close the bar."""
+        """Close the bar, or say where it ended."""
         if self._bar is not None:
             self._bar.close()
+        elif self._steps and self._latest:
+            self._say()
+        self._bar, self._steps = None, 0
+
+    def _say(self) -> None:
+        values = "".join(f", {label} {value}" for label, value in self._latest.items())
+        sys.stderr.write(f"{self.name}: {self.unit} {self._step} of {self._steps}{values}\n")
+        sys.stderr.flush()
+        self._said_at = time.monotonic()
+
+
+def _has_terminal() -> bool:
+    """Whether standard error is a terminal that knows its width; in another tqdm would show nothing."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False

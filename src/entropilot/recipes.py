@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from entropilot.errors import UserError
 
@@ -53,7 +54,9 @@ class Validate(_Strict):
     @field_validator("data", mode="before")
     @classmethod
     def _short_data(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
+        value = {"source": value} if isinstance(value, str) else value
+        # Held-out problems: the split of training is never what is meant by leaving it out.
+        return {"split": "validation"} | value if isinstance(value, dict) else value
 
 
 class ProbeSettings(_Strict):
@@ -86,6 +89,21 @@ class Recipe(_Strict):
     def _short_data(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
 
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        # The name is a folder under runs/ unless --out is given: it must not lead out of there.
+        if not re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", value) or value.strip(". ") == "":
+            raise ValueError("a name has 1 to 100 characters, is no path and has no line breaks")
+        return value
+
+    @field_validator("reward")
+    @classmethod
+    def _some_reward(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("name at least one reward")
+        return value
+
     @property
     def tier(self) -> str | None:
         """The sandbox tier of the data, None where they come from elsewhere."""
@@ -98,7 +116,29 @@ class Recipe(_Strict):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads `1e-6` as a number; PyYAML's 1.1 rules want a dot in it."""
+    """YAML that reads `1e-6` as a number (1.1 wants a dot in it), and takes neither aliases nor a key given twice.
+
+    A few lines of aliases can stand for gigabytes, and the second of two keys would silently win.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"the alias *{event.anchor}; a recipe takes none, so write the value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {short(key.value)} is there twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -114,11 +154,21 @@ def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  # _Loader is a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" (line {mark.line + 1})" if mark else ""
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        said = ": ".join(
+            text
+            for text in (f"line {mark.line + 1}" if mark else "", short(problem, str) if problem else "")
+            if text
+        )
         raise UserError(
-            f"{where} is not readable as YAML{place}; check indentation, colons and quotes."
+            f"{where} is not readable as YAML{f' ({said})' if said else ''}; check indentation, colons and quotes."
         ) from error
+
+
+def short(value: Any, as_text: Callable[[Any], str] = repr) -> str:
+    """Return a value for a sentence, on one line and not too long."""
+    text = " ".join(as_text(value).split())
+    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def _override(values: dict[str, Any], assignment: str) -> None:
@@ -148,9 +198,10 @@ def _sentence(error: ValidationError, known: dict[str, list[str]], where: str) -
         section = ".".join(str(part) for part in first["loc"][:-1])
         names = known.get(section) or []
         return f"{where}: the key {place!r} does not exist; the keys here are: {', '.join(names)}."
-    return (
-        f"{where}: {place} = {first.get('input')!r} does not fit ({first['msg'].lower()}); change this value."
-    )
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = re.sub(r"a valid dictionary( or instance of \w+)?", "a section of keys and values", reason)
+    reason = reason[:1].lower() + reason[1:]
+    return f"{where}: {place} = {short(first.get('input'))} does not fit ({reason}); change this value."
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -168,7 +219,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"The recipe {path} is not a text file; give the path of a YAML file.") from error
-    values = _parse_yaml(text, f"The recipe {path}") or {}
+    values = _parse_yaml(text, f"The recipe {path}")
     if not isinstance(values, dict):
         raise UserError(f"The recipe {path} must be a mapping of keys to values, such as `model: sandbox`.")
     for assignment in overrides or []:
@@ -196,24 +247,27 @@ def build_method(recipe: Recipe) -> Any:
     if recipe.method == "none":
         if recipe.method_args:
             raise UserError(
-                f"method_args = {recipe.method_args} has no effect with method: none; name a method."
+                f"method_args = {short(recipe.method_args)} has no effect with method: none; name a method."
             )
         return None
     from entropilot.methods import METHODS
 
     kind = METHODS[recipe.method]
-    names = [field.name for field in fields(kind)]
+    names, hints = [field.name for field in fields(kind)], get_type_hints(kind)
+    values: dict[str, Any] = {}
     for name, value in recipe.method_args.items():
         if name not in names:
             raise UserError(
                 f"method_args.{name} does not exist for {recipe.method}; it has: {', '.join(names)}."
             )
-        texts = name == "scope"
-        if isinstance(value, str) != texts and value is not None:
+        try:
+            values[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
             raise UserError(
-                f"method_args.{name} = {value!r} does not fit; give {'a name' if texts else 'a number'}."
-            )
+                f"method_args.{name} = {short(value)} does not fit ({reason}); change this value."
+            ) from error
     try:
-        return kind(**recipe.method_args)
+        return kind(**values)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error

@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from entropilot.analysis.intervals import Interval, Line, line_of
+from entropilot.analysis.noise import Noise
+from entropilot.analysis.robust import Loss, robust_weights
+from entropilot.analysis.values import (
+    ACCURACY,
+    ENTROPY,
+    REWARD,
+    check_level,
+    check_nats,
+    constant,
+    finite_number,
+    flat,
+)
+from entropilot.analysis.verdicts import verdict
 from entropilot.errors import UserError
 from entropilot.records import Run
 
-ENTROPY = "entropy/policy_T1"
-ACCURACY = "validation/accuracy"
-REWARD = "reward/mean"
+__all__ = [
+    "ACCURACY",
+    "ENTROPY",
+    "REWARD",
+    "Columns",
+    "Draws",
+    "Interval",
+    "LawFit",
+    "finite_number",
+    "fit_law",
+    "fit_run",
+    "verdict",
+]
 
-_MAX_NATS = 700.0  # exp overflows float64 just above; a vocabulary of 150,000 tokens holds at most 11.9 nats
-_ROUNDING = 1e-12  # a spread below this share of the values is rounding, not data
+
+class Draws(NamedTuple):
+    """Plausible coefficients, one per draw, and the standard deviation of a measured R around the law."""
+
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    noise: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,8 +62,9 @@ class LawFit:
         rmse: the root of the (weighted) mean squared residual, in units of R.
         n: the points used, those of weight 0 not counted.
         covariance: 2×2, of (a, b), under plain i.i.d. residuals, with n − 2 degrees of freedom. The steps of one run
-            are autocorrelated, so this is too small, and no interval is offered yet.
+            are autocorrelated, so this is too small; `interval` knows it.
         dropped: the pairs left out because a value was not finite.
+        line: the points behind the fit; None where a fit was put together by hand, which then has no interval.
     """
 
     a: float
@@ -44,10 +75,58 @@ class LawFit:
     n: int
     covariance: tuple[tuple[float, float], tuple[float, float]]
     dropped: int = 0
+    line: Line | None = field(default=None, compare=False, repr=False)
 
     def predict(self, entropy: ArrayLike) -> NDArray[np.float64]:
         """Return −a·exp(H) + b for entropies in nats."""
         return self.b - self.a * np.exp(np.asarray(entropy, dtype=np.float64))
+
+    @cached_property
+    def noise(self) -> Noise:
+        """What the residuals say of the noise: `persistence`, `effective_n`. The points must be in order of training."""
+        return self._line.noise()
+
+    def interval(self, level: float = 0.95, which: Literal["a", "b", "ceiling"] = "ceiling") -> Interval:
+        """Return the interval of a coefficient, for points in order of training.
+
+        Least squares' own error under every plausible noise (`noise.Noise`), each weighted by its restricted
+        likelihood; docs/results/law_coverage.md measures how often it holds the truth, beside its rivals.
+        """
+        check_level(level)
+        if which not in ("a", "b", "ceiling"):
+            raise UserError(f"An interval is of a, b or ceiling, not of {which!r}.")
+        half = float(self.noise.half_width(self._line.loadings(which), level)[0])
+        value = float(getattr(self, which))
+        return Interval(value - half, value + half)
+
+    def interval_at(
+        self, entropy: ArrayLike, level: float = 0.95, measured: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the lower and upper ends of −a·exp(H) + b at entropies in nats.
+
+        Args:
+            entropy: H, of any shape.
+            level: the probability that each interval holds the truth.
+            measured: widen them so that they hold one R measured there, with the fit's noise, late in training.
+        """
+        check_level(level)
+        h = np.asarray(entropy, dtype=np.float64)
+        check_nats(h.ravel())
+        half = self._line.half_width_at(self.noise, h.ravel(), level, measured).reshape(h.shape)
+        centre = self.predict(h)
+        return centre - half, centre + half
+
+    def resample(self, size: int = 10_000, seed: int = 0) -> Draws:
+        """Draw plausible (a, b) and noise levels, as `interval` weighs them; the same for the same seed."""
+        rng = np.random.default_rng(seed)
+        errors, noise = self.noise.draws(self._line.loadings("a", "b"), size, rng)
+        return Draws(self.a + errors[:, 0], self.b + errors[:, 1], noise * self.noise.scale[-1])
+
+    @property
+    def _line(self) -> Line:
+        if self.line is None:
+            raise UserError("This fit holds no points, so it has no interval; fit them with fit_law.")
+        return self.line
 
 
 class Columns(NamedTuple):
@@ -57,22 +136,74 @@ class Columns(NamedTuple):
     performance: str
 
 
-def fit_law(entropy: ArrayLike, performance: ArrayLike, weights: ArrayLike | None = None) -> LawFit:
+def fit_law(
+    entropy: ArrayLike,
+    performance: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    loss: Loss = "squared",
+    loss_scale: float | None = None,
+) -> LawFit:
     """Fit R = −a·exp(H) + b by (weighted) least squares; closed form, since it is linear in a and b.
 
         min over a, b of  Σ_i w_i·(R_i + a·exp(H_i) − b)²
 
     Args:
-        entropy: H, policy entropies in nats.
+        entropy: H, policy entropies in nats, in order of training if intervals are wanted.
         performance: R, validation accuracy in the paper, one value per entropy.
         weights: relative precision of each R, at least 0; a weight of 2 moves a and b as the point given twice would.
+        loss: `soft_l1` or `huber` bound the pull of outliers (scipy's `least_squares`); r2 and rmse then weigh each
+            point as the loss did.
+        loss_scale: the residual, in units of R, from which a robust loss holds back; by default 1.345 robust
+            standard deviations.
 
     Raises:
         UserError: shapes differ, fewer than 3 points are usable, all entropies are equal or beyond any vocabulary, or
             a weight is negative or not finite.
     """
-    h, r = _flat("entropy", entropy), _flat("performance", performance)
-    w = np.ones_like(h) if weights is None else _flat("weights", weights)
+    h, r, w, dropped = _usable(entropy, performance, weights)
+    top = float(h.max())
+    w = w / w.max()
+    # x = exp(H − max H) − 1: no overflow, and nearby entropies keep their difference. R = slope·x + const.
+    x = np.expm1(h - top)
+    kept, slopes = np.ones_like(w), np.ones_like(w)
+    if loss != "squared":
+        kept, slopes = robust_weights(x, r, w, loss, loss_scale)
+    used = w * kept
+    total = used.sum()
+    x_mean, r_mean = (used @ x) / total, (used @ r) / total
+    dx, dr = x - x_mean, r - r_mean
+    s_xx = used @ (dx * dx)
+    slope = (used @ (dx * dr)) / s_xx
+    residual = dr - slope * dx
+    rss, tss = float(used @ residual**2), float(used @ dr**2)
+    scale = math.exp(-top)  # x + 1 = scale·exp(H)
+    a, b = -slope * scale, r_mean - slope * (1.0 + x_mean)
+
+    variance = rss / (h.size - 2)
+    var_a = variance / s_xx * scale**2
+    cov_ab = variance * (1.0 + x_mean) / s_xx * scale
+    var_b = variance * (1.0 / total + (1.0 + x_mean) ** 2 / s_xx)
+    return LawFit(
+        a=float(a),
+        b=float(b),
+        ceiling=float(b - a),
+        r2=math.nan if constant(r) else 1.0 - rss / tss,
+        rmse=math.sqrt(rss / total),
+        n=int(h.size),
+        covariance=((float(var_a), float(cov_ab)), (float(cov_ab), float(var_b))),
+        dropped=dropped,
+        # A robust estimate moves as if each point's error were ψ(e)/mean ψ' (Huber's expansion).
+        line=line_of(h, r, w, kept * residual * (w.sum() / (w @ slopes))),
+    )
+
+
+def _usable(
+    entropy: ArrayLike, performance: ArrayLike, weights: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
+    """Return the entropies, performances and weights that can be fitted, and how many were not finite."""
+    h, r = flat("entropy", entropy), flat("performance", performance)
+    w = np.ones_like(h) if weights is None else flat("weights", weights)
     if not h.shape == r.shape == w.shape:
         sizes = f"{h.size} entropies, {r.size} values of performance and {w.size} weights"
         raise UserError(f"The law needs as many values of each, but there are {sizes}.")
@@ -86,43 +217,13 @@ def fit_law(entropy: ArrayLike, performance: ArrayLike, weights: ArrayLike | Non
             f"The law has two coefficients and needs 3 or more points, but {h.size} "
             f"{'is' if h.size == 1 else 'are'} usable; measure entropy and performance together more often."
         )
-    top = float(h.max())
-    if abs(top) > _MAX_NATS:
+    check_nats(h)
+    if constant(h, floor=1.0):
         raise UserError(
-            f"An entropy of {top:.4g} is beyond any vocabulary; give entropies per token, in nats."
-        )
-    if _constant(h, floor=1.0):
-        raise UserError(
-            f"The law can't be fitted because all {h.size} entropies are equal ({top:.4g} nats); it needs points "
+            f"The law can't be fitted because all {h.size} entropies are equal ({h.max():.4g} nats); it needs points "
             "at different entropies, from more steps of training."
         )
-    w = w / w.max()
-    # x = exp(H − max H) − 1: no overflow, and nearby entropies keep their difference. R = slope·x + const.
-    x = np.expm1(h - top)
-    total = w.sum()
-    x_mean, r_mean = (w @ x) / total, (w @ r) / total
-    dx, dr = x - x_mean, r - r_mean
-    s_xx = w @ (dx * dx)
-    slope = (w @ (dx * dr)) / s_xx
-    residual = dr - slope * dx
-    rss, tss = float(w @ residual**2), float(w @ dr**2)
-    scale = math.exp(-top)  # x + 1 = scale·exp(H)
-    a, b = -slope * scale, r_mean - slope * (1.0 + x_mean)
-
-    variance = rss / (h.size - 2)
-    var_a = variance / s_xx * scale**2
-    cov_ab = variance * (1.0 + x_mean) / s_xx * scale
-    var_b = variance * (1.0 / total + (1.0 + x_mean) ** 2 / s_xx)
-    return LawFit(
-        a=float(a),
-        b=float(b),
-        ceiling=float(b - a),
-        r2=math.nan if _constant(r) else 1.0 - rss / tss,
-        rmse=math.sqrt(rss / total),
-        n=int(h.size),
-        covariance=((float(var_a), float(cov_ab)), (float(cov_ab), float(var_b))),
-        dropped=int((~finite).sum()),
-    )
+    return h, r, w, int((~finite).sum())
 
 
 def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) -> tuple[LawFit, Columns]:
@@ -154,62 +255,3 @@ def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) ->
     except UserError as error:
         raise UserError(f"Run {run.name}, {performance} on {entropy}: {error}") from error
     return fit, Columns(entropy, performance)
-
-
-def finite_number(value: object) -> float | None:
-    """Return a number of a row as float; None for what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def verdict(fit: LawFit, performance_name: str = ACCURACY) -> str:
-    """Say in one sentence how far a fit can be trusted, without capital letter or full stop."""
-    share = f"the fit explains {100 * fit.r2:.0f} % of the variance of {fit.n} points"
-    if math.isnan(fit.r2):
-        text = f"performance is the same at all {fit.n} points, so there is nothing to explain and no ceiling"
-    elif fit.a < 0:
-        text = (
-            f"performance rose with entropy (a = {fit.a:.3g} is below 0, R² = {fit.r2:.2f}), so the law does not "
-            "hold here and −a + b is no ceiling"
-        )
-    elif fit.r2 < 0.5:
-        text = f"{share}: do not trust this ceiling"
-    elif performance_name == ACCURACY and fit.ceiling > 1:
-        text = f"{share}, but a ceiling of {fit.ceiling:.3g} is above 1, which no accuracy reaches: do not trust it"
-    elif fit.n < 10:
-        text = f"{share}: too few points to trust this ceiling"
-    elif fit.r2 < 0.9:
-        text = f"{share}: take this ceiling as a rough guide"
-    else:
-        text = (
-            f"{share}: the law describes this run well, and its ceiling is an extrapolation to zero entropy"
-        )
-    if performance_name == ACCURACY:
-        return text
-    what = (
-        f"the training reward ({performance_name})"
-        if performance_name.startswith("reward/")
-        else performance_name
-    )
-    return f"{text}; R is {what} here, not the validation accuracy of the law"
-
-
-def _flat(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Return values as one row of float64."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"The law needs plain numbers as {name}, in one dimension.") from error
-    if array.ndim != 1:
-        raise UserError(f"The law needs {name} in one dimension, but its shape is {array.shape}.")
-    return array
-
-
-def _constant(values: NDArray[np.float64], floor: float = 0.0) -> bool:
-    """Whether values differ by no more than rounding."""
-    return bool(np.ptp(values) <= _ROUNDING * max(floor, float(np.abs(values).max())))

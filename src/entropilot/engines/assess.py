@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from entropilot.engines.data import fit_prompts, load_problems
@@ -12,7 +13,14 @@ from entropilot.recipes import Data, Recipe
 
 
 def assess(
-    model_name: str, data: Data, reward: str, *, max_new_tokens: int, samples: int, **settings: Any
+    model_name: str,
+    data: Data,
+    reward: str,
+    *,
+    max_new_tokens: int,
+    samples: int,
+    on_start: Callable[[int], None] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Return the measures of a model as plain data: accuracy (avg@k), pass@k for k = 1, 2, 4, …, lengths.
 
@@ -22,6 +30,7 @@ def assess(
         reward: a name or a dotted path.
         max_new_tokens: length limit.
         samples: k.
+        on_start: is called with the number of completions to come.
         **settings: of `evaluate`.
 
     Raises:
@@ -33,6 +42,8 @@ def assess(
     problems = load_problems(data)
     model, tokenizer = load_model(recipe)
     rows = fit_prompts(problems, tokenizer, data, context_room(model, max_new_tokens)).to_list()
+    if on_start is not None:
+        on_start(len(rows) * samples)
     result = evaluate(
         model, tokenizer, rows, scorer, max_new_tokens=max_new_tokens, samples=samples, **settings
     )

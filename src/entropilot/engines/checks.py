@@ -43,15 +43,17 @@ def refuse_early_update_scope(method: Method | None, args: Any) -> None:
     """Refuse scope=update where the optimiser mini-batch is not sampled yet when its first part is trained on.
 
     Raises:
-        UserError: gradient_accumulation_steps is larger than steps_per_generation.
+        UserError: an update reaches over the end of a rollout.
     """
     if method is None or method.scope != "update":
         return
-    if args.gradient_accumulation_steps > args.steps_per_generation:
+    parts, accumulation = args.steps_per_generation * args.num_iterations, args.gradient_accumulation_steps
+    if accumulation > args.steps_per_generation or parts % accumulation:
         raise UserError(
             "scope=update chooses over one optimiser mini-batch, but with gradient_accumulation_steps = "
-            f"{args.gradient_accumulation_steps} > steps_per_generation = {args.steps_per_generation} it is not sampled "
-            "yet when its first part is trained on; use scope=rollout, or raise steps_per_generation."
+            f"{accumulation}, steps_per_generation = {args.steps_per_generation} and num_iterations = "
+            f"{args.num_iterations} a mini-batch reaches into the next rollout, which is not sampled yet when its first "
+            f"part is trained on; use scope=rollout, or set steps_per_generation to a multiple of {accumulation}."
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset, concatenate_datasets, load_dataset
 
 from entropilot.errors import UserError
 from entropilot.recipes import Data
@@ -14,7 +16,12 @@ from entropilot.sandbox.tasks import SPLITS, Split, get_tier
 
 PROMPT_COLUMNS = ("prompt", "problem", "question")
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
-FILE_KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+FILE_KINDS = (".jsonl", ".json", ".parquet", ".csv")
+# Names that TRL hands to reward functions itself, or reads as something else than a column of ours.
+RESERVED_COLUMNS = (
+    *("prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"),
+    *("environment", "environments", "image", "images"),
+)
 SANDBOX_SIZE = 4096  # problems of a sandbox source without a limit
 
 
@@ -29,12 +36,12 @@ def load_problems(data: Data) -> Dataset:
         return _sandbox(data, rest or "chains")
     if kind == "reasoning_gym":
         return _reasoning_gym(data, rest)
-    path = Path(data.source)
+    path = Path(data.source).expanduser()
     try:
         if path.suffix in FILE_KINDS:
             if not path.is_file():
                 raise UserError(f"data.source: the file {data.source} does not exist; check the path.")
-            raw = load_dataset(FILE_KINDS[path.suffix], data_files=str(path), split="train")
+            raw = _read_file(path)
         elif path.exists():
             raise UserError(
                 f"data.source: {data.source} is no file of a known kind; give one of {', '.join(FILE_KINDS)}."
@@ -49,6 +56,55 @@ def load_problems(data: Data) -> Dataset:
             f"data.source: {data.source} can't be loaded ({reason}); check the name and the file."
         ) from error
     return _columns(raw, data)
+
+
+def _read_file(path: Path) -> Dataset:
+    """Read a local file into memory: no cache outside of the run, and an answer such as 007 stays text."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return Dataset(pq.read_table(path))
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".csv":
+        csv.field_size_limit(2**31 - 1)
+        rows: list[Any] = list(csv.DictReader(io.StringIO(text), restkey="(more)"))
+    elif path.suffix == ".json" and (whole := _whole(text)) is not None:
+        rows = whole
+    else:
+        rows = []
+        for number, line in enumerate(text.split("\n"), start=1):
+            try:
+                if line.strip():
+                    rows.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number} is not JSON") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not every row is a mapping of columns to values")
+    columns = {
+        name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)
+    }
+    for name, values in columns.items():
+        # Arrow holds one kind per column; where a file mixes them (3 and "3"), text holds all of them.
+        kinds = {type(value) for value in values if value is not None}
+        if len(kinds) > 1 and kinds <= {str, int, float, bool}:
+            columns[name] = [None if value is None else _text(value) for value in values]
+    return Dataset.from_dict(columns)
+
+
+def _whole(text: str) -> list[Any] | None:
+    """Return the rows of a file that is one JSON document, None where it is not."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: Any) -> str:
+    """Return a gold answer as text; verl's files may hold a list of one."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _sandbox(data: Data, name: str) -> Dataset:
@@ -121,25 +177,39 @@ def _columns(raw: Dataset, data: Data) -> Dataset:
     if data.limit is not None:
         raw = raw.shuffle(seed=data.seed).select(range(min(data.limit, len(raw))))
 
-    def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
-        text = row[prompt]
-        if not isinstance(text, str | list) or not text:
-            raise UserError(
-                f"data.source: row {index} of {data.source} has no prompt in {prompt!r}; remove or fill it."
-            )
+    prompts, answers = [], []
+    for index, row in enumerate(raw):
+        where = f"row {index}" if data.limit is None else "a row"  # a limit has shuffled them
         verl = row.get("reward_model") if isinstance(row.get("reward_model"), dict) else {}
         gold = row[answer] if answer is not None else (verl or {}).get("ground_truth")
-        turns = _turn(text, data) if isinstance(text, str) else _with_suffix(text, data)
-        return {"prompt": turns, "answer": None if gold is None else str(gold)}
-
+        prompts.append(_turns(row[prompt], data, f"{where} of {data.source}", prompt))
+        answers.append(None if gold is None else _text(gold))
+    # Beside each other, and not through `map`, which casts an answer back to the kind of the column it replaces.
+    ours = Dataset.from_dict({"prompt": prompts, "answer": answers})
     # Every other column stays: a reward function may ask for it.
-    return raw.map(convert, with_indices=True, remove_columns=[prompt] if prompt != "prompt" else None)
+    theirs = raw.remove_columns([n for n in names if n in (*RESERVED_COLUMNS, prompt, "prompt", "answer")])
+    return concatenate_datasets([ours, theirs], axis=1) if theirs.column_names else ours
 
 
-def _with_suffix(turns: list[dict[str, str]], data: Data) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": data.system}] if data.system else []
-    turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-    return [*system, *turns[:-1], {**turns[-1], "content": turns[-1]["content"] + data.suffix}]
+def _turns(prompt: Any, data: Data, where: str, column: str) -> list[dict[str, str]]:
+    """Return the messages of a prompt, a string or a list of messages; `data.system` takes the place of theirs."""
+    if isinstance(prompt, str) and prompt.strip():
+        return _turn(prompt, data)
+    if not isinstance(prompt, list) or not prompt:
+        raise UserError(f"data.source: {where} has no prompt in {column!r}; remove or fill it.")
+    try:
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+    except (KeyError, TypeError):
+        turns = []
+    if not turns or not all(isinstance(text, str) for turn in turns for text in turn.values()):
+        raise UserError(
+            f"data.source: {where} holds messages in {column!r} that lack a role or a content of text; "
+            'write them as [{"role": "user", "content": "..."}].'
+        )
+    if data.system:
+        own = [{"role": "system", "content": data.system}]
+        turns = own + [turn for turn in turns if turn["role"] != "system"]
+    return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] + data.suffix}]
 
 
 def fit_prompts(dataset: Dataset, tokenizer: Any, data: Data, room: int | None) -> Dataset:
@@ -158,6 +228,11 @@ def fit_prompts(dataset: Dataset, tokenizer: Any, data: Data, room: int | None) 
     if not limits:
         return dataset
     limit = min(limits)
+    if limit <= 0:
+        raise UserError(
+            "Completions of this length leave no room for a prompt in the model's context; allow fewer tokens "
+            "(grpo.max_completion_length in a recipe, --max-tokens of evaluate)."
+        )
 
     def length(prompt: Any) -> int:
         if isinstance(prompt, str):
@@ -172,7 +247,7 @@ def fit_prompts(dataset: Dataset, tokenizer: Any, data: Data, room: int | None) 
     if data.over_length == "refuse":
         raise UserError(
             f"{len(over)} of {len(lengths)} prompts are longer than {limit} tokens (row {over[0]} has {lengths[over[0]]}); "
-            "set data.over_length=drop to leave them out, or lower grpo.max_completion_length."
+            "set over_length to drop to leave them out, or leave more room with shorter completions."
         )
     kept = sorted(set(range(len(lengths))) - set(over))
     if not kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from entropilot.engines.checks import (
@@ -18,10 +20,45 @@ from entropilot.engines.checks import (
     settle_clip,
     updates_per_rollout,
 )
+from entropilot.engines.data import FILE_KINDS
+from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.methods import Method
-from entropilot.recipes import Recipe, build_method
+from entropilot.recipes import Recipe, build_method, short
 from entropilot.sandbox import weights_of
+from entropilot.sandbox.tasks import TIERS
+
+# What TRL, transformers and torch find out only after the start, or not at all: the interval of a number ...
+RANGES = {
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations"), "[1, inf)"
+    ),
+    **dict.fromkeys(("steps_per_generation", "generation_batch_size", "max_completion_length"), "[1, inf)"),
+    **dict.fromkeys(("learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm"), "[0, inf)"),
+    **dict.fromkeys(("beta", "epsilon", "epsilon_high", "top_k"), "[0, inf]"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), "[0, 1)"),
+    **dict.fromkeys(("top_p", "top_entropy_quantile"), "(0, 1]"),
+    **dict.fromkeys(("temperature", "repetition_penalty", "num_train_epochs", "save_steps"), "(0, inf)"),
+    "num_generations": "[2, inf)",
+    "min_p": "[0, 1]",
+}
+# ... the names that a setting knows ...
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "scale_rewards": ("group", "batch", "none", True, False),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
+# ... and the fields that are settled elsewhere.
+ELSEWHERE = {
+    "output_dir": "is set through --out",
+    "seed": "is set through the recipe's own seed",
+    "resume_from_checkpoint": "is set through --resume",
+    "eval_strategy": "is set through the section validate",
+    "push_to_hub": "is not done here: nothing leaves this machine; upload the model folder afterwards",
+    "remove_unused_columns": "would take the answers from the reward",
+    "trust_remote_code": "stays off: code that comes with a model is never run",
+}
 
 
 @dataclass(frozen=True)
@@ -52,35 +89,65 @@ def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) ->
     names = [name for name, field in GRPOConfig.__dataclass_fields__.items() if field.init]
     values: dict[str, Any] = {}
     for name, value in recipe.grpo.items():
+        if name in ELSEWHERE:
+            raise UserError(f"grpo.{name} {ELSEWHERE[name]}; remove it from the section grpo.")
         if name not in names:
             close = difflib.get_close_matches(name, names, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "see TRL's GRPOConfig for the fields."
             raise UserError(f"grpo.{name} is no field of TRL's GRPOConfig; {hint}")
-        if name in ("output_dir", "seed"):
-            where = "--out" if name == "output_dir" else "the recipe's own seed"
-            raise UserError(f"grpo.{name} is set through {where}; remove it from the section grpo.")
         try:
             values[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].lower()
-            raise UserError(f"grpo.{name} = {value!r} does not fit ({reason}); change this value.") from error
+            raise UserError(
+                f"grpo.{name} = {short(value)} does not fit ({reason}); change this value."
+            ) from error
+        _check_value(name, values[name])
     # Quiet and local unless the recipe says otherwise.
     defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 1, "save_total_limit": 2}
-    if recipe.model.partition(":")[0] == "sandbox":
-        # The sandbox is small: float32 is as fast on a CPU, and exact.
-        defaults |= {"bf16": False, "model_init_kwargs": {"dtype": "float32"}}
+    # The trainer sets transformers' loggers again, on every rank, over what `quiet` asked for.
+    defaults |= {"log_level": "error", "log_level_replica": "error"}
+    if not values.get("fp16"):
+        # The sandbox is small: float32 is as fast, and exact. TRL's own default fails without a GPU that has bf16.
+        sandbox = recipe.model.partition(":")[0] == "sandbox"
+        defaults["bf16"] = not sandbox and is_torch_bf16_gpu_available()
     if anywhere:
-        values["use_cpu"] = True
-        values["bf16"] = values.get("bf16", False) and False
+        values |= {"use_cpu": True, "bf16": False, "fp16": False}
     try:
         with warnings.catch_warnings():
             # Deprecation of transformers' own field names; nothing that a recipe could change.
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-            return GRPOConfig(output_dir=str(output_dir), seed=recipe.seed, **(defaults | values))
+            config = GRPOConfig(output_dir=str(output_dir), seed=recipe.seed, **(defaults | values))
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(
             f"The section grpo can't work as it stands: {str(error).strip().splitlines()[0]}"
         ) from error
+    if "save_steps" not in values:
+        # TRL's 500 steps are hours of sampling. Whole rollouts, so that a resumed run equals an uninterrupted one.
+        per_rollout = max(1, math.ceil(updates_per_rollout(config)))
+        config.save_steps = math.ceil(50 / per_rollout) * per_rollout
+    return config
+
+
+def _check_value(name: str, value: Any) -> None:
+    if name in CHOICES and value not in CHOICES[name]:
+        known = ", ".join(str(choice) for choice in CHOICES[name])
+        raise UserError(f"grpo.{name} = {short(value)} does not exist; choose one of: {known}.")
+    if name == "max_steps" and value < 1 and value != -1:
+        raise UserError(
+            f"grpo.max_steps = {value} trains nothing; give 1 or more, or -1 to go by num_train_epochs."
+        )
+    if name == "model_init_kwargs" and isinstance(value, dict) and value.get("trust_remote_code"):
+        raise UserError(
+            f"grpo.model_init_kwargs: trust_remote_code {ELSEWHERE['trust_remote_code']}; remove it."
+        )
+    if name not in RANGES or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    low, high = (float(end) for end in RANGES[name][1:-1].split(","))
+    above = value >= low if RANGES[name][0] == "[" else value > low
+    below = value <= high if RANGES[name][-1] == "]" else value < high
+    if not (above and below):
+        raise UserError(f"grpo.{name} = {value} is out of range; it must lie in {RANGES[name]}.")
 
 
 def resolve_model(recipe: Recipe) -> str:
@@ -91,7 +158,10 @@ def resolve_model(recipe: Recipe) -> str:
     """
     kind, _, tier = recipe.model.partition(":")
     if kind == "sandbox":
-        return str(weights_of(tier or recipe.tier or "chains"))
+        name = tier or recipe.tier or "chains"
+        if name not in TIERS:
+            raise UserError(f"There is no sandbox tier {name!r}; choose one of: {', '.join(TIERS)}.")
+        return str(weights_of(name))
     path = Path(recipe.model).expanduser()
     if path.exists():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
@@ -114,13 +184,15 @@ def examine(recipe: Recipe) -> Diagnosis:
     """
     method: Method | None = build_method(recipe)
     config = build_config(recipe, Path("runs") / recipe.name, anywhere=True)
-    if recipe.validation is not None and recipe.validation.data is None and ":" not in recipe.data.source:
-        local = Path(recipe.data.source).suffix in (".jsonl", ".json", ".parquet", ".csv")
-        if local:
-            raise UserError(
-                "validate: a file has no validation split; name held-out problems with validate.data, or remove validate."
-            )
+    held_out = recipe.validation is None or recipe.validation.data is not None
+    if not held_out and Path(recipe.data.source).suffix in FILE_KINDS:
+        raise UserError(
+            "validate: a file has no validation split; name held-out problems with validate.data, or remove validate."
+        )
     resolve_model(recipe)
+    for name in [recipe.reward] if isinstance(recipe.reward, str) else recipe.reward:
+        if "." not in name:  # a dotted path may be importable elsewhere
+            build_reward(name, recipe.tier)
     refuse_on_policy(method, config)
     refuse_early_update_scope(method, config)
     method, clip = settle_clip(method, config)
@@ -177,6 +249,22 @@ def _notes(recipe: Recipe, method: Any, config: GRPOConfig, rows: int, updates: 
         )
     if config.use_vllm and config.vllm_importance_sampling_correction and updates <= 1:
         notes.append("Under vLLM correction with one update per rollout the log-ratio is rounding noise.")
+    if (
+        config.save_strategy == "steps"
+        and config.save_steps >= 1
+        and updates > 1
+        and config.save_steps % updates
+    ):
+        notes.append(
+            f"A checkpoint every {config.save_steps:g} steps falls inside a rollout of {updates:g} updates: --resume then "
+            "begins a new rollout there, and differs from an uninterrupted run. A multiple is exact."
+        )
+    for source in (
+        recipe.data.source,
+        recipe.validation and recipe.validation.data and recipe.validation.data.source,
+    ):
+        if source and Path(source).suffix in FILE_KINDS and not Path(source).expanduser().is_file():
+            notes.append(f"The file {source} is not here; training needs it.")
     if recipe.validation is None:
         notes.append(
             "No `validate` section: the law will be fitted to the training reward, which it is not about."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -104,19 +105,28 @@ def rollout_metrics(rollout: Rollout, num_generations: int) -> dict[str, float]:
     row |= {f"covariance/quadrant_{name}": value.item() for name, value in quadrants.items()}
     if rollout.selected is not None:
         row |= _held(covariance, eligible, rollout.selected)
-    lengths = batch.mask.sum(1).float()
-    row |= {"completion/length": lengths.mean().item(), "completion/longest": lengths.max().item()}
     scored = rollout.rewards[~rollout.rewards.isnan()]
     if scored.numel():
         row |= {"reward/mean": scored.mean().item(), "reward/std": scored.std(correction=0).item()}
         groups = rollout.rewards.view(-1, num_generations)
-        flat = (groups - groups[:, :1]).abs().amax(1) <= 1e-6
-        right = flat & (groups[:, 0] >= scored.max() - 1e-6) & (scored.max() > 0)
+        lowest, highest = groups.nan_to_num(nan=torch.inf).amin(1), groups.nan_to_num(nan=-torch.inf).amax(1)
+        flat = (highest - lowest).abs() <= 1e-6  # a group in which nothing was scored is neither
+        right = flat & (highest >= scored.max() - 1e-6) & (scored.max() > 0)
         row |= {
             "groups/all_right": right.float().mean().item(),
             "groups/all_wrong": (flat & ~right).float().mean().item(),
         }
     return row
+
+
+def completion_metrics(trainer: Any) -> dict[str, float]:
+    """Return the lengths of the rollout just sampled, as TRL counts them over all ranks before it masks anything."""
+    names = {
+        "completion/length": "completions/mean_length",
+        "completion/longest": "completions/max_length",
+        "completion/truncated": "completions/clipped_ratio",
+    }
+    return {ours: trainer._metrics["train"][theirs][-1] for ours, theirs in names.items()}
 
 
 def update_metrics(passes: list[MicroBatch], trainer: Any) -> dict[str, float]:
@@ -144,7 +154,7 @@ def update_metrics(passes: list[MicroBatch], trainer: Any) -> dict[str, float]:
     accelerator = trainer.accelerator
     values = accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="sum").tolist()
     total = dict(zip(names, values, strict=True))
-    drift = accelerator.gather_for_metrics(accelerator.pad_across_processes(torch.cat(ratios), pad_index=-1))
+    drift = accelerator.gather(accelerator.pad_across_processes(torch.cat(ratios), pad_index=-1))
     drift = drift[drift >= 0].float()
     tokens = max(1.0, total["tokens"])
     row = {
@@ -157,15 +167,30 @@ def update_metrics(passes: list[MicroBatch], trainer: Any) -> dict[str, float]:
     if trainer.method is not None:
         row["penalty"] = total["penalty"] / tokens
         if trainer.method.scope != "rollout":
-            row |= _held_by_passes(passes, accelerator)
+            row |= _held_by_passes(passes, accelerator, trainer.method.scope == "update")
     return row
 
 
-def _held_by_passes(passes: list[MicroBatch], accelerator: Any) -> dict[str, float]:
-    """Return the chosen counts and shares where the choice was made during the update, at its log-probs."""
+def _held_by_passes(passes: list[MicroBatch], accelerator: Any, over_update: bool) -> dict[str, float]:
+    """Return the chosen counts and shares where the choice was made during the update, at its log-probs.
+
+    The covariance is centred as it was for the choice: over all passes and ranks, or within every pass.
+    """
+    centre = None
+    if over_update:
+        totals = torch.zeros(3, dtype=torch.float64)
+        for seen in passes:
+            logp, advantages = seen.batch.logp[seen.eligible], seen.batch.advantages[seen.eligible]
+            totals += torch.stack([logp.sum(), advantages.sum(), seen.eligible.sum()]).to(totals)
+        *means, count = accelerator.reduce(totals.to(accelerator.device), reduction="sum").tolist()
+        centre = [mean / max(1.0, count) for mean in means]
     sums = torch.zeros(5, dtype=torch.float64)
     for seen in passes:
-        covariance = token_covariance(seen.batch.logp, seen.batch.advantages, seen.eligible)
+        if centre is None:
+            covariance = token_covariance(seen.batch.logp, seen.batch.advantages, seen.eligible)
+        else:
+            product = (seen.batch.logp - centre[0]) * (seen.batch.advantages - centre[1])
+            covariance = torch.where(seen.eligible, product, product.new_zeros(()))
         assert seen.selected is not None
         sums += torch.stack(
             [
@@ -195,7 +220,7 @@ def _clipped(ratio: Tensor, advantages: Tensor, bound: float | None, *, below: b
 
 
 def _quantile(x: Tensor, q: float) -> float:
-    """Return a quantile by sorting; torch.quantile refuses more than 16 million values."""
+    """Return the smallest value that a share q does not exceed; torch.quantile refuses more than 16 million values."""
     if x.numel() == 0:
         return 0.0
-    return x.kthvalue(max(1, min(x.numel(), round(q * x.numel())))).values.item()
+    return x.kthvalue(max(1, min(x.numel(), math.ceil(q * x.numel())))).values.item()

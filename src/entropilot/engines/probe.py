@@ -18,8 +18,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
-from entropilot.engines.checks import updates_per_rollout
-from entropilot.engines.metrics import rollout_metrics, update_metrics
+from entropilot.engines.metrics import completion_metrics, rollout_metrics, update_metrics
 from entropilot.engines.watching import MicroBatch, Rollout
 from entropilot.evaluate import Reward, Row, evaluate
 from entropilot.maths.covariance import token_covariance
@@ -83,6 +82,7 @@ class Probe(TrainerCallback):
     _covariance_signs: list[bool] = field(default_factory=list, init=False)
     _tokens_next: int = field(default=0, init=False)
     _step_began: float = field(default=0.0, init=False)
+    _learning_rate: float = field(default=0.0, init=False)
     _trainer: Any = field(default=None, init=False)
 
     # --- as an observer -------------------------------------------------------------------------------------
@@ -90,9 +90,13 @@ class Probe(TrainerCallback):
     def before_rollout(self, trainer: Any) -> None:
         """Measure held-out accuracy where it is due: with the very policy that the rollout's entropy is of."""
         self._trainer = trainer
-        # Counted from the step, so that a resumed run keeps the schedule.
-        self.rollouts = round(trainer.state.global_step / updates_per_rollout(trainer.args))
-        if self.validation is not None and self.rollouts % self.validation.every == 0:
+        # Counted from the step, so that a resumed run keeps the schedule; rounded up, because a rollout may
+        # be sampled in the middle of an update, and the last one before a checkpoint is not taken up again.
+        args = trainer.args
+        passes = trainer.state.global_step * args.gradient_accumulation_steps
+        self.rollouts = -(-passes // (args.steps_per_generation * args.num_iterations))
+        due = self.validation is not None and self.rollouts % self.validation.every == 0
+        if due and "validation/accuracy" not in self._pending:  # once, where an update takes several rollouts
             self._pending |= self.measure(trainer)
 
     def measure(self, trainer: Any) -> dict[str, float]:
@@ -137,7 +141,7 @@ class Probe(TrainerCallback):
         began = time.perf_counter()
         step = trainer.state.global_step + 1
         self._pending |= {"rollout": self.rollouts, "seconds/rollout": rollout.seconds}
-        self._pending |= rollout_metrics(rollout, trainer.num_generations)
+        self._pending |= rollout_metrics(rollout, trainer.num_generations) | completion_metrics(trainer)
         self._pending |= self._policy_entropy(trainer, rollout)
         self._covariance_signs.append(self._pending["covariance/mean"] > 0)
         self._pending["covariance/positive_share"] = sum(self._covariance_signs) / len(self._covariance_signs)
@@ -170,13 +174,17 @@ class Probe(TrainerCallback):
         """Start the clock of the step."""
         self._step_began = time.perf_counter()
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the learning rate of this update; when the step ends the schedule has gone on to the next."""
+        self._learning_rate = kwargs["optimizer"].param_groups[0]["lr"]
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Finish the row of this step: write it, and hand its scalars to the trackers."""
         if self._trainer is None or not self._seen:
             return
         trainer, row = self._trainer, self._pending
         row |= update_metrics(self._seen, trainer)
-        row["learning_rate"] = trainer.optimizer.param_groups[0]["lr"]
+        row["learning_rate"] = self._learning_rate
         row["seconds/update"] = sum(seen.seconds for seen in self._seen)
         row["seconds/step"] = time.perf_counter() - self._step_began
         self._pending, self._seen = {}, []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
+import os
 import shutil
 import time
 import warnings
@@ -11,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoTokenizer, PrinterCallback, ProgressCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from trl.trainer.utils import create_model_from_path
 
+from entropilot.engines.checks import updates_per_rollout
 from entropilot.engines.data import fit_prompts, load_problems
 from entropilot.engines.doctor import build_config, examine, resolve_model
 from entropilot.engines.metrics import definitions
 from entropilot.engines.probe import Probe, Validation
+from entropilot.engines.resume import Point, refuse_foreign, replay_epochs, resume_point
 from entropilot.engines.trl import EntropyGRPOTrainer, NonFiniteLossError
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
-from entropilot.recipes import Recipe, Validate, build_method
-from entropilot.records import FILE_NAME, RunWriter, read_run
+from entropilot.recipes import Recipe, Validate, build_method, short
+from entropilot.records import FILE_NAME, RunWriter
 
 # Harmless warnings of the libraries below us, each by name, with the reason why nobody needs to act on it.
 KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
@@ -40,6 +43,8 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message, category=category)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    # TRL repeats the whole prompt whenever no reward can score it; the share of such completions shows in the rewards.
+    logging.getLogger("trl").setLevel(logging.ERROR)
     import datasets
 
     datasets.disable_progress_bars()
@@ -66,22 +71,35 @@ def _validation(
     )
 
 
-def load_model(
-    recipe: Recipe, init: dict[str, Any] | None = None, *, trust_remote_code: bool = False
-) -> tuple[Any, Any]:
+def load_model(recipe: Recipe, init: dict[str, Any] | None = None) -> tuple[Any, Any]:
     """Return (model, tokenizer) of a recipe, in float32 where `init` names no dtype.
 
     Raises:
         UserError: it can't be loaded, or the tokenizer has no chat template.
     """
     source = resolve_model(recipe)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        model = create_model_from_path(source, **({"dtype": "float32"} | (init or {})))
-    except Exception as error:  # the Hub, safetensors and configs raise a dozen kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    settings = {"dtype": "float32"} | (init or {})
+    adapters = (Path(source) / "adapter_config.json").is_file() and not (
+        Path(source) / "config.json"
+    ).is_file()
+    if adapters and recipe.lora is not None:
         raise UserError(
-            f"model: {recipe.model} can't be loaded ({reason}); check the path or the Hub id."
+            f"model: {recipe.model} holds adapters, and lora would be saved without them; merge them into a model first, "
+            "or remove lora."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        if adapters:
+            from peft import (
+                AutoPeftModelForCausalLM,  # what a LoRA recipe left: adapters and the name of their base
+            )
+
+            model = AutoPeftModelForCausalLM.from_pretrained(source, **settings).merge_and_unload()
+        else:
+            model = create_model_from_path(source, **settings)
+    except Exception as error:  # the Hub, safetensors and configs raise a dozen kinds
+        raise UserError(
+            f"model: {recipe.model} can't be loaded ({_first_line(error)}); check the path or the Hub id."
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -98,49 +116,39 @@ def context_room(model: Any, max_completion_length: int) -> int | None:
     return None if limit is None else max(0, limit - max_completion_length)
 
 
-# What may differ when a run is continued: how long it goes on and what is kept, not what is learned.
-_MAY_CHANGE = (
-    "grpo.max_steps",
-    "grpo.num_train_epochs",
-    "grpo.save_steps",
-    "grpo.save_total_limit",
-    "grpo.logging_steps",
-)
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
-def _resume_point(recipe: Recipe, out: Path) -> tuple[str, int]:
-    """Return the last checkpoint of a run and its step.
+def claim(out: Path) -> bool:
+    """Make the run's folder before anything is loaded; returns whether it is new.
 
     Raises:
-        UserError: there is none, or the run is of another recipe.
+        UserError: it can't be written.
     """
-    folder = out / "checkpoints"
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if not (out / FILE_NAME).is_file() or checkpoint is None:
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
         raise UserError(
-            f"--resume: {out} holds no checkpoint to continue from; start without --resume in a new folder."
-        )
-    before = _flat(read_run(out).header.get("recipe", {}))
-    now = _flat(json.loads(json.dumps(recipe.resolved())))
-    different = [
-        key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and key not in _MAY_CHANGE
-    ]
-    if different:
-        key = different[0]
-        raise UserError(
-            f"--resume: the run in {out} was made with another recipe ({key} was {before.get(key)!r}, is now "
-            f"{now.get(key)!r}); use the same recipe, or another --out."
-        )
-    return checkpoint, json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"]
+            f"{out} can't be written ({error.strerror}); choose another folder with --out."
+        ) from error
+    return new
+
+
+def unclaim(out: Path, new: bool) -> None:
+    """Leave nothing behind of a recipe that was refused: empty folders only, and none that was there before."""
+    for folder in (out / "checkpoints", *((out,) if new else ())):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+class _Start(TrainerCallback):
+    """Says how many steps there will be, which transformers knows once training begins."""
+
+    def __init__(self, on_start: Callable[[int], None]) -> None:
+        self.on_start = on_start
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.on_start(state.max_steps)
 
 
 def train(
@@ -168,35 +176,79 @@ def train(
     began = time.perf_counter()
     quiet()
     examine(recipe)
-    checkpoint, step = _resume_point(recipe, out) if resume else (None, None)
+    point = resume_point(recipe, out) if resume else None
+    step = None if point is None else point.step
     if not resume and (out / FILE_NAME).exists():
         raise UserError(
             f"{out} already holds a run; choose another --out, remove it, or continue it with --resume."
         )
+    if step is not None and 0 < recipe.grpo.get("max_steps", -1) <= step and (out / "model").exists():
+        raise UserError(
+            f"--resume: the run in {out} has done all its {step} steps, and its model is saved; to go on, raise "
+            "grpo.max_steps."
+        )
+    new = claim(out)
+    try:
+        trainer, probe = _prepare(recipe, out, point, on_row)
+        writer = None
+        if trainer.accelerator.is_main_process:
+            writer = probe.writer = RunWriter(out, _header(recipe, trainer), resume_step=step)
+    except BaseException:
+        unclaim(out, new)
+        raise
+    if on_start is not None:
+        trainer.add_callback(_Start(on_start))
+    try:
+        if point is not None and 0 < trainer.args.max_steps <= point.step:
+            _only_load(trainer, probe, point)
+        else:
+            trainer.train(resume_from_checkpoint=None if point is None else str(point.checkpoint))
+        _save(trainer, out)
+        _end(writer, "finished", began)
+    except KeyboardInterrupt:
+        _end(writer, "interrupted", began, step=trainer.state.global_step)
+        raise
+    except NonFiniteLossError as error:
+        _end(writer, str(error), began, step=trainer.state.global_step)
+        raise UserError(str(error)) from error
+    except BaseException as error:
+        _end(writer, f"{type(error).__name__}: {error}", began, step=trainer.state.global_step)
+        if isinstance(error, ImportError):
+            raise UserError(
+                f"This recipe needs a package that is not installed: {_first_line(error)}"
+            ) from error
+        raise
+    finally:
+        if writer is not None:
+            writer.close()
+    return out / "model"
+
+
+def _prepare(
+    recipe: Recipe, out: Path, point: Point | None, on_row: Callable[[int, dict[str, Any]], None] | None
+) -> tuple[EntropyGRPOTrainer, Probe]:
+    """Load everything that a recipe names, and return a trainer that is ready to go."""
     config = build_config(recipe, out / "checkpoints")
     config.disable_tqdm = True
     set_seed(recipe.seed)
     names = [recipe.reward] if isinstance(recipe.reward, str) else recipe.reward
     rewards = [build_reward(name, recipe.tier) for name in names]
-    model, tokenizer = load_model(
-        recipe, config.model_init_kwargs, trust_remote_code=config.trust_remote_code
-    )
+    model, tokenizer = load_model(recipe, config.model_init_kwargs)
     config.model_init_kwargs = None  # used up here; TRL would warn that it ignores them
+    if point is not None:
+        refuse_foreign(point.checkpoint, model)
     room = context_room(model, config.max_completion_length)
     problems = fit_prompts(load_problems(recipe.data), tokenizer, recipe.data, room)
     _need_answers(problems, names)
+    prompts = config.generation_batch_size // config.num_generations
+    if len(problems) < prompts:
+        raise UserError(
+            f"data: a rollout takes {prompts} different prompts, but there are {len(problems)} problems; give more data, "
+            "raise grpo.num_generations, or lower per_device_train_batch_size or steps_per_generation."
+        )
     validation = None
     if recipe.validation is not None:
         validation = _validation(recipe, recipe.validation, tokenizer, rewards[0], config, room)
-    peft_config = None
-    if recipe.lora is not None:
-        from peft import LoraConfig
-
-        try:
-            peft_config = LoraConfig(**({"task_type": "CAUSAL_LM"} | recipe.lora))
-        except TypeError as error:
-            raise UserError(f"lora: {error}; see peft's LoraConfig for the fields.") from error
-    writer = None
     probe = Probe(
         folder=out,
         validation=validation,
@@ -212,57 +264,68 @@ def train(
             reward_funcs=rewards,
             train_dataset=problems,
             processing_class=tokenizer,
-            peft_config=peft_config,
+            peft_config=None if recipe.lora is None else _lora(recipe.lora),
             method=build_method(recipe),
             advantage_estimator=recipe.advantage_estimator,
             observer=probe,
             callbacks=[probe],
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"TRL refuses this recipe: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"TRL refuses this recipe: {_first_line(error)}") from error
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    if trainer.accelerator.is_main_process:
-        header = {
-            "name": recipe.name,
-            "recipe": recipe.resolved(),
-            "clip": trainer.clip,
-            "updates_per_rollout": config.steps_per_generation
-            * config.num_iterations
-            / config.gradient_accumulation_steps,
-            "processes": trainer.accelerator.num_processes,
-            "device": str(trainer.accelerator.device),
-            "metrics": definitions(),
-        }
-        writer = probe.writer = RunWriter(out, header, resume_step=step)
-    if on_start is not None:
-        on_start(trainer.args.max_steps)
+    if point is not None:
+        replay_epochs(trainer, point.epochs)
+    return trainer, probe
+
+
+def _lora(settings: dict[str, Any]) -> Any:
+    from peft import LoraConfig
+
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-        # A crash while saving must not leave half a model under the final name.
-        partial, final = out / "model.partial", out / "model"
-        trainer.save_model(str(partial))
-        if trainer.accelerator.is_main_process:
-            tokenizer.save_pretrained(partial)
-            (partial / "training_args.bin").unlink(missing_ok=True)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.replace(final)
-        _end(writer, "finished", began)
-    except KeyboardInterrupt:
-        _end(writer, "interrupted", began, step=trainer.state.global_step)
-        raise
-    except NonFiniteLossError as error:
-        _end(writer, str(error), began, step=trainer.state.global_step)
-        raise UserError(str(error)) from error
-    except BaseException as error:
-        _end(writer, f"{type(error).__name__}: {error}", began, step=trainer.state.global_step)
-        raise
-    finally:
-        if writer is not None:
-            writer.close()
-    return out / "model"
+        config = LoraConfig(**({"task_type": "CAUSAL_LM"} | settings))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"lora: {_first_line(error)}; see peft's LoraConfig for the fields.") from error
+    if not isinstance(config.r, int) or config.r < 1:
+        raise UserError(f"lora.r = {short(config.r)} does not fit; give the rank, 1 or more.")
+    return config
+
+
+def _header(recipe: Recipe, trainer: EntropyGRPOTrainer) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "recipe": recipe.resolved(),
+        "clip": trainer.clip,
+        "updates_per_rollout": updates_per_rollout(trainer.args),
+        "processes": trainer.accelerator.num_processes,
+        "device": str(trainer.accelerator.device),
+        "metrics": definitions(),
+    }
+
+
+def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> None:
+    """Take the weights of a run that had done its last step, but was killed before its model was saved."""
+    trainer._load_from_checkpoint(str(point.checkpoint))
+    trainer.state.global_step = point.step
+    if probe.validation is not None:
+        probe._finish(point.step + 1, probe.measure(trainer))
+
+
+def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:
+    """Save the model; a crash meanwhile must not leave half of one under the final name."""
+    partial, final = out / "model.partial", out / "model"
+    trainer.save_model(str(partial))
+    if trainer.accelerator.is_main_process:
+        trainer.processing_class.save_pretrained(partial)
+        (partial / "training_args.bin").unlink(missing_ok=True)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.replace(final)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _end(writer: RunWriter | None, reason: str, began: float, **values: Any) -> None:

@@ -103,10 +103,9 @@ class EntropyGRPOTrainer(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         scoring = self._scored is not None and not torch.is_grad_enabled()
-        if scoring and not self._scored:
-            kwargs["compute_entropy"] = (
-                True  # the old-log-prob pass gives the policy entropy at no extra pass
-            )
+        # The old-log-prob pass gives the policy entropy at no extra pass; a reference model has no entropy to give.
+        if scoring and not self._scored and model is self.model:
+            kwargs["compute_entropy"] = True
         result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         if scoring and self._scored is not None:
             self._scored.append(result[:2])
@@ -135,7 +134,9 @@ class EntropyGRPOTrainer(GRPOTrainer):
             current.selected = self._update_choice[self._step]
         else:
             candidates = replace(batch, mask=_eligible(inputs)).detach()
-            current.selected = self._choose(candidates, self._step, self.accelerator.process_index)
+            part = self._step % self.current_gradient_accumulation_steps
+            salt = (self.state.global_step, part, self.accelerator.process_index)
+            current.selected = self._choose(candidates, *salt)
         steering = self.method.steer(batch, current.selected)
         current.extra = steering.extra
         return logps if steering.detach is None else torch.where(steering.detach, logps.detach(), logps)
@@ -162,6 +163,9 @@ class EntropyGRPOTrainer(GRPOTrainer):
         if self.advantage_estimator != "grpo":
             estimated = estimate_advantages(rewards, self.num_generations, self.advantage_estimator)
             output["advantages"] = estimated[rows].to(output["advantages"])
+            self._logs["advantages"].extend(
+                estimated.tolist()
+            )  # in place of TRL's: the log holds one rollout
         if not self._watched:
             return output
         output[ELIGIBLE] = groups_with_signal(rewards, self.num_generations)[rows]
@@ -230,7 +234,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
         self, inputs: dict[str, Any], logp: Tensor, old_logp: Tensor, entropy: Tensor
     ) -> tuple[TokenBatch, Tensor]:
         """Return the batch of all ranks, rank after rank as the sampler laid it out, and its eligible tokens."""
-        parts = [logp, old_logp, entropy, _loss_mask(inputs), _eligible(inputs)]
+        # As numbers: accelerate pads a bool to int64, on the ranks that need padding only, and the gather breaks.
+        parts = [logp, old_logp, entropy, _loss_mask(inputs).int(), _eligible(inputs).int()]
         advantages = inputs["advantages"]
         if self.accelerator.num_processes > 1:
             parts = [self.accelerator.gather(self.accelerator.pad_across_processes(x, dim=1)) for x in parts]
@@ -317,11 +322,11 @@ class EntropyGRPOTrainer(GRPOTrainer):
     def loss_weights(self, inputs: dict[str, Any], batch: TokenBatch) -> Tensor:
         """Return w (b, t): the weight that TRL's loss gives to `per_token_loss[t]`, so that β weighs against A alike."""
         mask, accumulation = batch.mask, self.current_gradient_accumulation_steps
+        dtype = batch.logp.dtype
         if self.loss_type in ("cispo", "dapo", "vespo"):
             tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
-            weights = token_weights(
-                mask, "token_mean", tokens=tokens * accumulation / self.args.steps_per_generation
-            )
+            tokens = tokens * accumulation / self.args.steps_per_generation
+            weights = token_weights(mask, "token_mean", tokens=tokens, dtype=dtype)
         else:
             reductions: dict[str, Any] = {
                 "bnpo": "token_mean",
@@ -329,13 +334,13 @@ class EntropyGRPOTrainer(GRPOTrainer):
                 "luspo": "sequence_sum",
             }
             reduction = reductions.get(self.loss_type, "sequence_mean")
-            weights = token_weights(mask, reduction, max_length=self.max_completion_length) / accumulation
+            longest = self.max_completion_length
+            weights = token_weights(mask, reduction, max_length=longest, dtype=dtype) / accumulation
         if self.off_policy_mask_threshold is not None:
             stale = inputs.get("old_per_token_logps", batch.logp.detach())
             sampler_logp = inputs.get("sampling_per_token_logps", stale)
-            advantages, limit = inputs["advantages"].unsqueeze(1), self.off_policy_mask_threshold
             weights = weights * self.get_off_policy_mask(
-                advantages, batch.logp, sampler_logp, mask.int(), limit
+                batch.advantages, batch.logp, sampler_logp, mask.int(), self.off_policy_mask_threshold
             )
         if self.top_entropy_quantile < 1.0:
             weights = weights * self.get_high_entropy_mask(

@@ -6,8 +6,11 @@ the gold answer.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 from entropilot.errors import UserError
@@ -27,29 +30,50 @@ def sandbox_reward(tier: str) -> RewardFunction:
 
     def sandbox(completions: list[Any], answer: list[str], **_: Any) -> list[float | None]:
         return [
-            score(text_of(completion), gold) for completion, gold in zip(completions, answer, strict=True)
+            None if gold is None else score(text_of(completion), gold)
+            for completion, gold in zip(completions, answer, strict=True)
         ]
 
     return sandbox
 
 
 def exact(completions: list[Any], answer: list[Any], **_: Any) -> list[float | None]:
-    """1 where the completion, or its last line, is the answer, blanks at the ends aside; else 0."""
+    """1 where the completion, or its last line, is the answer, blanks at the ends aside; else 0; None without gold."""
     scores: list[float | None] = []
     for completion, gold in zip(completions, answer, strict=True):
         text, wanted = text_of(completion).strip(), str(gold).strip()
-        scores.append(float(wanted in (text, text.rsplit("\n", 1)[-1].strip())))
+        right = wanted in (text, text.rsplit("\n", 1)[-1].strip())
+        scores.append(None if gold is None else float(right))
     return scores
 
 
 def math(completions: list[Any], answer: list[Any], **kwargs: Any) -> list[float | None]:
-    """TRL's accuracy reward (math-verify): 1 where the answers agree, else 0; None where the gold can't be read."""
+    """TRL's accuracy reward (math-verify): 1 where the answers agree, else 0; None where the gold can't be read.
+
+    Text is parsed, never evaluated; what takes math-verify too long counts as wrong (5 to 10 s each, TRL's limits).
+    """
     from trl.rewards import accuracy_reward
 
-    chats = [[{"role": "assistant", "content": text_of(completion)}] for completion in completions]
-    # math-verify reads LaTeX only between dollars.
-    golds = [str(gold) if "$" in str(gold) or "\\boxed" in str(gold) else f"${gold}$" for gold in answer]
-    return accuracy_reward(completions=chats, solution=golds)
+    # At each time-out they print the whole completion.
+    for name in ("math_verify.parser", "math_verify.grader"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    texts = [text_of(completion) for completion in completions]
+    chats = [[{"role": "assistant", "content": "" if _too_deep(text) else text}] for text in texts]
+    given = accuracy_reward(completions=chats, solution=[_readable_gold(gold) for gold in answer])
+    return [None if gold is None else score for gold, score in zip(answer, given, strict=True)]
+
+
+def _readable_gold(gold: Any) -> str:
+    """Return a gold answer so that math-verify reads it as one: it looks between dollars and in boxes only."""
+    text = str(gold)
+    # A price such as \\$18.90 holds no delimiter.
+    return text if "\\boxed" in text or re.search(r"(?<!\\)\$", text) else f"\\boxed{{{text}}}"
+
+
+def _too_deep(text: str, limit: int = 100) -> bool:
+    """Whether brackets are nested deeper than in any answer; math-verify's parser would spend its 10 s on them."""
+    brackets = (1 if bracket in "([{" else -1 for bracket in re.findall(r"[(\[{}\])]", text))
+    return max(accumulate(brackets), default=0) > limit
 
 
 def reasoning_gym(completions: list[Any], entry: list[str], **_: Any) -> list[float | None]:
@@ -88,7 +112,7 @@ def build_reward(name: str, tier: str | None) -> RewardFunction:
         )
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # "a..b" and ".a" are among them
         raise UserError(
             f"reward: {name!r} can't be imported ({error}); check the path, and that it is installed."
         ) from error

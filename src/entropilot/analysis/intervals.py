@@ -1,0 +1,99 @@
+"""The points behind a fitted law, and how its coefficients load on their noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entropilot.analysis.noise import Noise, estimate_noise, mixture_quantile
+
+Array = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """The two ends of an interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A weighted least-squares line R = slope·x + const on x = exp(H − top) − 1, with what its noise loads on.
+
+    Attributes:
+        entropy, performance, weights: (n,) the points used, in the order given.
+        residual: (n,) what each estimate is linear in: the residuals, or, under a robust loss, ψ(e)/mean ψ'.
+        top: the largest entropy.
+    """
+
+    entropy: Array
+    performance: Array
+    weights: Array
+    residual: Array
+    top: float
+
+    @property
+    def x(self) -> Array:
+        """exp(H − top) − 1."""
+        return np.expm1(self.entropy - self.top)
+
+    def design(self) -> Array:
+        """Return the columns (x, smoothed along the run and standardised; 1), by which residuals lost freedom.
+
+        Smoothed, because measured entropy is noisy itself: its noise is also in the residuals, and a likelihood that
+        may explain one by the other finds a slope near 0 and noise that never ends.
+        """
+        own, calm = self.x, smoothed(self.x)
+        return standardised(calm if calm.std() > 1e-3 * own.std() else own)
+
+    def noise(self, quick: bool = False) -> Noise:
+        """Weigh the noise models of the residuals."""
+        return estimate_noise(self.design(), self.residual, 1 / np.sqrt(self.weights), quick)
+
+    def loadings_at(self, x: Array) -> Array:
+        """Return how the line's value at each x loads on the noise of the n points, (m, n)."""
+        own, w = self.x, self.weights
+        mean = (w @ own) / w.sum()
+        centred = own - mean
+        return w / w.sum() + np.outer(x - mean, w * centred / (w @ centred**2))
+
+    def loadings(self, *names: str) -> Array:
+        """Return the rows of `loadings_at` for a, b or ceiling."""
+        base = self.loadings_at(np.array([-1.0, 0.0, np.expm1(-self.top)]))
+        # b is the line at exp(H) = 0; a = −slope·exp(−top), the slope being the rise from x = −1 to x = 0
+        rows = {"b": base[0], "a": (base[0] - base[1]) * np.exp(-self.top), "ceiling": base[2]}
+        return np.stack([rows[name] for name in names])
+
+    def half_width_at(self, noise: Noise, entropy: Array, level: float, measured: bool) -> Array:
+        """Return the half width of the interval of the line at entropies, or of one R measured there."""
+        variances = noise.variances(self.loadings_at(np.expm1(entropy - self.top)))
+        if measured:
+            variances = variances + noise.variance[:, None] * noise.scale[-1] ** 2
+        return mixture_quantile(np.sqrt(variances), noise.weight, noise.df, level)
+
+
+def smoothed(values: Array, share: float = 0.1) -> Array:
+    """Return centred moving averages over a share of the points, 5 or more; the window shrinks towards both ends."""
+    n = values.size
+    half = min(max(2, round(share * n / 2)), (n - 1) // 2)
+    reach = np.minimum(np.minimum(np.arange(n), np.arange(n)[::-1]), half)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    i = np.arange(n)
+    return (total[i + reach + 1] - total[i - reach]) / (2 * reach + 1)
+
+
+def standardised(values: Array) -> Array:
+    """Return the design (values, standardised; 1), (n, 2)."""
+    return np.stack([(values - values.mean()) / (values.std() or 1.0), np.ones_like(values)], axis=1)
+
+
+def line_of(entropy: Array, performance: Array, weights: Array, residual: Array) -> Line:
+    """Return the line behind a fit."""
+    # Rounding of a perfect fit is no noise.
+    if np.abs(residual).max() <= 1e-13 * max(float(np.abs(performance).max()), 1e-300):
+        residual = np.zeros_like(residual)
+    return Line(entropy, performance, weights, residual, float(entropy.max()))

@@ -1,0 +1,217 @@
+"""From gathered rows to a run: the step of each row, repeats after a resume, and validations joined to entropy."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from entropilot.errors import UserError
+from entropilot.readers.columns import ACCURACY, REWARD, STEPS, Column
+from entropilot.readers.gather import GAPS, NO_STEP, Gathered
+from entropilot.readers.lines import listed, shown
+
+JOINED = "joined/entropy_step"
+_RESERVED = "kind"  # in a row of run.jsonl it tells what is no step
+_LARGEST_STEP = 2.0**53
+
+Steps = dict[int, dict[str, Any]]
+
+
+def count_columns(gathered: Gathered, path: Path) -> Counter[str]:
+    """Return how many numbers each column holds.
+
+    Raises:
+        UserError: there is no number at all.
+    """
+    counts: Counter[str] = Counter()
+    for row in gathered.rows:
+        counts.update(row.keys())
+    if not counts:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in gathered.skipped.items()) or "nothing"
+        raise UserError(f"{path} holds no row of numbers; skipped: {skipped}.")
+    return counts
+
+
+def choose_step(asked: str | None, counts: Counter[str], framework: str, path: Path) -> Column:
+    """Take the columns of the axis of steps out of the counts, and return them: source, then those in its place.
+
+    Raises:
+        UserError: there is none.
+    """
+    axes = STEPS[framework] if asked is None else ((asked,),)
+    axis = next((axis for axis in axes if any(name in counts for name in axis)), None)
+    if axis is None:
+        lacks = "no column of steps" if asked is None else f"no column {shown(asked)} that holds a number"
+        raise UserError(f"{path} has {lacks}; name the steps with step=…, one of {listed(list(counts), 40)}.")
+    present = [name for name in axis if counts.pop(name, 0)]
+    others = [name for tier in STEPS[framework] for name in tier if name in counts]
+    return Column(
+        "step", present[0], "step", asked is not None, tuple(present[1:] + others), "1", "as logged"
+    )
+
+
+def axis_of(column: Column) -> tuple[str, ...]:
+    """Return the columns that count as steps, of which the first that a row has counts."""
+    pairs = [axis for axes in STEPS.values() for axis in axes if column.source in axis]
+    return (
+        column.source,
+        *(name for name in (pairs[0] if pairs and not column.asked else ()) if name != column.source),
+    )
+
+
+def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path: Path) -> Steps:
+    """Return one row per step, in order of step; of what a step has twice, the later value.
+
+    Args:
+        gathered: the rows; they are used up.
+        axis: the columns of steps.
+        roles: the columns of entropy and performance; a step that has one of them twice was logged again.
+        path: the log, for messages.
+
+    Raises:
+        UserError: no row has a step.
+    """
+    steps: Steps = {}
+    again: set[int] = set()
+    last, aside = -1, 0
+    for row in gathered.rows:
+        step = _step(row, axis)
+        if step is None:
+            needed = any(role in row for role in roles)
+            gathered.skipped[NO_STEP] += needed
+            aside += not needed
+            continue
+        kept = steps.setdefault(step, row)
+        if kept is not row:
+            if any(role in kept and role in row for role in roles):
+                again.add(step)
+            kept.update(row)
+        if any(role in row for role in roles):
+            last = step
+    gathered.rows = []
+    if not steps:
+        raise UserError(
+            f"{path} has no row whose {shown(axis[0])} is a whole number from 0 up; name the steps with step=…."
+        )
+    if aside:
+        gathered.notes.append(
+            f"{aside} rows without {listed(list(axis))} hold neither entropy nor performance, and are left out."
+        )
+    if again:
+        _say_again(sorted(again), max(steps), last, gathered.notes)
+    order = sorted(steps)
+    return steps if order == list(steps) else {step: steps[step] for step in order}
+
+
+def _step(row: dict[str, float], axis: Sequence[str]) -> int | None:
+    for name in axis:
+        value = row.get(name)
+        if value is not None:
+            return int(value) if 0 <= value < _LARGEST_STEP and value == int(value) else None
+    return None
+
+
+def _say_again(again: list[int], top: int, last: int, notes: list[str]) -> None:
+    if len(again) == 1:
+        notes.append(f"Step {again[0]} occurs twice; the later row is used.")
+    else:
+        notes.append(
+            f"{len(again)} steps from {again[0]} to {again[-1]} occur more than once, as after a resume; "
+            "the later row of each is used."
+        )
+    if last < top:
+        notes.append(
+            f"The log ends at step {last}, but an earlier session got to {top}; what is past {last} is that session's."
+        )
+
+
+def count_gaps(steps: Steps, entropy: str, gathered: Gathered) -> int:
+    """Return the interval at which entropy was logged, and count the steps at which it was due and is missing."""
+    logged = [step for step, row in steps.items() if entropy in row]
+    apart = [after - before for before, after in zip(logged, logged[1:], strict=False)]
+    if not apart:
+        return 1
+    interval = int(statistics.median_low(apart))
+    missing = sum(max(0, gap // interval - 1) for gap in apart)
+    if missing:
+        gathered.skipped[GAPS] += missing
+    return interval
+
+
+def rename(steps: Steps, columns: Sequence[Column], gathered: Gathered) -> None:
+    """Give each row the chosen values under the names of a run, beside the log's own.
+
+    Of a log that was thinned, the rest is dropped: a row of five values takes two thirds of the room of one of six.
+    """
+    taken = {column.name for column in columns if column.name != column.source}
+    dropped = sorted({name for row in steps.values() for name in taken if name in row})
+    for step, row in steps.items():
+        values = {column.name: row[column.source] for column in columns if column.source in row}
+        if gathered.thinned:
+            steps[step] = {column.source: row[column.source] for column in columns if column.source in row}
+            row = steps[step]
+        for name in (*dropped, _RESERVED):
+            row.pop(name, None)
+        row.update(values)
+        row["step"] = step
+    if gathered.thinned:
+        gathered.notes.append(
+            f"The log holds so many values that only {listed([column.source for column in columns])} are kept."
+        )
+    elif dropped:
+        gathered.notes.append(
+            f"The log's own {listed(dropped)} is left out, because another column is read under that name."
+        )
+
+
+def join(steps: Steps, entropy: Column, performance: Column, interval: int, notes: list[str]) -> None:
+    """Give each row with a validation the entropy of its step, else the nearest before it within one interval.
+
+    A training reward has the entropy of its step, or none: where that is missing, it was not measured or not finite.
+    """
+    logged = [step for step, row in steps.items() if entropy.name in row]
+    how: Counter[str] = Counter()
+    for step, row in steps.items():
+        if performance.name not in row:
+            continue
+        if entropy.name in row:
+            how["same"] += 1
+            continue
+        at = bisect_right(logged, step) - 1
+        if performance.name != REWARD and at >= 0 and step - logged[at] <= interval:
+            row[entropy.name] = steps[logged[at]][entropy.name]
+            row[JOINED] = logged[at]
+            how["before"] += 1
+        else:
+            how["none"] += 1
+    total = sum(how.values())
+    if how["same"] < total or total < len(logged):
+        text = (
+            f"Of {total} values of {shown(performance.source)}, {how['same']} have the entropy of their step"
+        )
+        text += f", {how['before']} the nearest before it (at most {interval} steps)" if how["before"] else ""
+        text += f", {how['none']} none and take no part in a law" if how["none"] else ""
+        notes.append(text + ".")
+
+
+def doubts(steps: Steps, entropy: Column, performance: Column, gathered: Gathered) -> list[str]:
+    """Return sentences on values that can't be what their column's name says, or were left out of it."""
+    notes = []
+    for column in (entropy, performance):
+        if count := gathered.unusable[column.source]:
+            notes.append(f"{shown(column.source)}: {count} of its values are NaN or ±inf and were skipped.")
+    below = sum(row.get(entropy.name, 0.0) < 0 for row in steps.values())
+    if below:
+        notes.append(
+            f"{shown(entropy.source)} is below 0 at {below} steps, which the entropy of a token never is; check its sign."
+        )
+    top = max((row[performance.name] for row in steps.values() if performance.name in row), default=0.0)
+    if performance.name == ACCURACY and top > 1:
+        notes.append(
+            f"{shown(performance.source)} reaches {top:.4g}, so it is no share between 0 and 1; percent?"
+        )
+    return notes

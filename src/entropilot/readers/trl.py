@@ -1,0 +1,148 @@
+"""TRL's output folder: `trainer_state.json`, also inside `checkpoint-*`, and `completions/*.parquet`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from entropilot.errors import UserError
+from entropilot.readers.gather import TORN, Gathered
+from entropilot.readers.table import parquet_batches
+
+STATE = "trainer_state.json"
+COMPLETIONS = "completions"
+TORN_FILES = "torn files"
+LARGEST = 256 << 20  # bytes of a state; it is one JSON document and has to be held whole
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,15})")
+
+
+def state_files(folder: Path) -> list[Path]:
+    """Return the states in a folder: its own, then those of its checkpoints, the latest first."""
+    found = [folder / STATE] if (folder / STATE).is_file() else []
+    numbered = []
+    for child in folder.iterdir():
+        match = _CHECKPOINT.fullmatch(child.name)
+        if match and (child / STATE).is_file():
+            numbered.append((int(match[1]), child / STATE))
+    return found + [path for _, path in sorted(numbered, reverse=True)]
+
+
+def completion_files(folder: Path) -> list[Path]:
+    """Return the files of completions in a folder, in the order of their steps."""
+    place = folder / COMPLETIONS
+    return sorted(place.glob("completions_*.parquet")) if place.is_dir() else []
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """Return a state; None where it is torn."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} has more than {LARGEST >> 20} MB, which no {STATE} has.")
+        state = json.loads(path.read_bytes(), parse_int=float)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}).") from error
+    except (ValueError, RecursionError):
+        return None
+    return state if isinstance(state, dict) and isinstance(state.get("log_history"), list) else None
+
+
+def read_trl(path: Path, gathered: Gathered) -> list[Path]:
+    """Gather the longest history of a TRL run, and what its completions add; return the files read.
+
+    Raises:
+        UserError: there is no state that is whole.
+    """
+    folder = path if path.is_dir() else path.parent
+    files = state_files(folder) if path.is_dir() else [path]
+    best: tuple[Path, dict[str, Any]] | None = None
+    for file in files:
+        state = _load(file)
+        if state is None:
+            gathered.skipped[TORN_FILES] += 1
+            continue
+        if best is None or _step(state) > _step(best[1]):
+            best = file, state
+        if (
+            file.parent != folder
+        ):  # the rest are earlier checkpoints, and their histories beginnings of this one
+            break
+    if best is None:
+        have = (
+            f"{COMPLETIONS}/ holds rewards but no entropy"
+            if completion_files(folder)
+            else "there is no history"
+        )
+        raise UserError(
+            f"{path} holds no whole {STATE}, and {have}; TRL writes one with each checkpoint (save_steps)."
+        )
+    if best[0].parent != folder:
+        gathered.notes.append(f"The history is that of {best[0].parent.name}, the latest that is whole.")
+    trained: set[float] = set()
+    evaluated: set[float] = set()
+    for entry in best[1]["log_history"]:
+        if not isinstance(entry, dict):
+            gathered.skipped[TORN] += 1
+            continue
+        if isinstance(step := entry.get("step"), float):
+            (evaluated if any(key.startswith("eval_") for key in entry) else trained).add(step)
+        gathered.take(_by_dataset(entry), null_is_nan=True)
+    return [best[0], *(_read_completions(folder, gathered, trained - evaluated) if path.is_dir() else [])]
+
+
+def _step(state: dict[str, Any]) -> float:
+    step = state.get("global_step")
+    return step if isinstance(step, float) else -1.0
+
+
+def _by_dataset(entry: dict[str, Any]) -> dict[str, Any]:
+    """Tell several evaluation sets apart, whose rewards TRL logs under one name: `eval_reward` → `eval_math_reward`."""
+    for key in entry:
+        if key.startswith("eval_") and key.endswith("_runtime"):
+            prefix = key.removesuffix("runtime")
+            return {
+                prefix + name.removeprefix("eval_")
+                if name.startswith("eval_") and not name.startswith(prefix)
+                else name: value
+                for name, value in entry.items()
+            }
+    return entry
+
+
+def _read_completions(folder: Path, gathered: Gathered, steps: set[float]) -> list[Path]:
+    """Gather the mean of each column of numbers in the completions of a step, as `completions/<column>/mean`.
+
+    Only of `steps`: where there was an evaluation, TRL 1.16 writes the last of its completions over the training's.
+    """
+    files, left_out = completion_files(folder), 0
+    for file in files:
+        sums: dict[float, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+        try:
+            for names, batch in parquet_batches(file):
+                if "step" not in names:
+                    break
+                for cells in zip(*batch, strict=True):
+                    row = dict(zip(names, cells, strict=True))
+                    step = row.pop("step")
+                    for name, value in row.items():
+                        if step is not None and value is not None and value == value:
+                            total = sums[step][name]
+                            total[0] += value
+                            total[1] += 1
+        except UserError:
+            gathered.skipped[TORN_FILES] += 1
+            continue
+        for step, totals in sums.items():
+            if step in steps:
+                means = {f"{COMPLETIONS}/{name}/mean": total / n for name, (total, n) in totals.items()}
+                gathered.take(means | {"step": step})
+            else:
+                left_out += 1
+    if left_out:
+        gathered.notes.append(
+            f"The completions of {left_out} steps are left out: they are past the history, or of an evaluation, "
+            "which TRL writes over those of the same step's training."
+        )
+    return files

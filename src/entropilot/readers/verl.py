@@ -1,0 +1,184 @@
+"""verl's logs: the `file` logger's JSON Lines, and what its `console` logger prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from entropilot.readers.gather import FOREIGN, NO_NUMBER, TORN, Gathered
+from entropilot.readers.lines import json_rows, open_log, pieces
+
+_HEAD = re.compile(rb"step:\d{1,15} - ")
+_ANSI = re.compile(rb"\x1b\[[0-9;]{0,20}[A-Za-z]")
+_NUMPY = re.compile(rb"(?:np|numpy)\.\w{1,20}\(([^()\s]{1,64})\)")  # numpy 2 prints np.float64(0.1)
+_WORDS = frozenset({b"True", b"False", b"None", b"np.True_", b"np.False_"})
+_BEFORE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-")
+
+
+def is_row(row: dict[str, Any]) -> bool:
+    """Whether a JSON object has the form of verl's file logger."""
+    return isinstance(row.get("data"), dict) and "step" in row
+
+
+def read_file_logger(path: Path, gathered: Gathered) -> None:
+    """Gather `{"step": …, "data": {…}}`, which `trainer.logger=[file]` writes; null stands for NaN and ±inf."""
+    for row in json_rows(path):
+        if row is None:
+            gathered.skipped[TORN] += 1
+        elif not is_row(row):
+            gathered.skipped[FOREIGN] += 1
+        else:
+            gathered.take(row["data"] | {"step": row["step"]}, null_is_nan=True)
+
+
+def read_console(path: Path, gathered: Gathered) -> None:
+    """Gather the lines `step:N - key:value - …` of a console, whatever else was printed between and before them.
+
+    A number at the very end of a file whose last line is not ended may lack digits, and is left out as torn.
+    """
+    console = _Console(gathered)
+    with open_log(path) as file:
+        for text, whole in _segments(file):
+            if text is None:
+                gathered.skipped[TORN] += 1
+            else:
+                console.read(text, whole)
+
+
+def has_metrics(path: Path, limit: int | None = None) -> bool:
+    """Whether a text holds a line of metrics, looking no further than `limit` bytes."""
+    probe = _Console(Gathered(lambda column: True))
+    with open_log(path) as file:
+        for text, whole in _segments(file, limit):
+            if text is not None:
+                probe.read(text, whole)
+            if probe.gathered.rows:
+                return True
+    return False
+
+
+def _segments(file: BinaryIO, limit: int | None = None) -> Iterator[tuple[bytes | None, bool]]:
+    """Yield each `step:N - …` up to the end of its line, and whether the line came to its end.
+
+    None stands for a line that is too long. Ray and progress bars write before the metrics on the same line, and a
+    carriage return ends a line as well.
+    """
+    for piece, ended in pieces(file, b"\n\r"):
+        if limit is not None and file.tell() > limit:
+            return
+        if not piece:
+            yield None, False
+        at = _next_head(piece, 0)
+        while at >= 0:
+            after = _next_head(piece, at + 5)
+            stop = len(piece) if after < 0 else after  # within a line, it is torn there
+            newline = piece.find(b"\n", at, stop)
+            end = stop if newline < 0 else newline
+            turn = piece.find(b"\r", at, end)
+            end = end if turn < 0 else turn
+            yield piece[at:end], end < stop or (end == len(piece) and ended)
+            at = after
+
+
+def _next_head(piece: bytes, start: int) -> int:
+    """Return where the next `step:N - ` begins that is no part of a longer word, such as `timing_s/step:`."""
+    at = piece.find(b"step:", start)
+    while at >= 0:
+        if _HEAD.match(piece, at):
+            if at == 0 or piece[at - 1] not in _BEFORE:
+                return at
+            escape = piece.rfind(b"\x1b", max(0, at - 24), at)
+            if escape >= 0 and _ANSI.fullmatch(piece, escape, at):
+                return at
+        at = piece.find(b"step:", at + 5)
+    return -1
+
+
+class _Shape(NamedTuple):
+    """The keys of a line of metrics, which of them are kept under what names, and where a value is numpy's."""
+
+    keys: list[bytes]
+    kept: list[int]
+    names: list[str]
+    wrapped: list[tuple[int, int]]  # which value, and how many bytes stand before its number: `np.float64(`
+
+
+class _Console:
+    """Reads lines of metrics. Those of one run have the same keys over and over, which is what makes it fast."""
+
+    def __init__(self, gathered: Gathered) -> None:
+        self.gathered = gathered
+        self._shapes: dict[int, _Shape] = {}  # by number of keys: steps with validation have more
+        self._thinned = False
+
+    def read(self, text: bytes, whole: bool) -> None:
+        """Gather one line, from `step:` on; a value that is not whole, at its end, is left out."""
+        if b"\x1b" in text:
+            text = _ANSI.sub(b"", text)
+        if not whole:
+            text = text[: max(0, text.rfind(b" - "))]
+            self.gathered.skipped[TORN] += 1
+        if self._thinned is not self.gathered.thinned:
+            self._thinned, self._shapes = True, {}
+        row = self._as_before(text)
+        if row is None:
+            row = self._one_by_one(text)
+        if len(row) > 1:  # a step alone says nothing
+            self.gathered.add(row)
+
+    def _as_before(self, text: bytes) -> dict[str, float] | None:
+        """Return the row of a line with the keys of an earlier one and nothing but finite numbers; else None."""
+        cells = text.replace(b" - ", b":").split(b":")
+        values = cells[1::2]
+        shape = self._shapes.get(len(values))
+        if shape is None or shape.keys != cells[::2]:
+            return None
+        try:
+            for at, start in shape.wrapped:
+                value = values[at]
+                if value[0] == 110:  # n…( and ): another type of numpy's has its number elsewhere
+                    values[at] = value[start:-1] if value[start - 1] == 40 and value[-1] == 41 else b""
+            numbers = list(map(float, [values[at] for at in shape.kept] if self._thinned else values))
+        except (ValueError, IndexError):
+            return None
+        total = sum(numbers)
+        return dict(zip(shape.names, numbers, strict=True)) if total - total == 0 else None
+
+    def _one_by_one(self, text: bytes) -> dict[str, float]:
+        """Return the row of any line, and remember its keys where there was nothing odd about it."""
+        shape = _Shape([], [], [], [])
+        row: dict[str, float] = {}
+        parts = text.split(b" - ")
+        for at, part in enumerate(parts):
+            key, _, value = part.rpartition(b":")
+            number = _number(value)
+            if number is None:
+                if value.strip() not in _WORDS:
+                    self.gathered.skipped[NO_NUMBER] += 1
+                continue
+            self.gathered.put(row, key, number)
+            shape.keys.append(key)
+            if name := self.gathered.name(key):
+                shape.kept.append(at)
+                shape.names.append(name)
+            if value.startswith(b"np."):
+                shape.wrapped.append((at, value.find(b"(") + 1))
+        usual = len(shape.keys) == len(parts) and not any(b":" in key or not key for key in shape.keys)
+        if usual and (self._thinned or len(shape.names) == len(parts)):
+            self._shapes[len(parts)] = shape
+        return row
+
+
+def _number(value: bytes) -> float | None:
+    """Return a number; also of `np.float64(0.1)`, and of one that Ray's `[repeated 2x across cluster]` follows."""
+    value = value.strip()
+    head, _, tail = value.partition(b" ")
+    if tail.lstrip().startswith(b"[repeated"):
+        value = head
+    wrapped = _NUMPY.fullmatch(value)
+    try:
+        return float(wrapped[1] if wrapped else value)
+    except ValueError:
+        return None

@@ -1,0 +1,132 @@
+"""What is promised about the whole: who imports whom, and that nothing of a method is missing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "verl")
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml")) + sorted((ROOT / "recipes" / "paper").glob("*.yaml"))
+
+
+def methods() -> list[str]:
+    """The names of METHODS, read from its source: collecting must not need torch."""
+    text = (ROOT / "src" / "entropilot" / "methods" / "__init__.py").read_text()
+    return re.findall(r'"(\w+)": \w+', text[text.index("METHODS") :].partition("}")[0])
+
+
+# --- imports ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import entropilot",
+        "import entropilot.analysis",
+        "import entropilot.analysis.law",
+        "import entropilot.records",
+        "import entropilot.errors",
+        "import entropilot.recipes",
+        "import entropilot.cli",
+        "import entropilot.reports.page",
+        "import entropilot.sandbox.tasks",
+        "from entropilot import fit_law, read_run, Run, LawFit, UserError",
+        "import entropilot.cli, sys; sys.argv[1:] = ['fit', '--help']\ntry: entropilot.cli.main()\nexcept SystemExit: 0",
+    ],
+)
+def test_statistics_and_the_command_line_leave_engines_alone(statement: str) -> None:
+    code = f"{statement}\nimport sys; sys.stderr.write(' '.join(n for n in {HEAVY} if n in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_every_name_of_the_public_face_is_there() -> None:
+    import entropilot
+
+    if find_spec("torch") is None:
+        pytest.skip("the statistics install has no torch")
+    for name in entropilot.__all__:
+        assert getattr(entropilot, name) is not None
+    assert dir(entropilot) == sorted(entropilot.__all__)
+    with pytest.raises(AttributeError, match="module 'entropilot' has no attribute 'nothing'"):
+        _ = entropilot.nothing  # type: ignore[attr-defined]
+
+
+def test_imports_flow_downward_only() -> None:
+    pytest.importorskip("importlinter")
+    # In a process of its own: the linter puts the working directory on sys.path and caches its graph.
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+    ]
+    command += ["--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 broken" in result.stdout
+
+
+# --- nothing of a method is missing ------------------------------------------------------------------------
+
+
+def test_the_names_of_the_methods_are_read_right() -> None:
+    if find_spec("torch") is None:
+        pytest.skip("the statistics install has no torch")
+    from typing import get_args
+
+    from entropilot.methods import METHODS
+    from entropilot.recipes import Recipe
+
+    assert methods() == list(METHODS)
+    known = get_args(Recipe.model_fields["method"].annotation)
+    assert set(METHODS) <= set(known)  # what there is can be named in a recipe
+
+
+@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize(
+    "place",
+    [
+        "src/entropilot/methods/{}.py",
+        "tests/methods/test_{}.py",
+        "recipes/{}.yaml",
+        "docs/methods/{}.md",
+    ],
+)
+def test_every_method_has_a_file_a_test_a_recipe_and_a_page(name: str, place: str) -> None:
+    path = ROOT / place.format(name)
+    assert path.is_file() and path.stat().st_size > 200
+
+
+@needs_torch
+@pytest.mark.parametrize("name", methods())
+def test_the_recipe_of_a_method_names_it(name: str) -> None:
+    from entropilot.recipes import load_recipe
+
+    assert load_recipe(ROOT / "recipes" / f"{name}.yaml").method == name
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 4
+
+
+@needs_torch
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_every_recipe_passes_doctor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from entropilot.engines.doctor import examine
+    from entropilot.recipes import load_recipe
+
+    monkeypatch.chdir(ROOT)
+    assert examine(load_recipe(path)).facts
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_every_recipe_opens_with_its_command(path: Path) -> None:
+    head = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert re.search(rf"entropilot(\.cli)? train {re.escape(str(path.relative_to(ROOT)))}", head)

@@ -1,0 +1,91 @@
+"""One rank of tests/trajectory/test_two_ranks.py: trains a few cases on recorded completions and saves what it saw.
+
+    RANK=0 WORLD_SIZE=2 ... python two_ranks_worker.py FOLDER
+
+The test itself calls `train` with one process and twice the batch; the shuffle is then the one by which an update
+holds the rows that it holds on two ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "engines"))
+
+from trl_helpers import Gradients, Recorded, Spied, chosen_of, make_trainer, parameters, problems, score
+
+from entropilot.engines.probe import Probe, Validation
+from entropilot.methods import ClipCov, KLCov
+
+ROWS, PARTS = 6, 2  # completions per rank and pass; passes per rollout
+# 12 rows per rank and groups of 8: the middle group is torn over the ranks.
+SETTINGS = {"num_generations": 8, "steps_per_generation": PARTS, "max_steps": 6, "num_iterations": 2}
+SGD = {"optim": "sgd", "learning_rate": 0.1}
+WINDOW = {"fraction": 0.04, "cov_low": 0.1, "cov_high": 6.0}
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "KL-Cov over the rollout": (KLCov(fraction=0.04), {"loss_type": "dapo"}),
+    "Clip-Cov over the rollout": (ClipCov(**WINDOW), {"loss_type": "grpo", "gradient_accumulation_steps": 2}),
+    "restrain over the rollout": (KLCov(restrain=3.0), {"loss_type": "luspo", "learning_rate": 0.01}),
+    "KL-Cov over the update": (
+        KLCov(fraction=0.04, scope="update"),
+        {"loss_type": "grpo", "gradient_accumulation_steps": 2},
+    ),
+    "Clip-Cov over the update": (ClipCov(**WINDOW, scope="update"), {"loss_type": "cispo"}),
+}
+
+
+def as_on_two_ranks(batch: dict[str, Any]) -> dict[str, Any]:
+    """Order a rollout so that part k is rank 0's part k and then rank 1's."""
+    order = torch.arange(2 * PARTS * ROWS).view(2, PARTS, ROWS).transpose(0, 1).flatten()
+    return {name: x[order] if x.ndim else x for name, x in batch.items()}
+
+
+def train(name: str, out: Path, world: int) -> dict[str, Any]:
+    method, settings = CASES[name]
+    rows: list[dict[str, Any]] = []
+    probe = Probe(on_row=lambda step, row: rows.append({"step": step} | row))
+    held_out = [{"prompt": text, "score": float(text == "7+7=")} for text in ("1+2=", "30+4=", "7+7=")]
+    # Greedy, and a score that is recorded with the problem: the copy that evens out the ranks must not count.
+    probe.validation = Validation(rows=held_out, reward=score, every=2, temperature=0.0, max_new_tokens=4)
+    gradients = Gradients()
+    trainer = make_trainer(
+        out,
+        cls=Spied,
+        # These rewards turned around make the net covariance positive, without which `restrain` chooses nothing.
+        recorded=Recorded(20, group=8, scale=-1.0 if "restrain" in name else 1.0),
+        dataset=problems(32),
+        method=method,
+        observer=probe,
+        callbacks=[gradients, probe],
+        settings=SETTINGS
+        | SGD
+        | settings
+        | {"per_device_train_batch_size": ROWS * 2 // world, "ddp_timeout": 60},
+    )
+    trainer.train()
+    widths = [seen["completion_ids"].shape[1] for seen in trainer.passes]
+    return {
+        "chosen": chosen_of(trainer.passes),
+        "updates": gradients.updates,
+        "weights": parameters(trainer),
+        "rows": rows,
+        "widths": widths,
+    }
+
+
+if __name__ == "__main__":
+    from trl.trainer import grpo_trainer
+
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    grpo_trainer.shuffle_sequence_dict = lambda batch: batch
+    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    seen = {name: train(name, folder / f"rank{rank}", 2) for name in CASES}
+    torch.save(seen, folder / f"rank{rank}.pt")
