@@ -26,8 +26,7 @@ Array = NDArray[np.float64]
 Halves = Callable[[LawFit, Array, np.random.Generator], Array]
 
 A, B, SD, LEVEL = 0.2, 1.0, 0.02, 0.95
-TRUTH = np.array([A, B, B - A])
-NAMES = ("a", "b", "ceiling")
+NAMES, TRUTH = ("a", "b", "ceiling"), np.array([A, B, B - A])
 PHIS = np.linspace(-0.95, 0.99, 98)
 
 
@@ -46,15 +45,12 @@ def noise(rng: np.random.Generator, n: int, phi: float, kind: str) -> Array:
     if kind == "t4":
         return SD * ar1(rng.standard_t(4, n) / np.sqrt(2), phi)
     slow = ar1(rng.standard_normal(n), phi)
-    if kind == "half white":
-        slow = np.sqrt(0.5) * (slow + rng.standard_normal(n))
+    slow = np.sqrt(0.5) * (slow + rng.standard_normal(n)) if kind == "half white" else slow
     return SD * (slow * np.linspace(1.5, 0.5, n) if kind == "falling" else slow)
 
 
-# The candidates: half widths of the intervals of a, b and the ceiling, which load on the noise as `rows` (3, n) say.
-
-
 def iid(fit: LawFit, rows: Array, rng: np.random.Generator) -> Array:
+    """Half widths of the intervals of a, b and the ceiling, which load on the noise as `rows` (3, n) say; so all below."""
     residual = fit.line.residual
     return np.sqrt((rows**2).sum(1) * (residual @ residual) / (fit.n - 2)) * stdtrit(fit.n - 2, 0.975)
 
@@ -290,13 +286,11 @@ def main() -> None:
     parser.add_argument("--coverage", nargs="?", const="both", choices=("both", "rivals", "elsewhere"))
     parser.add_argument("--forecast", action="store_true")
     parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--runs", type=int, default=1000, help="per row; of forecasts, a third")
+    parser.add_argument("--runs", type=int, default=1000, help="per row")
     said = parser.parse_args()
-    for table in (rivals, elsewhere):
-        if said.coverage in ("both", table.__name__):
+    for table, wanted in ((rivals, said.coverage), (elsewhere, said.coverage), (forecasts, said.forecast)):
+        if wanted is True or wanted in ("both", table.__name__):
             table(said.runs)
-    if said.forecast:
-        forecasts(-(-said.runs // 3))
     if said.speed:
         speed()
 

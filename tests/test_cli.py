@@ -51,9 +51,7 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, tmp_path: Path
-) -> Callable[..., Result]:
+def run(monkeypatch, capfd: pytest.CaptureFixture, tmp_path: Path) -> Callable[..., Result]:
     """Run a command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())
@@ -65,19 +63,18 @@ def run(
         capfd.readouterr()
         with pytest.raises(SystemExit) as exit_:
             cli.main()
-        code = exit_.value.code
-        return Result(0 if code is None else int(code), *capfd.readouterr())
+        return Result(exit_.value.code or 0, *capfd.readouterr())
 
     return call
 
 
-def make_run(folder: Path, points: int = 12, name: str = "demo", **columns: list[Any]) -> Path:
+def make_run(folder: Path, points: int = 12, name: str = "demo") -> Path:
     """Write a run that follows R = −0.2·exp(H) + 0.9."""
     writer = RunWriter(folder, {"name": name, "recipe": {"method": "kl_cov"}})
     for step in range(points):
         h = 0.6 - 0.04 * step
         row = {"entropy/policy_T1": h, "validation/accuracy": 0.9 - 0.2 * math.exp(h), "reward/mean": 0.5}
-        writer.row(step + 1, row | {key: values[step] for key, values in columns.items()})
+        writer.row(step + 1, row)
     writer.end("finished", seconds=1.0)
     writer.close()
     return folder
@@ -238,8 +235,7 @@ def test_fit_json_holds_null_for_what_is_not_defined(run, tmp_path: Path) -> Non
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
-    folder = make_run(tmp_path / "run")
-    result = run("fit", str(folder), "--json", "--performance", "reward/mean")  # constant: R² is not defined
+    result = run("fit", str(make_run(tmp_path / "run")), "--json", "--performance", "reward/mean")  # constant
     (fitted,) = json.loads(result.out, parse_constant=refuse)
     assert fitted["r2"] is None and fitted["performance"] == "reward/mean"
 
@@ -272,18 +268,17 @@ def test_report_writes_one_page_and_prints_the_table(run, tmp_path: Path) -> Non
     result = run("report", str(make_run(tmp_path / "run")), "--out", "page.html", "--title", "A & B")
     assert result.code == 0 and result.err == "page: page.html\n"
     assert "demo" in result.out and "ceiling" in result.out
-    page = (tmp_path / "page.html").read_text()
-    assert "A &amp; B" in page
+    assert "A &amp; B" in (tmp_path / "page.html").read_text()
     assert sorted(os.listdir(tmp_path)) == ["page.html", "run"]
 
 
 def test_problems_are_json_lines(run) -> None:
-    result = run("sandbox", "problems", "--count", "3", "--split", "test", "--seed", "5")
+    arguments = ("sandbox", "problems", "--count", "3", "--split", "test")
+    result = run(*arguments, "--seed", "5")
     rows = [json.loads(line) for line in result.out.splitlines()]
     assert (result.code, result.err) == (0, "")
     assert len(rows) == 3 and all(set(row) == {"prompt", "answer"} for row in rows)
-    assert run("sandbox", "problems", "--count", "3", "--split", "test", "--seed", "5").out == result.out
-    assert run("sandbox", "problems", "--count", "3", "--split", "test").out != result.out
+    assert run(*arguments, "--seed", "5").out == result.out != run(*arguments).out
 
 
 # --- doctor, train, evaluate, pretrain ------------------------------------------------------------------------------
@@ -324,16 +319,18 @@ def test_train_then_evaluate(run, recipe: Path, tmp_path: Path) -> None:
     *progress, model, record = result.err.splitlines()
     assert (model, record) == ("model: runs/small/model", "record: runs/small/run.jsonl")
     assert len(progress) == 1 and progress[0].startswith("small: step 2 of 2, H 0.")
-    assert [part in progress[0] for part in (" nats", "acc ", "reward ", "s/step ")] == [True] * 4
+    assert all(part in progress[0] for part in (" nats", "acc ", "reward ", "s/step "))
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     result = run("evaluate", "--model", "runs/small/model", "--problems", "8", "--samples", "4",
                  "--temperature", "1", "--json")  # fmt: skip
-    assert (result.code, result.err) == (0, "")
-    measured = json.loads(result.out)
+    measured = json.loads(result.out)  # and nothing else
     assert list(measured) == [
         "model", "data", "problems", "samples", "accuracy", "pass@1", "pass@2", "pass@4", "tokens", "truncated"
     ]  # fmt: skip
     assert measured["pass@1"] <= measured["pass@2"] <= measured["pass@4"]
+    (tmp_path / "bare.csv").write_text("prompt\n1+1+1=?\n")
+    result = run("evaluate", "--model", "sandbox", "--data", "bare.csv")
+    assert result.code == 2 and "math compares with an answer, but the data has none" in result.err
     (tmp_path / "sums.csv").write_text("prompt,answer\n1+1+1=?,3\n2*2*2=?,8\n")
     result = run("evaluate", "--model", "runs/small/model", "--data", "sums.csv", "--reward", "exact")
     assert (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from entropilot import cli_law
+from entropilot.cli_law import JsonOption, print_json, say
 from entropilot.errors import UserError
 
 # Nothing phones home, and generation never waits for a fork warning, unless the user decided otherwise.
@@ -20,6 +21,9 @@ QUIET_ENVIRONMENT = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_DISABLED_SERVICE_TELEMETRY": "1",
+    # Threads that wait by spinning take the core from each other on a busy machine: 12 steps of the quickstart beside
+    # two other processes took 46 s so, and 16 s with waiting threads that sleep.
+    "OMP_WAIT_POLICY": "passive",
 }
 
 app = typer.Typer(
@@ -29,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 sandbox_app = typer.Typer(help="The tiny model in the package, and its tasks.", no_args_is_help=True)
+app.add_typer(cli_law.app)
 app.add_typer(sandbox_app, name="sandbox")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe file (YAML).", show_default=False)]
@@ -38,14 +43,6 @@ OverridesArgument = Annotated[
 RunsArgument = Annotated[
     list[Path], typer.Argument(help="Folders that `entropilot train` wrote.", show_default=False)
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")
-]
-
-
-def say(text: str) -> None:
-    """Print for people, to standard error; standard output is for results."""
-    typer.echo(text, err=True)
 
 
 @app.command()
@@ -108,52 +105,6 @@ def doctor(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
     for note in diagnosis.notes:
         typer.echo(f"note: {note}")
     typer.echo("No rule of the house is broken.")
-
-
-@app.command()
-def fit(
-    runs: RunsArgument,
-    performance: Annotated[
-        str | None, typer.Option(help="Column of R; default: validation/accuracy, else reward/mean.")
-    ] = None,
-    entropy: Annotated[str, typer.Option(help="Column of H.")] = "entropy/policy_T1",
-    as_json: JsonOption = False,
-) -> None:
-    """Fit R = -a*exp(H) + b to runs and say how far to trust the ceiling -a + b."""
-    from entropilot.analysis.law import fit_run, verdict
-    from entropilot.records import read_run
-    from entropilot.reports.text import aligned, labels, number, one_line
-
-    read = [read_run(path) for path in runs]
-    results: list[dict[str, Any]] = []
-    for path, run in zip(runs, read, strict=True):
-        fitted, names = fit_run(run, entropy=entropy, performance=performance)
-        results.append(
-            {
-                "run": run.name,
-                "path": str(path),
-                "entropy": names[0],
-                "performance": names[1],
-                "a": fitted.a,
-                "b": fitted.b,
-                "ceiling": fitted.ceiling,
-                "r2": fitted.r2,
-                "rmse": fitted.rmse,
-                "n": fitted.n,
-                "dropped": fitted.dropped,
-                "verdict": verdict(fitted, names[1]),
-            }
-        )
-    if as_json:
-        _print_json(results)
-        return
-    rows = [["run", "R is", "a", "b", "ceiling", "R²", "RMSE", "n"]]
-    for label, result in zip(labels(read), results, strict=True):
-        values = [number(result[key], ".4f") for key in ("a", "b", "ceiling", "r2", "rmse")]
-        rows.append([label, one_line(result["performance"], 40), *values, str(result["n"])])
-    typer.echo(aligned(rows, (0, 1)))
-    for row, result in zip(rows[1:], results, strict=True):
-        typer.echo(f"{row[0]}: {one_line(result['verdict'])}")
 
 
 @app.command()
@@ -227,7 +178,7 @@ def evaluate(
     finally:
         progress.close()
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for name, value in result.items():
         typer.echo(f"{name + ':':<22}{value:.4f}" if isinstance(value, float) else f"{name + ':':<22}{value}")
@@ -304,19 +255,6 @@ def _need_training_extra() -> None:
             f"This command needs {', '.join(missing)}; install torch for your machine first, "
             'then: pip install "entropilot[train]"'
         )
-
-
-def _print_json(value: Any) -> None:
-    """Print strict JSON: what is not finite becomes null."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: plain(value) for key, value in item.items()}
-        if isinstance(item, list):
-            return [plain(value) for value in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
-    typer.echo(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def _exit(message: str, code: int) -> NoReturn:

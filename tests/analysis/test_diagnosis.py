@@ -100,6 +100,12 @@ def test_linear_in_entropy(synthetic) -> None:
     assert max(other.gain for other in alternatives(lawful)) < -20
 
 
+def test_few_points_do_not_make_a_sigmoid(synthetic) -> None:
+    # 12 points and 7 parameters: the plain AIC would prefer it often.
+    gains = [alternatives(fit_law(*synthetic.run(12, 0.3, seed)))[1].gain for seed in range(30)]
+    assert max(gains) < 4
+
+
 def test_few_independent_points(synthetic) -> None:
     words = dict(diagnose(fit_law(*synthetic.run(30, 0.9, seed=1))))["few points"]
     assert re.search(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from entropilot.analysis.courses import continuations
 from entropilot.analysis.forecast import backtest, forecast, forecast_run
 from entropilot.analysis.law import fit_law
 from entropilot.errors import UserError
@@ -91,6 +92,21 @@ def test_intervals_hold_the_end_of_noisy_runs(synthetic) -> None:
     least = binom.ppf(1e-3, runs, 0.9)
     assert hits >= least
     assert measured_hits >= least
+
+
+def test_courses_are_drawn_jointly(synthetic) -> None:
+    # Where H was measured 40 times with sd 0.02 the course is known to about 0.02·√(3/40), however far apart the floor
+    # and the size of each draw are; and autocorrelated noise leaves it less known.
+    t = np.arange(160.0)
+    h = 0.3 + np.exp(-t / 30)
+    widths = {0.0: [], 0.8: []}
+    for phi, found in widths.items():
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            noisy = h[:40] + synthetic.ar1(rng, 40, phi, 0.02)
+            found.append(continuations(t[:40], noisy, t, 2000, rng).paths[:, 20].std())
+    assert 0.4 < np.mean(widths[0.0]) / (0.02 * math.sqrt(3 / 40)) < 1.2
+    assert np.mean(widths[0.8]) > 1.4 * np.mean(widths[0.0])
 
 
 def test_a_forecast_is_seeded(synthetic) -> None:

@@ -8,8 +8,10 @@ import time
 import numpy as np
 import pytest
 
+from entropilot.analysis import intervals
 from entropilot.analysis.law import fit_law
 from entropilot.analysis.live import alarm, law_metrics, smoothed_entropy, spent
+from entropilot.analysis.noise import estimate_noise
 from entropilot.errors import UserError
 
 
@@ -44,6 +46,21 @@ def test_long_histories_are_quick_and_their_interval_holds(synthetic) -> None:
         hits += metrics["law/ceiling_low"] <= 0.8 <= metrics["law/ceiling_high"]
     assert hits >= 24  # 30 runs at 93 %: fewer has a chance of 3e-3
     assert min(seconds) < 0.005
+
+
+def test_long_histories_are_averaged_in_blocks_of_neighbours(synthetic, monkeypatch) -> None:
+    sizes = []
+
+    def spy(design, *args):
+        sizes.append(len(design))
+        return estimate_noise(design, *args)
+
+    monkeypatch.setattr(intervals, "estimate_noise", spy)
+    h = synthetic.course(1003)  # no multiple of the block
+    metrics = law_metrics(np.arange(1003), h, 1 - 0.2 * np.exp(h))
+    assert sizes == [200]
+    # Means of exp(H) and of R over the same points lie on the law too, so nothing is left to be noise.
+    assert metrics["law/ceiling_high"] - metrics["law/ceiling_low"] < 1e-9
 
 
 @pytest.mark.parametrize(

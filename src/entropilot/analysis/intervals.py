@@ -54,26 +54,30 @@ class Line:
         """Weigh the noise models of the residuals."""
         return estimate_noise(self.design(), self.residual, 1 / np.sqrt(self.weights), quick)
 
-    def loadings_at(self, x: Array) -> Array:
-        """Return how the line's value at each x loads on the noise of the n points, (m, n)."""
-        own, w = self.x, self.weights
-        mean = (w @ own) / w.sum()
-        centred = own - mean
-        return w / w.sum() + np.outer(x - mean, w * centred / (w @ centred**2))
+    def basis(self) -> tuple[Array, float]:
+        """Return how the line's value at the mean of x and its slope load on the noise, (2, n), and that mean."""
+        x, w = self.x, self.weights
+        mean = float((w @ x) / w.sum())
+        centred = x - mean
+        return np.stack([w / w.sum(), w * centred / (w @ centred**2)]), mean
 
     def loadings(self, *names: str) -> Array:
-        """Return the rows of `loadings_at` for a, b or ceiling."""
-        base = self.loadings_at(np.array([-1.0, 0.0, np.expm1(-self.top)]))
-        # b is the line at exp(H) = 0; a = −slope·exp(−top), the slope being the rise from x = −1 to x = 0
-        rows = {"b": base[0], "a": (base[0] - base[1]) * np.exp(-self.top), "ceiling": base[2]}
+        """Return how a, b or ceiling load on the noise, (m, n)."""
+        (level, slope), mean = self.basis()
+        scale = np.exp(-self.top)  # a = −slope·scale; b is the line at x = −1, where exp(H) = 0
+        rows = {"b": level - (1 + mean) * slope, "a": -slope * scale}
+        rows["ceiling"] = level + (np.expm1(-self.top) - mean) * slope
         return np.stack([rows[name] for name in names])
 
     def half_width_at(self, noise: Noise, entropy: Array, level: float, measured: bool) -> Array:
         """Return the half width of the interval of the line at entropies, or of one R measured there."""
-        variances = noise.variances(self.loadings_at(np.expm1(entropy - self.top)))
+        basis, mean = self.basis()
+        first, second, both = noise.covariances(basis)
+        z = np.expm1(entropy - self.top) - mean
+        variances = first[:, None] + np.multiply.outer(2 * both, z) + np.multiply.outer(second, z**2)
         if measured:
             variances = variances + noise.variance[:, None] * noise.scale[-1] ** 2
-        return mixture_quantile(np.sqrt(variances), noise.weight, noise.df, level)
+        return mixture_quantile(np.sqrt(np.maximum(variances, 0.0)), noise.weight, noise.df, level)
 
 
 def smoothed(values: Array, share: float = 0.1) -> Array:

@@ -59,19 +59,21 @@ class Noise:
         """Return q with P(|ℓ·u| ≤ q) = level over the mixture of scaled t distributions, per row of (m, n)."""
         return mixture_quantile(np.sqrt(self.variances(loadings)), self.weight, self.df, level)
 
+    def covariances(self, loadings: Array) -> tuple[Array, Array, Array]:
+        """Return, per cell, Var(ℓ₁·u), Var(ℓ₂·u) and their covariance of two loadings (2, n): each (g,)."""
+        first, second, both = self.variances(np.vstack([loadings, loadings.sum(axis=0)])).T
+        return first, second, (both - first - second) / 2
+
     def draws(self, loadings: Array, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw errors ℓ·u of two loadings (2, n), jointly, and the noise's standard deviation: (size, 2), (size,)."""
-        pair = np.vstack([loadings, loadings.sum(axis=0)])
-        unit = _correlated(pair * self.scale, self.phi, self.share)
         cell = rng.choice(self.weight.size, size, p=self.weight)
-        variance = self.variance[cell] * self.df / rng.chisquare(self.df, size)
-        first, second = unit[cell, 0], unit[cell, 1]
-        both = (unit[cell, 2] - first - second) / 2
-        z = rng.standard_normal((2, size))
+        first, second, both = (values[cell] for values in self.covariances(loadings))
         root = np.sqrt(np.maximum(first, 1e-300))
         rest = np.sqrt(np.maximum(second - (both / root) ** 2, 0.0))
-        sd = np.sqrt(variance)
-        return np.stack([sd * root * z[0], sd * (both / root * z[0] + rest * z[1])], axis=1), sd
+        t = np.sqrt(self.df / rng.chisquare(self.df, size))
+        z = t * rng.standard_normal((2, size))
+        errors = np.stack([root * z[0], both / root * z[0] + rest * z[1]], axis=1)
+        return errors, t * np.sqrt(self.variance[cell])
 
 
 def estimate_noise(design: Array, residual: Array, scale: Array | None = None, quick: bool = False) -> Noise:

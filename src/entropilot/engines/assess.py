@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from entropilot.engines.data import fit_prompts, load_problems
-from entropilot.engines.run import context_room, load_model, quiet
+from entropilot.engines.run import context_room, load_model, need_answers, quiet
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.evaluate import evaluate
 from entropilot.recipes import Data, Recipe
@@ -40,6 +40,7 @@ def assess(
     recipe = Recipe(model=model_name, data=data)
     scorer = build_reward(reward, recipe.tier)
     problems = load_problems(data)
+    need_answers(problems, [reward])
     model, tokenizer = load_model(recipe)
     rows = fit_prompts(problems, tokenizer, data, context_room(model, max_new_tokens)).to_list()
     if on_start is not None:

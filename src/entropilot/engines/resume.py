@@ -71,7 +71,8 @@ def resume_point(recipe: Recipe, out: Path) -> Point:
         raise UserError(
             f"--resume: {out} holds no checkpoint to continue from; start without --resume in a new folder."
         )
-    before = _flat(read_run(out).header.get("recipe", {}))
+    # A key that an older version did not write stands for its default.
+    before = _flat(Recipe().resolved()) | _flat(read_run(out).header.get("recipe", {}))
     now = _flat(json.loads(json.dumps(recipe.resolved())))
     different = [
         key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and key not in MAY_CHANGE

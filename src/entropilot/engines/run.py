@@ -239,7 +239,7 @@ def _prepare(
         refuse_foreign(point.checkpoint, model)
     room = context_room(model, config.max_completion_length)
     problems = fit_prompts(load_problems(recipe.data), tokenizer, recipe.data, room)
-    _need_answers(problems, names)
+    need_answers(problems, names)
     prompts = config.generation_batch_size // config.num_generations
     if len(problems) < prompts:
         raise UserError(
@@ -316,6 +316,9 @@ def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> None:
 def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:
     """Save the model; a crash meanwhile must not leave half of one under the final name."""
     partial, final = out / "model.partial", out / "model"
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(partial))
     if trainer.accelerator.is_main_process:
         trainer.processing_class.save_pretrained(partial)
@@ -333,7 +336,8 @@ def _end(writer: RunWriter | None, reason: str, began: float, **values: Any) -> 
         writer.end(reason, seconds=time.perf_counter() - began, **values)
 
 
-def _need_answers(problems: Any, rewards: list[str]) -> None:
+def need_answers(problems: Any, rewards: list[str]) -> None:
+    """Refuse data without any answer where a reward compares with one."""
     if not {"sandbox", "exact", "math"} & set(rewards):
         return
     if "answer" not in problems.column_names or all(answer is None for answer in problems["answer"]):
