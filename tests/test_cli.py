@@ -35,6 +35,9 @@ COMMANDS = {
     "train": ("RECIPE", "--out", "--resume"),
     "doctor": ("RECIPE",),
     "fit": ("RUNS", "--json", "--performance", "--entropy"),
+    "forecast": ("RUN", "--prefix", "--last-step", "--json"),
+    "scaling": ("RUNS", "--size", "--json"),
+    "read": ("RUN", "--to"),
     "report": ("RUNS", "--out", "--title"),
     "evaluate": ("--model", "--data", "--samples", "--temperature", "--reward", "--json"),
     "sandbox": ("pretrain", "problems"),
@@ -110,7 +113,7 @@ def test_help_covers_every_command() -> None:
     top = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     names = set(top) | {f"sandbox {name}" for name in top["sandbox"].commands}
     assert set(COMMANDS) <= names
-    assert {name for name in names if name not in COMMANDS} <= {"forecast", "cluster", "prompts", "control"}
+    assert {name for name in names if name not in COMMANDS} <= {"cluster", "prompts", "control"}
 
 
 # --- one sentence and exit code 2 -------------------------------------------------------------------------------
@@ -127,9 +130,9 @@ WRONG = [
     (["doctor", "small.yaml", "grp.max_steps=3"], "the key 'grp' does not exist; the keys here are: name,"),
     (
         ["fit", "no"],
-        "error: no holds no run: run.jsonl is missing; give the folder that `entropilot train` wrote.",
+        "error: no is no file; give a log, or the folder that holds it.",
     ),
-    (["fit", "."], "error: . holds no run"),
+    (["fit", "."], "error: . holds no log that can be read"),
     (["report", "no"], "error: no holds no run"),
     (
         ["sandbox", "problems", "--split", "dev"],
@@ -215,7 +218,7 @@ def test_fit_prints_a_table_and_a_verdict(run, tmp_path: Path) -> None:
     result = run("fit", str(make_run(tmp_path / "one")), str(make_run(tmp_path / "two")))
     assert result.code == 0 and result.err == ""
     head, _, one, two, *verdicts = result.out.splitlines()
-    assert head.split() == ["run", "R", "is", "a", "b", "ceiling", "R²", "RMSE", "n"]
+    assert head.split() == ["run", "R", "is", "a", "b", "ceiling", "95%", "interval", "R²", "RMSE", "n"]
     assert one.split()[:6] == ["demo", "(one)", "validation/accuracy", "0.2000", "0.9000", "0.7000"]
     assert two.startswith("demo (two)")
     assert verdicts[0].startswith("demo (one): ") and verdicts[1].startswith("demo (two): ")
@@ -248,14 +251,14 @@ def test_a_torn_record_is_a_warning_beside_clean_json(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(result.stdout)[0]["n"] == 12
     assert (
-        result.stderr.startswith("warning: ") and "torn" in result.stderr and result.stderr.count("\n") == 1
+        result.stderr.startswith("skipped: ") and "torn" in result.stderr and result.stderr.count("\n") == 1
     )
 
 
 @pytest.mark.parametrize("option", ["--performance", "--entropy"])
 def test_fit_names_what_a_run_does_not_hold(run, tmp_path: Path, option: str) -> None:
     result = run("fit", str(make_run(tmp_path / "run")), option, "x/y")
-    assert result.code == 2 and "has no x/y" in result.err and result.out == ""
+    assert result.code == 2 and "no column x/y" in result.err and result.out == ""
 
 
 def test_fit_json_of_a_run_too_short_prints_no_json(run, tmp_path: Path) -> None:
@@ -396,3 +399,45 @@ def test_the_process_is_told_not_to_phone_home(run) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # the user's own word stands
     run("fit", "--help")
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+
+
+# --- forecast, scaling, read ------------------------------------------------------------------------------------
+
+
+def test_forecast_of_a_run_that_follows_the_law_is_its_end(run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", points=15)
+    result = run("forecast", str(folder), "--prefix", "0.6", "--json")
+    assert result.code == 0, result.err
+    seen = json.loads(result.out)
+    at_the_end = 0.9 - 0.2 * math.exp(0.6 - 0.04 * 14)
+    assert seen["last_step"] == 15 and abs(seen["performance"] - at_the_end) < 0.02
+    assert seen["paper_protocol"]["rmse"] == pytest.approx(0, abs=1e-9), (
+        "the law is exact at the measured entropies"
+    )
+
+
+def test_scaling_predicts_the_law_of_equal_sizes(run, tmp_path: Path) -> None:
+    runs = [f"{make_run(tmp_path / str(size))}:{size}e6" for size in (1, 2, 4)]
+    result = run("scaling", *runs, "--size", "8e6", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["ceiling"] == pytest.approx(0.7)
+    refused = run("scaling", str(tmp_path / "1"), "--size", "8e6")
+    assert refused.code == 2 and "RUN:PARAMETERS" in refused.err
+
+
+def test_a_log_of_verl_is_fitted_and_converted_alike(run, tmp_path: Path) -> None:
+    log = tmp_path / "verl.jsonl"
+    rows = []
+    for step in range(12):
+        h = 0.6 - 0.04 * step
+        data = {"actor/entropy": h, "val-core/math/acc/mean@8": 0.9 - 0.2 * math.exp(h)}
+        rows.append(json.dumps({"step": step + 1, "data": data}))
+    log.write_text("\n".join(rows) + "\n")
+    (direct,) = json.loads(run("fit", str(log), "--json").out)
+    assert run("read", str(log), "--to", str(tmp_path / "records")).code == 0
+    arguments = ("--entropy", "entropy/train_token_mean", "--json")
+    (converted,) = json.loads(run("fit", str(tmp_path / "records"), *arguments).out)
+    assert (direct["framework"], converted["framework"]) == ("verl", "entropilot")
+    for key in ("a", "b", "ceiling", "n"):
+        assert direct[key] == pytest.approx(converted[key]), f"{key} changed on the way through the records"
+    assert direct["a"] == pytest.approx(0.2)
