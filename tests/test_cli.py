@@ -33,7 +33,7 @@ grpo:
 """
 COMMANDS = {
     "train": ("RECIPE", "--out", "--resume"),
-    "doctor": ("RECIPE",),
+    "doctor": ("RECIPE", "--processes"),
     "fit": ("RUNS", "--json", "--performance", "--entropy"),
     "forecast": ("RUN", "--prefix", "--last-step", "--json"),
     "scaling": ("RUNS", "--size", "--json"),
@@ -441,3 +441,11 @@ def test_a_log_of_verl_is_fitted_and_converted_alike(run, tmp_path: Path) -> Non
     for key in ("a", "b", "ceiling", "n"):
         assert direct[key] == pytest.approx(converted[key]), f"{key} changed on the way through the records"
     assert direct["a"] == pytest.approx(0.2)
+
+
+@needs_torch
+def test_doctor_counts_for_the_processes_a_recipe_is_meant_for(run) -> None:
+    recipe = Path(__file__).parent.parent / "recipes" / "paper" / "kl_cov_qwen2.5_7b.yaml"
+    result = run("doctor", str(recipe), "--processes", "32")
+    assert result.code == 0, result.err
+    assert "2048 completions = 256 prompts x 8" in result.out and "updates per rollout:  8" in result.out

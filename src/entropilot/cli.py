@@ -67,7 +67,8 @@ def train(
     try:
         from entropilot.engines.run import train as run
 
-        watch = {"on_start": progress.start, "on_row": progress.row} if first else {}
+        shown = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note}
+        watch = shown if first else {}
         model = run(loaded, folder, resume=resume, **watch)
     except KeyboardInterrupt:
         progress.close()
@@ -91,7 +92,13 @@ def train(
 
 
 @app.command()
-def doctor(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
+def doctor(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many it is meant for; default: one.")
+    ] = None,
+) -> None:
     """Check a recipe without loading anything: what it comes to, and what would surprise you."""
     from entropilot.recipes import load_recipe
 
@@ -99,7 +106,7 @@ def doctor(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
     _need_training_extra()
     from entropilot.engines.doctor import examine
 
-    diagnosis = examine(loaded)
+    diagnosis = examine(loaded, processes)
     for name, value in diagnosis.facts:
         typer.echo(f"{name + ':':<22}{value}")
     for note in diagnosis.notes:

@@ -48,6 +48,10 @@ class Progress:
         elif self._steps and time.monotonic() - self._said_at >= QUIET_SECONDS:
             self._say()
 
+    def note(self, sentence: str) -> None:
+        """Print a sentence above the bar."""
+        tqdm.write(sentence, file=sys.stderr)
+
     def close(self) -> None:
         """Close the bar, or say where it ended."""
         if self._bar is not None:

@@ -94,7 +94,8 @@ def test_a_resumed_run_keeps_the_schedule(tmp_path):
     assert list(rest) == list(range(5, 14))
     for step, row in rest.items():
         for name in (name for name in row if not name.startswith("seconds/")):
-            if name != "covariance/positive_share":  # of the rollouts that this process has seen
+            # Of the rollouts that this probe has seen; `entropilot train --resume` hands it the earlier ones.
+            if name != "covariance/positive_share" and not name.startswith("law/"):
                 assert row[name] == whole[step][name], f"step {step}: {name}"
 
 

@@ -176,8 +176,12 @@ def resolve_model(recipe: Recipe) -> str:
     return recipe.model
 
 
-def examine(recipe: Recipe) -> Diagnosis:
+def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
     """Check a recipe and say what it comes to.
+
+    Args:
+        recipe: the recipe.
+        processes: how many it is meant for; default: as many as there are here.
 
     Raises:
         UserError: it cannot work as it stands.
@@ -196,8 +200,9 @@ def examine(recipe: Recipe) -> Diagnosis:
     refuse_on_policy(method, config)
     refuse_early_update_scope(method, config)
     method, clip = settle_clip(method, config)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    rows = config.generation_batch_size
+    here = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = processes or here
+    rows = config.generation_batch_size // here * processes
     updates = updates_per_rollout(config)
     facts = [
         ("model", recipe.model),

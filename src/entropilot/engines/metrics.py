@@ -67,6 +67,16 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
         "groups whose rewards are all the highest that this rollout saw, and equal",
     ),
     "groups/all_wrong": ("share", "groups whose rewards are all equal and lower than that"),
+    "law/ceiling": (
+        "of R",
+        "-a + b of R = -a*exp(H) + b, fitted to all rollouts so far; R is validation/accuracy, or reward/mean where "
+        "nothing is validated; from the fifth measurement on",
+    ),
+    "law/ceiling_low": ("of R", "lower end of its 95 % interval, which knows that steps are autocorrelated"),
+    "law/ceiling_high": ("of R", "upper end of the same"),
+    "law/r2": ("share", "variance of R that the law explains"),
+    "law/spent": ("share", "(exp H_0 - exp H_t) / (exp H_0 - 1), from the smoothed policy entropy"),
+    "law/alarm": ("text", "said once, when 90 % is spent or entropy is below a tenth of its start"),
     "learning_rate": ("1", "learning rate of the update"),
     "seconds/rollout": ("s", "generating, scoring, and the old log-probs"),
     "seconds/validation": ("s", "held-out accuracy"),

@@ -6,6 +6,7 @@ nothing it keeps carries a graph. Sums and counts are added over ranks before th
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
+from entropilot.analysis.live import alarm, law_metrics
 from entropilot.engines.metrics import completion_metrics, rollout_metrics, update_metrics
 from entropilot.engines.watching import MicroBatch, Rollout
 from entropilot.evaluate import Reward, Row, evaluate
@@ -66,6 +68,7 @@ class Probe(TrainerCallback):
         entropy_every: rollouts between two policy entropies at T = 1 where training runs at another temperature
             (one extra pass each); at T = 1 the entropy comes with the old log-probs and is measured every rollout.
         on_row: is called with every finished row (the progress bar).
+        on_alarm: is called once, with a sentence, when what entropy can buy is nearly spent.
     """
 
     writer: RunWriter | None = None
@@ -75,6 +78,13 @@ class Probe(TrainerCallback):
     tokens_rows: int = 16
     entropy_every: int = 1
     on_row: Callable[[int, dict[str, Any]], None] | None = None
+    on_alarm: Callable[[str], None] | None = None
+    settings: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the run, so that the alarm advises nothing that is set
+    # (step, H, R) of every rollout, R where it was measured; a resumed run is given its past.
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+    alarmed: bool = False  # the alarm was raised already
 
     rollouts: int = field(default=0, init=False)
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
@@ -187,6 +197,7 @@ class Probe(TrainerCallback):
         row["learning_rate"] = self._learning_rate
         row["seconds/update"] = sum(seen.seconds for seen in self._seen)
         row["seconds/step"] = time.perf_counter() - self._step_began
+        row |= self._law(state.global_step, row)
         self._pending, self._seen = {}, []
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("rollout", "learning_rate"):
@@ -194,6 +205,26 @@ class Probe(TrainerCallback):
                     value
                 )  # TRL averages these and hands them to report_to
         self._finish(state.global_step, row)
+
+    def _law(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the law so far, whenever R was measured, and raise the alarm once when its entropy is nearly spent."""
+        if "entropy/policy_T1" not in row:
+            return {}
+        name = "reward/mean" if self.validation is None else "validation/accuracy"
+        self.history.append((step, row["entropy/policy_T1"], row.get(name, math.nan)))
+        if name not in row:
+            return {}
+        steps, entropy, performance = zip(*self.history, strict=True)
+        found: dict[str, Any] = law_metrics(steps, entropy, performance)
+        sentence = alarm(
+            steps, entropy, performance, performance_name=name, settings=self.settings, raised=self.alarmed
+        )
+        if sentence is not None:
+            self.alarmed = True
+            found["law/alarm"] = sentence
+            if self.on_alarm is not None:
+                self.on_alarm(sentence)
+        return found
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure once more after the last update; the row's step is one past the last."""

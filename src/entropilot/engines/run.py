@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import time
@@ -26,7 +27,7 @@ from entropilot.engines.trl import EntropyGRPOTrainer, NonFiniteLossError
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.recipes import Recipe, Validate, build_method, short
-from entropilot.records import FILE_NAME, RunWriter
+from entropilot.records import FILE_NAME, RunWriter, read_run
 
 # Harmless warnings of the libraries below us, each by name, with the reason why nobody needs to act on it.
 KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
@@ -158,6 +159,7 @@ def train(
     resume: bool = False,
     on_start: Callable[[int], None] | None = None,
     on_row: Callable[[int, dict[str, Any]], None] | None = None,
+    on_alarm: Callable[[str], None] | None = None,
 ) -> Path:
     """Train what a recipe says; returns the folder of the trained model, which `transformers` loads.
 
@@ -169,6 +171,7 @@ def train(
         resume: continue from the last checkpoint in `out`.
         on_start: is called with the number of optimiser steps.
         on_row: is called with every row.
+        on_alarm: is called once, with a sentence, when entropy is nearly spent.
 
     Raises:
         UserError: the recipe cannot work, the folder is taken, the loss is not finite.
@@ -189,7 +192,7 @@ def train(
         )
     new = claim(out)
     try:
-        trainer, probe = _prepare(recipe, out, point, on_row)
+        trainer, probe = _prepare(recipe, out, point, on_row, on_alarm)
         writer = None
         if trainer.accelerator.is_main_process:
             writer = probe.writer = RunWriter(out, _header(recipe, trainer), resume_step=step)
@@ -224,8 +227,24 @@ def train(
     return out / "model"
 
 
+def _take_up(probe: Probe, out: Path, step: int) -> None:
+    """Give a resumed run's probe the rollouts before the checkpoint: the law goes on from them."""
+    name = "reward/mean" if probe.validation is None else "validation/accuracy"
+    for row in read_run(out).rows:
+        if row["step"] <= step and row.get("entropy/policy_T1") is not None:
+            measured = row.get(name)
+            probe.history.append(
+                (row["step"], row["entropy/policy_T1"], math.nan if measured is None else measured)
+            )
+            probe.alarmed = probe.alarmed or "law/alarm" in row
+
+
 def _prepare(
-    recipe: Recipe, out: Path, point: Point | None, on_row: Callable[[int, dict[str, Any]], None] | None
+    recipe: Recipe,
+    out: Path,
+    point: Point | None,
+    on_row: Callable[[int, dict[str, Any]], None] | None,
+    on_alarm: Callable[[str], None] | None,
 ) -> tuple[EntropyGRPOTrainer, Probe]:
     """Load everything that a recipe names, and return a trainer that is ready to go."""
     config = build_config(recipe, out / "checkpoints")
@@ -256,7 +275,11 @@ def _prepare(
         tokens_rows=recipe.probe.tokens_rows,
         entropy_every=recipe.probe.entropy_every,
         on_row=on_row,
+        on_alarm=on_alarm,
+        settings={"method": recipe.method, **recipe.grpo},
     )
+    if point is not None:
+        _take_up(probe, out, point.step)
     try:
         trainer = EntropyGRPOTrainer(
             model=model,
