@@ -114,7 +114,9 @@ def _moved(start: float, end: float) -> str:
 def _length(run: Run, seconds: float | None) -> str:
     # The last measurement, after training, is a row of its own and no step.
     trained = [
-        row for row in run.rows if any(key != "step" and not key.startswith("validation/") for key in row)
+        row
+        for row in run.rows
+        if any(key != "step" and not key.startswith(("validation/", "seconds/")) for key in row)
     ]
     if not trained:
         return "no training step was recorded"
