@@ -72,7 +72,7 @@ def select_top(
     covariance: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], fraction: float
 ) -> Bool[Tensor, "b t"]:
     """Choose the `quota(fraction, N)` valid tokens of largest signed covariance (KL-Cov, Eq. 13)."""
-    count = quota(fraction, int(mask.sum()))
+    count = quota(fraction, int(mask.count_nonzero()))
     if count == 0:
         return torch.zeros_like(mask)
     flat = _valid(covariance, mask)
@@ -104,7 +104,7 @@ def select_window(
     if excluded is not None:
         candidate &= ~excluded
     positions = candidate.flatten().nonzero().squeeze(1)
-    tokens = int(mask.sum())
+    tokens = int(mask.count_nonzero())
     keys = torch.rand(tokens, generator=generator, device=generator.device).to(mask.device)
     chosen = torch.zeros_like(mask).flatten()
     count = min(quota(fraction, tokens), positions.numel())
@@ -125,7 +125,7 @@ def select_restrain(
     together do not reach the target, they are the choice. The setting means the same at 8,000 tokens and
     at 4 million, which a fraction does not.
     """
-    tokens = int(mask.sum())
+    tokens = int(mask.count_nonzero())
     flat = _valid(covariance, mask)
     total = torch.where(mask, covariance, covariance.new_zeros(())).sum(dtype=torch.float64)
     if tokens == 0 or not total > 0:
