@@ -7,20 +7,17 @@ again), prints the mean of every column with its 95 % t interval over seeds, and
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
+from shared import cell, make
 
 from entropilot.records import read_run
 from entropilot.reports.table import summarise
 from entropilot.reports.text import aligned
 
-ROOT = Path(__file__).parent.parent
 # Each beside the control with the same clip and the same updates per rollout (Clip-Cov's clip of ±1 hardly ever
 # bites: at most 0.6 % of tokens).
 CONTROL = {"clip_higher": "grpo", "no_clip": "grpo", "clip_cov": "no_clip", "kl_cov": "no_clip"}
@@ -37,19 +34,6 @@ COLUMNS = {
 }
 
 
-def finished(folder: Path) -> bool:
-    """Return whether a run is there and ended well."""
-    return (folder / "run.jsonl").exists() and (read_run(folder).header.get("end") or {}).get(
-        "reason"
-    ) == "finished"
-
-
-def interval(values: list[float]) -> str:
-    """Return mean ± half of the 95 % t interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.3f} ± {half:.3f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/easy_tier"))
@@ -62,17 +46,12 @@ def main() -> None:
     for seed in settings.seeds:
         for method in settings.methods:
             folder = settings.out / f"{method}-{seed}"
-            if not finished(folder):
-                recipe = ROOT / "recipes" / f"{method}.yaml"
-                command = [sys.executable, "-m", "entropilot.cli", "train", str(recipe), f"seed={seed}"]
-                subprocess.run(
-                    [*command, "--out", str(folder)], check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
-                )
+            make(folder, method, f"seed={seed}")
             table[method].append(summarise(read_run(folder)))
     print(f"seeds {settings.seeds}; mean ± half of the 95 % t interval over seeds\n")
     rows = [["recipe", *COLUMNS]]
     for method, runs in table.items():
-        rows.append([method, *(interval([run[key] for run in runs]) for key in COLUMNS.values())])
+        rows.append([method, *(cell([run[key] for run in runs]) for key in COLUMNS.values())])
     print(aligned(rows))
     print("\npaired differences at the end, and the ratio of the entropies\n")
     rows = [["recipe", "against", "acc end", "H end", "H ratio"]]
@@ -85,7 +64,7 @@ def main() -> None:
         half = stats.t.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / np.sqrt(len(ratios))
         low, mid, high = (float(np.exp(np.mean(ratios) + sign * half)) for sign in (-1, 0, 1))
         ratio = f"{mid:.2f} ({low:.2f} to {high:.2f})"
-        rows.append([method, control, *(interval(values) for values in differences), ratio])
+        rows.append([method, control, *(cell(values) for values in differences), ratio])
     print(aligned(rows, (0, 1)))
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -36,6 +37,34 @@ def data_dir() -> Path:
     if not Path(place).is_dir():
         pytest.fail(f"ENTROPILOT_DATA={place} is not a folder")
     return Path(place)
+
+
+class Result(NamedTuple):
+    """What a command line came to: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capfd: pytest.CaptureFixture, tmp_path: Path) -> Callable[..., Result]:
+    """Run a command line in this process, in an empty folder."""
+    from entropilot import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["entropilot", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return Result(exit_.value.code or 0, *capfd.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from entropilot import cli_law
-from entropilot.cli_law import JsonOption, print_json, say
+from entropilot import cli_answers, cli_dynamics, cli_evaluate, cli_law, cli_logits, cli_prompts
+from entropilot.cli_law import need_training_extra, say
 from entropilot.errors import UserError
 
 # Nothing phones home, and generation never waits for a fork warning, unless the user decided otherwise.
@@ -34,6 +34,11 @@ app = typer.Typer(
 )
 sandbox_app = typer.Typer(help="The tiny model in the package, and its tasks.", no_args_is_help=True)
 app.add_typer(cli_law.app)
+app.add_typer(cli_answers.app)
+app.add_typer(cli_prompts.app, name="prompts")
+app.add_typer(cli_logits.app)
+app.add_typer(cli_dynamics.app)
+app.add_typer(cli_evaluate.app)
 app.add_typer(sandbox_app, name="sandbox")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe file (YAML).", show_default=False)]
@@ -59,20 +64,20 @@ def train(
 
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
-    _need_training_extra()
+    need_training_extra()
     from entropilot.progress import Progress
 
     progress = Progress(loaded.name)
     first = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
     try:
-        from entropilot.engines.run import train as run
+        from entropilot.engines.stages import train_stages as run
 
         shown = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note}
         watch = shown if first else {}
         model = run(loaded, folder, resume=resume, **watch)
     except KeyboardInterrupt:
         progress.close()
-        kept = any((folder / "checkpoints").glob("checkpoint-*"))
+        kept = any(folder.rglob("checkpoints/checkpoint-*"))
         say(
             f"interrupted; the record in {folder} is readable, and "
             + (
@@ -80,7 +85,7 @@ def train(
                 if kept
                 else "there is no checkpoint yet to resume from."
             )
-            if (folder / "run.jsonl").exists()
+            if any(folder.rglob("run.jsonl"))
             else "interrupted before the run began; nothing was written."
         )
         raise typer.Exit(130) from None
@@ -88,7 +93,7 @@ def train(
         progress.close()
     if first:
         say(f"model: {model}")
-        say(f"record: {folder / 'run.jsonl'}")
+        say(f"record: {model.parent / 'run.jsonl'}")
 
 
 @app.command()
@@ -103,14 +108,17 @@ def doctor(
     from entropilot.recipes import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    _need_training_extra()
+    need_training_extra()
     from entropilot.engines.doctor import examine
 
-    diagnosis = examine(loaded, processes)
-    for name, value in diagnosis.facts:
-        typer.echo(f"{name + ':':<22}{value}")
-    for note in diagnosis.notes:
-        typer.echo(f"note: {note}")
+    for stage, described in loaded.expanded():
+        diagnosis = examine(described, processes)
+        if loaded.stages:
+            typer.echo(f"stage {stage}")
+        for name, value in diagnosis.facts:
+            typer.echo(f"{name + ':':<22}{value}")
+        for note in diagnosis.notes:
+            typer.echo(f"note: {note}")
     typer.echo("No rule of the house is broken.")
 
 
@@ -131,66 +139,6 @@ def report(
     say(f"page: {page}")
 
 
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Option(help="sandbox, a folder, or a Hub id.")],
-    data: Annotated[
-        str, typer.Option(help="sandbox[:TIER], a JSONL/Parquet/CSV file, or a Hub id.")
-    ] = "sandbox",
-    split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
-    problems: Annotated[
-        int | None, typer.Option(min=1, help="How many; default: 256 of the sandbox, else all.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Per problem.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
-    reward: Annotated[
-        str | None,
-        typer.Option(help="sandbox, exact, math or a dotted path; default: by the data, else math."),
-    ] = None,
-    over_length: Annotated[
-        str, typer.Option(help="What to do with prompts that leave no room: refuse or drop.")
-    ] = "refuse",
-    seed: Annotated[int, typer.Option()] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a model: avg@k and unbiased pass@k on problems with a verifiable answer."""
-    _need_training_extra()
-    from entropilot.engines.assess import assess
-    from entropilot.progress import Progress
-    from entropilot.recipes import Data
-
-    if over_length not in ("refuse", "drop"):
-        raise UserError(f"--over-length is {over_length!r}; choose refuse or drop.")
-    kind = data.partition(":")[0]
-    limit = problems or (256 if kind == "sandbox" else None)
-    source = Data(source=data, split=split, limit=limit, over_length=over_length)  # type: ignore[arg-type]
-    progress = Progress("evaluate", "completion")
-    try:
-        result = assess(
-            model,
-            source,
-            reward or (kind if kind in ("sandbox", "reasoning_gym") else "math"),
-            samples=samples,
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_tokens,
-            batch_size=batch_size,
-            seed=seed,
-            on_start=progress.start,
-            report=lambda done: progress.row(done, {}),
-        )
-    finally:
-        progress.close()
-    if as_json:
-        print_json(result)
-        return
-    for name, value in result.items():
-        typer.echo(f"{name + ':':<22}{value:.4f}" if isinstance(value, float) else f"{name + ':':<22}{value}")
-
-
 @sandbox_app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder of the base model.")],
@@ -201,7 +149,7 @@ def pretrain(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Make a tier's base model from scratch (about 12 minutes on two cores)."""
-    _need_training_extra()
+    need_training_extra()
     from entropilot.engines.run import claim, quiet, unclaim
     from entropilot.progress import Progress
     from entropilot.sandbox.pretrain import pretrain as run
@@ -251,17 +199,6 @@ def problems(
         raise UserError(str(error)) from error
     for problem in found:
         typer.echo(json.dumps({"prompt": problem.prompt, "answer": problem.answer}))
-
-
-def _need_training_extra() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "trl", "datasets") if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"This command needs {', '.join(missing)}; install torch for your machine first, "
-            'then: pip install "entropilot[train]"'
-        )
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -42,6 +42,18 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
+def need_training_extra() -> None:
+    """Refuse in one sentence where the packages of training are not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "trl", "datasets") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"This command needs {', '.join(missing)}; install torch for your machine first, "
+            'then: pip install "entropilot[train]"'
+        )
+
+
 EntropyOption = Annotated[
     str | None, typer.Option("--entropy", help="Column of H; default: the framework's.")
 ]
@@ -53,16 +65,25 @@ StepOption = Annotated[str | None, typer.Option("--step", help="Column of steps;
 FrameworkOption = Annotated[
     str | None, typer.Option("--framework", help="Whose log it is, where a folder holds several.")
 ]
+NameOption = Annotated[
+    str | None, typer.Option("--run", help="Which run, where a file holds several (Trackio, a chart of W&B).")
+]
 
 
-def _read_log(
-    path: Path, entropy: str | None, performance: str | None, step: str | None, framework: str | None
+def open_log(
+    path: Path,
+    entropy: str | None,
+    performance: str | None,
+    step: str | None,
+    framework: str | None,
+    name: str | None = None,
 ) -> Any:
     """Read any framework's log; how it was read is said on standard error."""
     from entropilot.readers import read as read_log
     from entropilot.reports.text import one_line
 
-    reading = read_log(path, framework=framework, entropy=entropy, performance=performance, step=step)
+    columns = {"entropy": entropy, "performance": performance, "step": step}
+    reading = read_log(path, framework=framework, run=name, **columns)
     ours = reading.framework == "entropilot"  # its columns are no surprise; what was left out is
     for line in reading.lines():
         if not ours or line.startswith("skipped") or line in reading.notes:
@@ -77,6 +98,7 @@ def fit(
     entropy: EntropyOption = None,
     step: StepOption = None,
     framework: FrameworkOption = None,
+    name: NameOption = None,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the interval.")] = 0.95,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,7 +107,7 @@ def fit(
     from entropilot.analysis.law import fit_run, verdict
     from entropilot.reports.text import aligned, labels, number, one_line
 
-    readings = [_read_log(path, entropy, performance, step, framework) for path in runs]
+    readings = [open_log(path, entropy, performance, step, framework, name) for path in runs]
     results: list[dict[str, Any]] = []
     for path, reading in zip(runs, readings, strict=True):
         fitted, names = fit_run(reading.run, entropy=reading.entropy, performance=reading.performance)
@@ -134,13 +156,14 @@ def forecast(
     entropy: EntropyOption = None,
     step: StepOption = None,
     framework: FrameworkOption = None,
+    name: NameOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say from a prefix where a run will end; and the paper's protocol, on the later measured entropies."""
     from entropilot.analysis.forecast import backtest, forecast_run
     from entropilot.reports.text import number
 
-    reading = _read_log(run, entropy, performance, step, framework)
+    reading = open_log(run, entropy, performance, step, framework, name)
     names = (reading.entropy, reading.performance)
     seen = forecast_run(reading.run, prefix, last_step, *names)
     result: dict[str, Any] = {
@@ -210,7 +233,7 @@ def scaling(
             raise UserError(
                 f"{run!r} is not of the form RUN:PARAMETERS; write for example runs/small:1.5e9."
             ) from None
-        reading = _read_log(Path(path), entropy, performance, None, None)
+        reading = open_log(Path(path), entropy, performance, None, None)
         fits[count] = fit_run(reading.run, entropy=reading.entropy, performance=reading.performance)[0]
     result = fit_family(fits).predict(size)._asdict()
     if as_json:
@@ -229,11 +252,12 @@ def read(
     entropy: EntropyOption = None,
     step: StepOption = None,
     framework: FrameworkOption = None,
+    name: NameOption = None,
 ) -> None:
     """Convert any framework's log to a run folder, which `fit`, `report` and every other command read."""
     from entropilot.records import RunWriter
 
-    reading = _read_log(run, entropy, performance, step, framework)
+    reading = open_log(run, entropy, performance, step, framework, name)
     writer = RunWriter(to, reading.run.header)
     for row in reading.run.rows:
         writer.row(row["step"], {name: value for name, value in row.items() if name != "step"})

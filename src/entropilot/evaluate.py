@@ -1,16 +1,16 @@
-"""Accuracy of a model on problems with a verifiable answer: greedy, avg@k and unbiased pass@k."""
+"""Accuracy of a model in memory: what validation during training measures. Files are evaluated by `engines/assess.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import comb
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from entropilot.analysis.passk import pass_at_k as pass_at_k
 from entropilot.errors import UserError
 
 Row = dict[str, Any]  # "prompt": a string or a list of messages; other columns go to the reward function
@@ -49,17 +49,6 @@ class Evaluation:
         return sum(passes) / max(1, len(passes))
 
 
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Return 1 − C(n−c, k)/C(n, k): the chance that k of n samples, c of them right, hold a right one (2107.03374).
-
-    Raises:
-        UserError: k is larger than n; more samples are needed then.
-    """
-    if not 1 <= k <= n:
-        raise UserError(f"pass@{k} can't be estimated from {n} samples; draw at least {k}.")
-    return 1.0 - comb(n - c, k) / comb(n, k)
-
-
 @contextmanager
 def private_randomness(seed: int) -> Iterator[None]:
     """Run a block on its own random numbers: the global generators are as before when it ends."""
@@ -75,7 +64,7 @@ def render_prompt(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the tokens that end a completion: the model's generation config knows, else the tokenizer."""
     given = model.generation_config.eos_token_id if model.generation_config else None
     given = tokenizer.eos_token_id if given is None else given
@@ -106,7 +95,7 @@ def sample(
     sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    ends = _end_ids(model, tokenizer)
+    ends = end_ids(model, tokenizer)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
@@ -205,6 +194,6 @@ def evaluate(
         return [values[start : start + samples] for start in range(0, len(values), samples)]
 
     lengths = [len(completion) for completion in flat_ids]
-    ends = _end_ids(model, tokenizer)
+    ends = end_ids(model, tokenizer)
     cut = [len(c) >= max_new_tokens and c[-1] not in ends for c in flat_ids]
     return Evaluation(groups(scores), groups(texts), groups(lengths), groups(cut))

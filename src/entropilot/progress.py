@@ -31,7 +31,8 @@ class Progress:
         self._said_at = 0.0
 
     def start(self, steps: int) -> None:
-        """Open the bar."""
+        """Open the bar; the one of an earlier stage is closed."""
+        self.close()
         self._steps, self._said_at = steps, time.monotonic()
         if _has_terminal():
             self._bar = tqdm(total=steps, desc=self.name, unit=self.unit, mininterval=0.5, dynamic_ncols=True)

@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from entropilot.errors import UserError
+
+# Rewards that need no answer.
+LABEL_FREE = ("empo", "majority", "format", "random")
 
 
 class _Strict(BaseModel):
@@ -38,6 +49,12 @@ class Data(_Strict):
     )  # tokens; default: what the model's context leaves
     over_length: Literal["refuse", "drop"] = "refuse"
 
+    @property
+    def tier(self) -> str | None:
+        """The sandbox tier, None where problems come from elsewhere."""
+        kind, _, tier = self.source.partition(":")
+        return (tier or "chains") if kind == "sandbox" else None
+
 
 class Validate(_Strict):
     """Held-out accuracy during training; `every` counts rollouts."""
@@ -49,6 +66,8 @@ class Validate(_Strict):
     top_p: float = Field(default=1.0, gt=0, le=1)
     batch_size: int = Field(default=256, ge=1)
     seed: int = 0
+    # Default: the first reward that compares with an answer; sandbox or math where none does.
+    reward: str | None = None
     data: Data | None = None  # default: the training source's validation split
 
     @field_validator("data", mode="before")
@@ -65,6 +84,10 @@ class ProbeSettings(_Strict):
     tokens_every: int = Field(default=50, ge=0)  # optimiser steps between token samples; 0 takes none
     tokens_rows: int = Field(default=16, ge=1)
     entropy_every: int = Field(default=1, ge=1)  # rollouts, where training is not at T = 1
+    # Problems on whose fixed completions entropy is measured around every update (`entropilot dynamics`); 0: none.
+    prefixes: int = Field(default=0, ge=0)
+    # Where a reward needs no label: say, or end training, when its answers no longer change (`analysis.stopping`).
+    stop: Literal["off", "warn", "stop"] = "warn"
 
 
 class Recipe(_Strict):
@@ -74,7 +97,9 @@ class Recipe(_Strict):
     model: str = "sandbox"
     data: Data = Data()
     reward: str | list[str] = "sandbox"
-    method: Literal["none", "clip_cov", "kl_cov"] = "none"
+    # Arguments of the reward; by its name where there are several: {empo: {judge: math}}.
+    reward_args: dict[str, Any] = {}
+    method: Literal["none", "clip_cov", "kl_cov", "entropy_min"] = "none"
     method_args: dict[str, Any] = {}
     advantage_estimator: Literal["grpo", "rloo", "reinforce++", "reinforce++_baseline"] = "grpo"
     lora: dict[str, Any] | None = None  # fields of peft's LoraConfig
@@ -83,6 +108,9 @@ class Recipe(_Strict):
     validation: Validate | None = Field(default=None, alias="validate")
     probe: ProbeSettings = ProbeSettings()
     seed: int = 0
+    # Several trainings in a row, each from the last one's model: names in order, and what each changes in this recipe.
+    stages: list[str] = []
+    stage: dict[str, dict[str, Any]] = {}
 
     @field_validator("data", mode="before")
     @classmethod
@@ -97,6 +125,16 @@ class Recipe(_Strict):
             raise ValueError("a name has 1 to 100 characters, is no path and has no line breaks")
         return value
 
+    @model_validator(mode="after")
+    def _args_belong(self) -> Recipe:
+        if not isinstance(self.reward, str):
+            for name, args in self.reward_args.items():
+                if name not in self.reward or not isinstance(args, dict):
+                    raise ValueError(
+                        f"with several rewards, reward_args holds a section per reward, such as {self.reward[0]}: {{...}}"
+                    )
+        return self
+
     @field_validator("reward")
     @classmethod
     def _some_reward(cls, value: str | list[str]) -> str | list[str]:
@@ -104,11 +142,76 @@ class Recipe(_Strict):
             raise ValueError("name at least one reward")
         return value
 
+    def expanded(self) -> list[tuple[str, Recipe]]:
+        """Return (name, recipe) of every stage in order; the recipe itself under its own name where there are none.
+
+        A stage's sections are merged into this recipe's, key by key; a stage that names a method has its own method_args.
+        The model is this recipe's for all of them: whoever trains puts the last stage's in its place.
+
+        Raises:
+            UserError: a stage that is not described, or whose values do not fit.
+        """
+        if not self.stages:
+            return [(self.name, self)]
+        own = self.model_dump(by_alias=True, exclude_unset=True)
+        base = {key: value for key, value in own.items() if key not in ("stages", "stage")}
+        found = []
+        for name in self.stages:
+            if name not in self.stage:
+                known = ", ".join(self.stage) or "none"
+                raise UserError(
+                    f"stages: {short(name)} is not described; the section stage describes: {known}."
+                )
+            changes = self.stage[name]
+            merged = dict(base)
+            if "method" in changes:
+                merged.pop("method_args", None)
+            if "reward" in changes:
+                merged.pop("reward_args", None)
+            for key, value in changes.items():
+                if key == "data" and isinstance(value, str):
+                    value = {"source": value}
+                here = merged.get(key)
+                merged[key] = here | value if isinstance(here, dict) and isinstance(value, dict) else value
+            merged["name"] = f"{self.name} {name}"
+            for key in ("stages", "stage", "model"):
+                if key in changes:
+                    raise UserError(
+                        f"stage.{name}.{key} has no place in a stage; put it at the top of the recipe."
+                    )
+            try:
+                found.append((name, Recipe.model_validate(merged)))
+            except ValidationError as error:
+                raise UserError(_sentence(error, _known_keys(), f"The stage {name}")) from error
+        return found
+
+    @property
+    def rewards(self) -> dict[str, dict[str, Any]]:
+        """The rewards by name, each with its arguments."""
+        if isinstance(self.reward, str):
+            return {self.reward: self.reward_args}
+        return {name: self.reward_args.get(name, {}) for name in self.reward}
+
     @property
     def tier(self) -> str | None:
         """The sandbox tier of the data, None where they come from elsewhere."""
-        kind, _, tier = self.data.source.partition(":")
-        return (tier or "chains") if kind == "sandbox" else None
+        return self.data.tier
+
+    @property
+    def validation_reward(self) -> str:
+        """The reward that held-out accuracy is measured by: one that compares with an answer."""
+        if self.validation is not None and self.validation.reward is not None:
+            return self.validation.reward
+        verifiable = [name for name in self.rewards if name not in (*LABEL_FREE, "none")]
+        return verifiable[0] if verifiable else "math" if self.validation_tier is None else "sandbox"
+
+    @property
+    def validation_tier(self) -> str | None:
+        """The sandbox tier by whose rule held-out completions are scored; a file's problems are taken for training's."""
+        held_out = (
+            None if self.validation is None or self.validation.data is None else self.validation.data.tier
+        )
+        return held_out or self.tier
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain data, every default filled in."""
@@ -225,17 +328,22 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     for assignment in overrides or []:
         _override(values, assignment)
     values.setdefault("name", path.stem)
-    known = {
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_sentence(error, _known_keys(), f"The recipe {path}")) from error
+    recipe.expanded()  # what is wrong with a stage is said now, not after the stages before it
+    return recipe
+
+
+def _known_keys() -> dict[str, list[str]]:
+    return {
         "": [*(f.alias or name for name, f in Recipe.model_fields.items())],
         "data": list(Data.model_fields),
         "validate": list(Validate.model_fields),
         "validate.data": list(Data.model_fields),
         "probe": list(ProbeSettings.model_fields),
     }
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_sentence(error, known, f"The recipe {path}")) from error
 
 
 def build_method(recipe: Recipe) -> Any:
@@ -251,8 +359,9 @@ def build_method(recipe: Recipe) -> Any:
             )
         return None
     from entropilot.methods import METHODS
+    from entropilot.methods.entropy_min import EntropyMin
 
-    kind = METHODS[recipe.method]
+    kind: Any = EntropyMin if recipe.method == "entropy_min" else METHODS[recipe.method]
     names, hints = [field.name for field in fields(kind)], get_type_hints(kind)
     values: dict[str, Any] = {}
     for name, value in recipe.method_args.items():

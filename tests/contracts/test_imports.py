@@ -37,6 +37,8 @@ def methods() -> list[str]:
         "import entropilot.cli",
         "import entropilot.reports.page",
         "import entropilot.sandbox.tasks",
+        "from entropilot.methods import EMPO, Majority",
+        "import entropilot.answers.clusters, entropilot.answers.mathjudge",
         "from entropilot import fit_law, read_run, Run, LawFit, UserError",
         "import entropilot.cli, sys; sys.argv[1:] = ['fit', '--help']\ntry: entropilot.cli.main()\nexcept SystemExit: 0",
     ],
@@ -102,6 +104,19 @@ def test_the_names_of_the_methods_are_read_right() -> None:
 def test_every_method_has_a_file_a_test_a_recipe_and_a_page(name: str, place: str) -> None:
     path = ROOT / place.format(name)
     assert path.is_file() and path.stat().st_size > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("empo", "empo"), ("majority", "ttrl"), ("entropy_min", "entropy_min")]
+)
+def test_other_methods_have_them_too(name: str, recipe: str) -> None:
+    for place in (
+        f"src/entropilot/methods/{name}.py",
+        f"tests/methods/test_{name}.py",
+        f"recipes/{recipe}.yaml",
+    ):
+        assert (ROOT / place).stat().st_size > 200
+    assert (ROOT / "docs" / "methods" / f"{name}.md").stat().st_size > 200
 
 
 @needs_torch

@@ -208,7 +208,10 @@ def test_a_dotted_path_is_the_function_itself() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nothing", "'nothing' is none of sandbox, exact, math, reasoning_gym, and no dotted path such as"),
+        (
+            "nothing",
+            "'nothing' is none of sandbox, exact, math, reasoning_gym, empo, majority, format, random, and",
+        ),
         ("", "is none of"),
         ("no.such.module", "can't be imported (No module named 'no')"),
         ("json.nothing", "can't be imported (module 'json' has no attribute 'nothing')"),

@@ -17,6 +17,8 @@ from run_helpers import finished_run, recipe, rows_of, same_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entropilot.engines.assess import assess
+from entropilot.engines.assess_model import Settings, Task
+from entropilot.engines.protocols import Sampling
 from entropilot.engines.run import train
 from entropilot.errors import UserError
 from entropilot.recipes import Data
@@ -76,8 +78,12 @@ def test_the_model_is_a_plain_folder_that_transformers_loads(finished: Path) -> 
     base = AutoModelForCausalLM.from_pretrained(weights_of("chains"), dtype=torch.float32)
     drift = max((p - q).abs().max() for p, q in zip(model.parameters(), base.parameters(), strict=True))
     assert 1e-5 < drift < 0.1
-    measured = assess(str(folder), Data(limit=8), "sandbox", max_new_tokens=40, samples=1, temperature=0.0)
-    assert measured["accuracy"] >= 0.9
+    assert greedy_accuracy(folder) >= 0.9
+
+
+def greedy_accuracy(folder: Path) -> float:
+    task = Task(Data(limit=8), (Sampling(samples=1, temperature=0.0, top_p=1.0, max_tokens=40),))
+    return assess([str(folder)], [task], Settings())["results"][0]["accuracy"]
 
 
 def test_a_run_is_the_same_twice_and_another_with_another_seed(finished: Path, tmp_path: Path) -> None:
@@ -133,8 +139,7 @@ def test_a_lora_recipe_leaves_adapters_that_load(tmp_path: Path) -> None:
     assert (folder / "adapter_model.safetensors").stat().st_size < 200_000
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert any("lora" in name for name, _ in model.named_parameters()) and tokenizer.chat_template
-    measured = assess(str(folder), Data(limit=8), "sandbox", max_new_tokens=40, samples=1, temperature=0.0)
-    assert measured["accuracy"] >= 0.9
+    assert greedy_accuracy(folder) >= 0.9
     with pytest.raises(UserError, match="holds adapters, and lora would be saved without them"):
         train(recipe(model=str(folder), lora={"r": 4}), tmp_path / "on_top")
     train(recipe({"max_steps": 1}, model=str(folder), validate=None), tmp_path / "merged")

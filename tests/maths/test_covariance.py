@@ -16,6 +16,7 @@ from entropilot.maths.covariance import (
     covariance_table,
     quadrant_covariance,
     quota,
+    response_covariance,
     select_restrain,
     select_top,
     select_window,
@@ -298,3 +299,36 @@ def test_quadrants_add_up_to_the_mean_covariance(near):
     for name, value in quadrants.items():
         sign = 1 if name in ("likely_good", "rare_bad") else -1
         assert sign * value > 0, f"{name} must {'lower' if sign > 0 else 'raise'} the entropy"
+
+
+def test_response_covariance_by_hand(near):
+    # Two prompts of two responses. Mean log-probs: (−0.2 − 0.6)/2 = −0.4 (its third token is masked), −1.0; −2.0, −0.5.
+    # A = 1.5, −0.5; 2.0, 1.0. Around the means of a pair, d = ±half the difference, and a covariance is d_x·d_y:
+    # prompt 1: d_lp = 0.3; NPG d_A = 1.0 -> 0.3. PG: (1.5·e^−0.4 + 0.5·e^−1)/2 = 0.5947098965... -> 0.3 times it.
+    # prompt 2: d_lp = −0.75; NPG d_A = 0.5 -> −0.375. PG: (2·e^−2 − e^−0.5)/2 = −0.1679300466... -> times −0.75.
+    logp = torch.tensor(
+        [[-0.2, -0.6, -9.0], [-1.0, -1.0, -1.0], [-2.0, -2.0, -2.0], [-0.5, 7.0, 7.0]], dtype=F64
+    )
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 0, 0]], dtype=torch.bool)
+    advantages = torch.tensor([1.5, -0.5, 2.0, 1.0], dtype=F64)
+    pg, npg = response_covariance(logp, advantages, mask, 2)
+    near(npg, [0.3, -0.375], "Cov(log π(y|x), A), the mean over the responses of a prompt")
+    first = 0.3 * (1.5 * math.exp(-0.4) + 0.5 * math.exp(-1.0)) / 2
+    second = -0.75 * (2 * math.exp(-2.0) - math.exp(-0.5)) / 2
+    near(pg, [first, second], "Cov(log π(y|x), π(y|x)·A), π(y|x) the exponential of the mean log-prob")
+
+
+def test_response_covariance_of_equal_rewards_is_zero_and_ignores_padding():
+    generator = seeded(7)
+    logp = -torch.rand(8, 5, dtype=F64, generator=generator)
+    mask = torch.arange(5) < torch.tensor([5, 4, 3, 2, 1, 5, 0, 2])[:, None]
+    same = response_covariance(logp, torch.zeros(8, dtype=F64), mask, 4)
+    assert all(not x.any() for x in same), "without an advantage nothing drives the entropy"
+    advantages = torch.randn(8, dtype=F64, generator=generator)
+    noisy = torch.where(mask, logp, torch.nan)
+    for plain, padded in zip(
+        response_covariance(logp, advantages, mask, 4),
+        response_covariance(noisy, advantages, mask, 4),
+        strict=True,
+    ):
+        assert torch.equal(plain, padded), "what stands outside the mask must not count"

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from entropilot.errors import UserError
 from entropilot.readers import read
 from entropilot.readers.gather import TORN
+from entropilot.records import read_run
 
 H, HELD_OUT, ACC = "entropy/train_token_mean", "validation/reward", "validation/accuracy"
 
@@ -223,6 +226,15 @@ def test_trackio_of_several_runs(tmp_path: Path, old: bool) -> None:
     with pytest.raises(UserError, match="holds 2 runs: a, b; name one of them with run="):
         read(path)
     assert read(path, run="b").run.column(H)[0] == (0, 0.5)
+
+
+def test_the_command_line_names_a_run_of_several(tmp_path: Path) -> None:
+    path = project(tmp_path / "p.db", [("1", "a"), ("2", "b")])
+    command = [sys.executable, "-m", "entropilot.cli", "read", str(path), "--to", str(tmp_path / "out")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "--run" in refused.stderr and not (tmp_path / "out").exists()
+    subprocess.run([*command, "--run", "b"], capture_output=True, check=True)
+    assert read_run(tmp_path / "out").column(H)[0] == (0, 0.5)
 
 
 def test_trackio_of_runs_with_one_name(tmp_path: Path) -> None:

@@ -251,3 +251,13 @@ def test_a_browser_draws_the_charts_and_runs_nothing_else(tmp_path: Path, make_r
     assert done.stdout.count('class="scatterlayer mlayer"') == 4
     assert "CONSOLE" not in done.stderr, re.findall(".*CONSOLE.*", done.stderr)
     assert "<img" not in re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
+
+
+def test_meanings_are_drawn_where_a_run_has_them(tmp_path: Path, make_run) -> None:
+    plain = make_run(tmp_path / "plain")
+    run = make_run(tmp_path / "run")
+    for row in run.rows:
+        row |= {"semantic/entropy": 0.5, "semantic/entropy_groups": [0.2, 0.8], "semantic/unanswered": 0.1}
+    _, drawn = parse(write_report([plain, run], tmp_path / "r.html"))
+    assert list(drawn)[4:] == ["chart-semantic-entropy", "chart-semantic-unanswered"]
+    assert [trace["legendgroup"] for trace in drawn["chart-semantic-entropy"]["data"]] == ["run1"]

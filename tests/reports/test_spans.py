@@ -39,3 +39,14 @@ def test_a_sample_that_cannot_be_read_leaves_a_page(tmp_path: Path, make_run, sp
     text = spans.token_section(run, "<b>")
     assert "step_000020.parquet can&#x27;t be read" in text
     assert "<b>" not in text
+
+
+def test_what_a_reward_of_groups_read_stands_beside_the_tokens(
+    tmp_path: Path, make_run, token_columns
+) -> None:
+    columns = token_columns(2, "x") | {"answer": ["<i>4</i>", None], "cluster": [3, 5]}
+    write_tokens(tmp_path / "run", 30, columns)
+    text = spans.token_section(make_run(tmp_path / "run", tokens=False), "x")
+    assert "answer &lt;i&gt;4&lt;/i&gt;, meaning 3" in text and "no answer" in text
+    assert "<i>" not in text
+    assert "meaning" not in spans.token_section(make_run(tmp_path / "other"), "x")

@@ -84,7 +84,9 @@ def test_what_does_not_exist_is_said() -> None:
         UserError, match=r"no weights for the sandbox tier 'x' \(it has: .*chains.*pretrain --tier x"
     ):
         weights_of("x")
-    few = type(CHAINS)("few", "", lambda rng: Problem("1+1=?", "2"), CHAINS.solve, CHAINS.score, 8)
+    few = type(CHAINS)(
+        "few", "", lambda rng: Problem("1+1=?", "2"), CHAINS.solve, CHAINS.score, CHAINS.answer_of, 8
+    )
     with pytest.raises(ValueError, match=r"fewer than 3 different .* problems \([01] found\); ask for fewer"):
         few.problems(split_of("1+1=?"), 3)
 

@@ -20,8 +20,10 @@ sys.path.append(str(Path(__file__).parents[1] / "engines"))
 
 from trl_helpers import Gradients, Recorded, Spied, chosen_of, make_trainer, parameters, problems, score
 
+from entropilot.engines.group_rewards import GroupReward
 from entropilot.engines.probe import Probe, Validation
 from entropilot.methods import ClipCov, KLCov
+from entropilot.methods.empo import EMPO
 
 ROWS, PARTS = 6, 2  # completions per rank and pass; passes per rollout
 # 12 rows per rank and groups of 8: the middle group is torn over the ranks.
@@ -38,6 +40,8 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"loss_type": "grpo", "gradient_accumulation_steps": 2},
     ),
     "Clip-Cov over the update": (ClipCov(**WINDOW, scope="update"), {"loss_type": "cispo"}),
+    # The reward of a group needs all of it, and one group lies across the ranks.
+    "EMPO": (KLCov(fraction=0.04), {"loss_type": "grpo"}),
 }
 
 
@@ -45,6 +49,12 @@ def as_on_two_ranks(batch: dict[str, Any]) -> dict[str, Any]:
     """Order a rollout so that part k is rank 0's part k and then rank 1's."""
     order = torch.arange(2 * PARTS * ROWS).view(2, PARTS, ROWS).transpose(0, 1).flatten()
     return {name: x[order] if x.ndim else x for name, x in batch.items()}
+
+
+def meaning() -> GroupReward:
+    """Completions of a length mean the same, modulo 3; groups of three meanings of equal rank are left out."""
+    rule = EMPO(threshold="window", high=1.05)
+    return GroupReward(rule, judge="exact", extract=lambda text: str(len(text) % 3), name="empo")
 
 
 def train(name: str, out: Path, world: int) -> dict[str, Any]:
@@ -62,6 +72,7 @@ def train(name: str, out: Path, world: int) -> dict[str, Any]:
         recorded=Recorded(20, group=8, scale=-1.0 if "restrain" in name else 1.0),
         dataset=problems(32),
         method=method,
+        reward=meaning() if name == "EMPO" else None,
         observer=probe,
         callbacks=[gradients, probe],
         settings=SETTINGS

@@ -31,7 +31,7 @@ def verdict(fit: LawFit, performance_name: str = ACCURACY, cautions: Sequence[st
     elif fit.r2 < 0.5:
         text = f"{share}: do not trust this ceiling"
     elif performance_name == ACCURACY and fit.ceiling > 1:
-        text = f"{share}, but a ceiling of {fit.ceiling:.3g} is above 1, which no accuracy reaches: do not trust it"
+        text = f"{share}, but a ceiling of {fit.ceiling:.4f} is above 1, which no accuracy reaches: do not trust it"
     elif fit.n < 10:
         text = f"{share}: too few points to trust this ceiling"
     elif fit.r2 < 0.9 or cautions:

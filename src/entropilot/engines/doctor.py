@@ -21,10 +21,11 @@ from entropilot.engines.checks import (
     updates_per_rollout,
 )
 from entropilot.engines.data import FILE_KINDS
+from entropilot.engines.trl_entropy_min import check_settings
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.methods import Method
-from entropilot.recipes import Recipe, build_method, short
+from entropilot.recipes import LABEL_FREE, Recipe, build_method, short
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import TIERS
 
@@ -88,7 +89,9 @@ def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) ->
     hints = get_type_hints(GRPOConfig)
     names = [name for name, field in GRPOConfig.__dataclass_fields__.items() if field.init]
     values: dict[str, Any] = {}
-    for name, value in recipe.grpo.items():
+    minimise = build_method(recipe) if recipe.method == "entropy_min" else None
+    given = recipe.grpo if minimise is None else minimise.grpo_settings() | recipe.grpo
+    for name, value in given.items():
         if name in ELSEWHERE:
             raise UserError(f"grpo.{name} {ELSEWHERE[name]}; remove it from the section grpo.")
         if name not in names:
@@ -176,6 +179,12 @@ def resolve_model(recipe: Recipe) -> str:
     return recipe.model
 
 
+def token_method(recipe: Recipe) -> Method | None:
+    """Return a recipe's covariance method; None where it has none, also where the method has a loss of its own."""
+    method = build_method(recipe)
+    return None if recipe.method == "entropy_min" else method
+
+
 def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
     """Check a recipe and say what it comes to.
 
@@ -186,7 +195,7 @@ def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
     Raises:
         UserError: it cannot work as it stands.
     """
-    method: Method | None = build_method(recipe)
+    method: Method | None = token_method(recipe)
     config = build_config(recipe, Path("runs") / recipe.name, anywhere=True)
     held_out = recipe.validation is None or recipe.validation.data is not None
     if not held_out and Path(recipe.data.source).suffix in FILE_KINDS:
@@ -194,9 +203,23 @@ def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
             "validate: a file has no validation split; name held-out problems with validate.data, or remove validate."
         )
     resolve_model(recipe)
-    for name in [recipe.reward] if isinstance(recipe.reward, str) else recipe.reward:
-        if "." not in name:  # a dotted path may be importable elsewhere
-            build_reward(name, recipe.tier)
+    if not isinstance(recipe.reward, str) and len(set(recipe.reward)) < len(recipe.reward):
+        raise UserError(
+            f"Two reward functions share a name ({', '.join(recipe.reward)}); name each of them once."
+        )
+    if recipe.method == "entropy_min":
+        check_settings(build_method(recipe), config)
+    for name, args in recipe.rewards.items():
+        if name == "none" and recipe.method != "entropy_min":
+            raise UserError(
+                "reward: none gives nothing to learn from; only method: entropy_min needs no reward."
+            )
+        if name == "none":
+            continue
+        if "." not in name or args:  # a dotted path may be importable elsewhere
+            build_reward(name, recipe.tier, args)
+    if recipe.validation is not None and "." not in recipe.validation_reward:
+        build_reward(recipe.validation_reward, recipe.validation_tier)
     refuse_on_policy(method, config)
     refuse_early_update_scope(method, config)
     method, clip = settle_clip(method, config)
@@ -207,7 +230,8 @@ def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
     facts = [
         ("model", recipe.model),
         ("data", recipe.data.source),
-        ("method", recipe.method if method is None else repr(method)),
+        ("method", recipe.method if recipe.method == "none" else repr(build_method(recipe))),
+        ("reward", ", ".join(recipe.rewards)),
         ("advantages", recipe.advantage_estimator),
         ("loss", f"{config.loss_type}, {config.importance_sampling_level} level, beta {config.beta}"),
         ("PPO clip", f"low {clip['low']}, high {clip['high']} (from: {clip['source']})"),
@@ -243,9 +267,10 @@ def _notes(recipe: Recipe, method: Any, config: GRPOConfig, rows: int, updates: 
         notes.append("One update per rollout: Clip-Cov acts on the gradient of that update only.")
     if (config.per_device_train_batch_size * config.steps_per_generation) % config.num_generations:
         notes.append(
-            "Groups are torn over processes: a reward that looks at its group would see part of it. Per-completion "
-            "rewards are not affected; to keep groups whole, make per_device_train_batch_size x steps_per_generation "
-            f"a multiple of num_generations = {config.num_generations}."
+            "Groups are torn over processes. Rewards of one completion are not affected, and empo and majority gather "
+            "groups first, so that two processes judge the same answers; a group reward of your own would see a part. "
+            "To keep groups whole, make per_device_train_batch_size x steps_per_generation a multiple of num_generations = "
+            f"{config.num_generations}."
         )
     if config.temperature != 1.0:
         notes.append(
@@ -270,6 +295,11 @@ def _notes(recipe: Recipe, method: Any, config: GRPOConfig, rows: int, updates: 
     ):
         if source and Path(source).suffix in FILE_KINDS and not Path(source).expanduser().is_file():
             notes.append(f"The file {source} is not here; training needs it.")
+    if all(name in LABEL_FREE for name in recipe.rewards) and recipe.validation is not None:
+        notes.append(
+            f"No label is trained on; held-out accuracy is measured by the reward {recipe.validation_reward}, for you "
+            "alone."
+        )
     if recipe.validation is None:
         notes.append(
             "No `validate` section: the law will be fitted to the training reward, which it is not about."

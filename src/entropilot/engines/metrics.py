@@ -66,6 +66,24 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
         "share",
         "groups whose rewards are all the highest that this rollout saw, and equal",
     ),
+    "semantic/entropy": (
+        "nats",
+        "mean over the rollout's groups of H = -sum p ln p, p the shares of a group's answers that mean the same "
+        "(arXiv:2504.05812); a missing answer is a meaning of its own",
+    ),
+    "semantic/entropy_groups": ("nats", "the same of every group"),
+    "semantic/clusters": ("count", "mean number of meanings in a group"),
+    "semantic/majority_share": ("share", "mean share of a group's largest cluster"),
+    "semantic/filtered": ("share", "groups left out of training by the threshold on their semantic entropy"),
+    "semantic/unanswered": ("share", "completions of the rollout from which no answer was extracted"),
+    "semantic/label_accuracy": (
+        "share",
+        "for reporting only: completions whose answer agrees with the label, where the data has one",
+    ),
+    "semantic/majority_accuracy": (
+        "share",
+        "for reporting only: groups whose majority answer (the first among equals) agrees with the label",
+    ),
     "groups/all_wrong": ("share", "groups whose rewards are all equal and lower than that"),
     "law/ceiling": (
         "of R",
@@ -77,6 +95,22 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     "law/r2": ("share", "variance of R that the law explains"),
     "law/spent": ("share", "(exp H_0 - exp H_t) / (exp H_0 - 1), from the smoothed policy entropy"),
     "law/alarm": ("text", "said once, when 90 % is spent or entropy is below a tenth of its start"),
+    "dynamics/covariance_pg": (
+        "nats",
+        "mean over prompts of Cov(log π(y|x), π(y|x)·A) over a prompt's responses, log π(y|x) the mean log-prob of the "
+        "response's tokens, π(y|x) its exponential (arXiv:2505.22617, Theorem 1 and Fig. 8)",
+    ),
+    "dynamics/covariance_npg": ("nats", "the same of Cov(log π(y|x), A) (Theorem 2)"),
+    "dynamics/by_accuracy": (
+        "share, count, nats, nats",
+        "[accuracy, prompts, covariance_pg, covariance_npg] for every accuracy that a group of the rollout had",
+    ),
+    "dynamics/entropy_before": (
+        "nats",
+        "policy entropy (Eq. 5, T = 1) on completions that were fixed before the first update, before this update",
+    ),
+    "dynamics/entropy_after": ("nats", "the same after this update"),
+    "stop/reason": ("text", "said once, when a reward without labels has nothing more to teach (probe.stop)"),
     "learning_rate": ("1", "learning rate of the update"),
     "seconds/rollout": ("s", "generating, scoring, and the old log-probs"),
     "seconds/validation": ("s", "held-out accuracy"),

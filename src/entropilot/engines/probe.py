@@ -12,15 +12,19 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback
 from trl.models import unwrap_model_for_generation
 
 from entropilot.analysis.live import alarm, law_metrics
+from entropilot.analysis.stopping import label_free_stop
+from entropilot.engines.group_rewards import GroupReward, summarise
 from entropilot.engines.metrics import completion_metrics, rollout_metrics, update_metrics
+from entropilot.engines.prefixes import Prefixes, response_metrics
 from entropilot.engines.watching import MicroBatch, Rollout
 from entropilot.evaluate import Reward, Row, evaluate
 from entropilot.maths.covariance import token_covariance
@@ -67,6 +71,10 @@ class Probe(TrainerCallback):
         tokens_rows: completions per sample, whole groups from the first row on.
         entropy_every: rollouts between two policy entropies at T = 1 where training runs at another temperature
             (one extra pass each); at T = 1 the entropy comes with the old log-probs and is measured every rollout.
+        prefixes: completions on which entropy is measured around every update, beside the covariance of responses
+            that should explain its change (arXiv:2505.22617, Fig. 8); None measures neither.
+        stop: what to do when a reward that needs no label has nothing more to teach (`analysis.stopping`): "off",
+            "warn" (a sentence), or "stop" (a sentence, and training ends after this update).
         on_row: is called with every finished row (the progress bar).
         on_alarm: is called once, with a sentence, when what entropy can buy is nearly spent.
     """
@@ -77,6 +85,8 @@ class Probe(TrainerCallback):
     tokens_every: int = 0
     tokens_rows: int = 16
     entropy_every: int = 1
+    prefixes: Prefixes | None = None
+    stop: Literal["off", "warn", "stop"] = "off"
     on_row: Callable[[int, dict[str, Any]], None] | None = None
     on_alarm: Callable[[str], None] | None = None
     settings: dict[str, Any] = field(
@@ -85,6 +95,9 @@ class Probe(TrainerCallback):
     # (step, H, R) of every rollout, R where it was measured; a resumed run is given its past.
     history: list[tuple[int, float, float]] = field(default_factory=list)
     alarmed: bool = False  # the alarm was raised already
+    # (step, semantic entropy, H, majority share) of every rollout, where a reward clusters; likewise on resuming.
+    meanings: list[tuple[int, float, float, float]] = field(default_factory=list)
+    stopped: bool = False  # the stop rule has spoken already
 
     rollouts: int = field(default=0, init=False)
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
@@ -108,6 +121,8 @@ class Probe(TrainerCallback):
         due = self.validation is not None and self.rollouts % self.validation.every == 0
         if due and "validation/accuracy" not in self._pending:  # once, where an update takes several rollouts
             self._pending |= self.measure(trainer)
+        if self.prefixes is not None:
+            self.prefixes.before(trainer)
 
     def measure(self, trainer: Any) -> dict[str, float]:
         """Return held-out accuracy of the current weights, over all ranks; the training's randomness is untouched."""
@@ -152,13 +167,22 @@ class Probe(TrainerCallback):
         step = trainer.state.global_step + 1
         self._pending |= {"rollout": self.rollouts, "seconds/rollout": rollout.seconds}
         self._pending |= rollout_metrics(rollout, trainer.num_generations) | completion_metrics(trainer)
-        self._pending |= self._policy_entropy(trainer, rollout)
+        self._pending |= self._policy_entropy(trainer, rollout) | self._meaning(trainer)
+        if self.prefixes is not None:
+            self._pending |= response_metrics(rollout, trainer.num_generations)
         self._covariance_signs.append(self._pending["covariance/mean"] > 0)
         self._pending["covariance/positive_share"] = sum(self._covariance_signs) / len(self._covariance_signs)
         if self.tokens_every and step >= self._tokens_next:
             self._write_tokens(trainer, rollout, step)
             self._tokens_next = step + self.tokens_every
         self._pending["seconds/probe"] = time.perf_counter() - began
+
+    def _meaning(self, trainer: Any) -> dict[str, Any]:
+        """Return what the first reward that looks at groups saw in this rollout, over all ranks."""
+        for reward in trainer.reward_funcs:
+            if isinstance(reward, GroupReward):
+                return summarise(gather_object([reward.stats]))
+        return {}
 
     def _policy_entropy(self, trainer: Any, rollout: Rollout) -> dict[str, float]:
         batch = rollout.batch
@@ -196,11 +220,17 @@ class Probe(TrainerCallback):
         row |= update_metrics(self._seen, trainer)
         row["learning_rate"] = self._learning_rate
         row["seconds/update"] = sum(seen.seconds for seen in self._seen)
+        if self.prefixes is not None:
+            row |= self.prefixes.after(trainer)
         row["seconds/step"] = time.perf_counter() - self._step_began
-        row |= self._law(state.global_step, row)
+        row |= self._law(state.global_step, row) | self._stop(state.global_step, row)
+        if "stop/reason" in row and self.stop == "stop":
+            control.should_training_stop = True
         self._pending, self._seen = {}, []
         for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("rollout", "learning_rate"):
+            # What a group reward saw it has handed to the trainer itself.
+            ours = name not in ("rollout", "learning_rate") and not name.startswith("semantic/")
+            if isinstance(value, int | float) and ours:
                 trainer._metrics["train"][name].append(
                     value
                 )  # TRL averages these and hands them to report_to
@@ -225,6 +255,22 @@ class Probe(TrainerCallback):
             if self.on_alarm is not None:
                 self.on_alarm(sentence)
         return found
+
+    def _stop(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Say once that there is nothing more to learn without labels, by what can be seen without one."""
+        if "semantic/entropy" not in row or "entropy/policy_T1" not in row:
+            return {}
+        seen = (row["semantic/entropy"], row["entropy/policy_T1"], row["semantic/majority_share"])
+        self.meanings.append((step, *seen))
+        if self.stopped or self.stop == "off":
+            return {}
+        found = label_free_stop(*zip(*self.meanings, strict=True))
+        if found is None:
+            return {}
+        self.stopped = True
+        if self.on_alarm is not None:
+            self.on_alarm(found.words)
+        return {"stop/reason": found.words}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure once more after the last update; the row's step is one past the last."""
@@ -267,6 +313,11 @@ class Probe(TrainerCallback):
             columns["entropy"].append(values(rollout.batch.entropy))
             columns["advantage"].append(values(rollout.batch.advantages))
             columns["covariance"].append(values(covariance))
+            for reward in trainer.reward_funcs:
+                if isinstance(reward, GroupReward):
+                    columns["cluster"].append(reward.labels[row])
+                    columns["answer"].append(reward.answers[row])
+                    break
             chosen = torch.zeros_like(rollout.batch.mask) if rollout.selected is None else rollout.selected
             columns["chosen"].append(values(chosen))
         write_tokens(self.folder, step, columns)

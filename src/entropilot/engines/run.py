@@ -19,11 +19,14 @@ from trl.trainer.utils import create_model_from_path
 
 from entropilot.engines.checks import updates_per_rollout
 from entropilot.engines.data import fit_prompts, load_problems
-from entropilot.engines.doctor import build_config, examine, resolve_model
+from entropilot.engines.doctor import build_config, examine, resolve_model, token_method
 from entropilot.engines.metrics import definitions
+from entropilot.engines.prefixes import Prefixes
 from entropilot.engines.probe import Probe, Validation
 from entropilot.engines.resume import Point, refuse_foreign, replay_epochs, resume_point
 from entropilot.engines.trl import EntropyGRPOTrainer, NonFiniteLossError
+from entropilot.engines.trl_entropy_min import DEFINITIONS as ENTROPY_MIN
+from entropilot.engines.trl_entropy_min import EntropyMinProbe, EntropyMinTrainer
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.recipes import Recipe, Validate, build_method, short
@@ -52,16 +55,17 @@ def quiet() -> None:
 
 
 def _validation(
-    recipe: Recipe, settings: Validate, tokenizer: Any, reward: Any, config: Any, room: int | None
+    recipe: Recipe, settings: Validate, tokenizer: Any, config: Any, room: int | None
 ) -> Validation:
     data = settings.data
     if data is None:
         data = recipe.data.model_copy(update={"split": "validation"})
     data = data.model_copy(update={"limit": settings.problems})
-    rows = fit_prompts(load_problems(data), tokenizer, data, room).to_list()
+    problems = fit_prompts(load_problems(data), tokenizer, data, room)
+    need_answers(problems, [recipe.validation_reward], "validate.reward")
     return Validation(
-        rows=rows,
-        reward=reward,
+        rows=problems.to_list(),
+        reward=build_reward(recipe.validation_reward, recipe.validation_tier),
         every=settings.every,
         temperature=settings.temperature,
         samples=settings.samples,
@@ -237,6 +241,10 @@ def _take_up(probe: Probe, out: Path, step: int) -> None:
                 (row["step"], row["entropy/policy_T1"], math.nan if measured is None else measured)
             )
             probe.alarmed = probe.alarmed or "law/alarm" in row
+            if row.get("semantic/entropy") is not None:
+                seen = (row["semantic/entropy"], row["entropy/policy_T1"], row["semantic/majority_share"])
+                probe.meanings.append((row["step"], *seen))
+            probe.stopped = probe.stopped or "stop/reason" in row
 
 
 def _prepare(
@@ -250,8 +258,13 @@ def _prepare(
     config = build_config(recipe, out / "checkpoints")
     config.disable_tqdm = True
     set_seed(recipe.seed)
-    names = [recipe.reward] if isinstance(recipe.reward, str) else recipe.reward
-    rewards = [build_reward(name, recipe.tier) for name in names]
+    names = list(recipe.rewards)
+    rewards = [
+        build_reward(name, recipe.tier, args, recipe.seed)
+        for name, args in recipe.rewards.items()
+        if name != "none"
+    ]
+    minimise = build_method(recipe) if recipe.method == "entropy_min" else None
     model, tokenizer = load_model(recipe, config.model_init_kwargs)
     config.model_init_kwargs = None  # used up here; TRL would warn that it ignores them
     if point is not None:
@@ -267,32 +280,40 @@ def _prepare(
         )
     validation = None
     if recipe.validation is not None:
-        validation = _validation(recipe, recipe.validation, tokenizer, rewards[0], config, room)
-    probe = Probe(
+        validation = _validation(recipe, recipe.validation, tokenizer, config, room)
+    probe = (Probe if minimise is None else EntropyMinProbe)(
         folder=out,
         validation=validation,
         tokens_every=recipe.probe.tokens_every,
         tokens_rows=recipe.probe.tokens_rows,
         entropy_every=recipe.probe.entropy_every,
+        stop=recipe.probe.stop,
         on_row=on_row,
         on_alarm=on_alarm,
         settings={"method": recipe.method, **recipe.grpo},
     )
+    if recipe.probe.prefixes:
+        held_out = problems.select(range(min(len(problems), recipe.probe.prefixes))).to_list()
+        held_out = held_out if validation is None else validation.rows[: recipe.probe.prefixes]
+        probe.prefixes = Prefixes(held_out, config.max_completion_length, recipe.seed, out)
     if point is not None:
         _take_up(probe, out, point.step)
+    settings: dict[str, Any] = {
+        "model": model,
+        "args": config,
+        "reward_funcs": rewards or None,
+        "train_dataset": problems,
+        "processing_class": tokenizer,
+        "peft_config": None if recipe.lora is None else _lora(recipe.lora),
+        "observer": probe,
+        "callbacks": [probe],
+    }
     try:
-        trainer = EntropyGRPOTrainer(
-            model=model,
-            args=config,
-            reward_funcs=rewards,
-            train_dataset=problems,
-            processing_class=tokenizer,
-            peft_config=None if recipe.lora is None else _lora(recipe.lora),
-            method=build_method(recipe),
-            advantage_estimator=recipe.advantage_estimator,
-            observer=probe,
-            callbacks=[probe],
-        )
+        if minimise is not None:
+            trainer: EntropyGRPOTrainer = EntropyMinTrainer(minimise=minimise, **settings)
+        else:
+            how = {"method": token_method(recipe), "advantage_estimator": recipe.advantage_estimator}
+            trainer = EntropyGRPOTrainer(**settings, **how)
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if isinstance(error, UserError):
             raise
@@ -325,7 +346,16 @@ def _header(recipe: Recipe, trainer: EntropyGRPOTrainer) -> dict[str, Any]:
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
         "metrics": definitions(),
+        **_about_minimising(trainer),
     }
+
+
+def _about_minimising(trainer: EntropyGRPOTrainer) -> dict[str, Any]:
+    """Return what a header says beyond the usual where entropy is minimised."""
+    if not isinstance(trainer, EntropyMinTrainer):
+        return {}
+    own = {name: {"unit": unit, "definition": text} for name, (unit, text) in ENTROPY_MIN.items()}
+    return {"entropy_min": trainer.describe(), "metrics": definitions() | own}
 
 
 def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> None:
@@ -359,12 +389,12 @@ def _end(writer: RunWriter | None, reason: str, began: float, **values: Any) -> 
         writer.end(reason, seconds=time.perf_counter() - began, **values)
 
 
-def need_answers(problems: Any, rewards: list[str]) -> None:
+def need_answers(problems: Any, rewards: list[str], key: str = "reward") -> None:
     """Refuse data without any answer where a reward compares with one."""
     if not {"sandbox", "exact", "math"} & set(rewards):
         return
     if "answer" not in problems.column_names or all(answer is None for answer in problems["answer"]):
         raise UserError(
-            f"reward: {', '.join(rewards)} compares with an answer, but the data has none; name the column with "
-            "data.answer_column, or choose a reward that needs no label."
+            f"{key}: {', '.join(rewards)} compares with an answer, but the data has none; name the column with "
+            f"data.answer_column, or {'remove validate' if key != 'reward' else 'choose a reward that needs no label'}."
         )

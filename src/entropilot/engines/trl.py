@@ -96,6 +96,10 @@ class EntropyGRPOTrainer(GRPOTrainer):
         self._rollout_began_at = -1
 
     @property
+    def _filtering(self) -> bool:
+        return any(getattr(reward, "filters_groups", False) for reward in self.reward_funcs)
+
+    @property
     def _watched(self) -> bool:
         return self.method is not None or self.observer is not None
 
@@ -144,7 +148,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
     # --- seam: the rollout ----------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        if not self.model.training or not (self._watched or self.advantage_estimator != "grpo"):
+        estimated = self.advantage_estimator != "grpo"
+        if not self.model.training or not (self._watched or estimated or self._filtering):
             return super()._generate_and_score_completions(inputs)
         if self.observer is not None:
             self.observer.before_rollout(self)
@@ -160,12 +165,14 @@ class EntropyGRPOTrainer(GRPOTrainer):
         first_row = self.accelerator.process_index * count
         rows = slice(first_row, first_row + count)
         rewards = self._gathered_rewards(count)
-        if self.advantage_estimator != "grpo":
-            estimated = estimate_advantages(rewards, self.num_generations, self.advantage_estimator)
-            output["advantages"] = estimated[rows].to(output["advantages"])
+        if estimated:
+            advantages = estimate_advantages(rewards, self.num_generations, self.advantage_estimator)
+            output["advantages"] = advantages[rows].to(output["advantages"])
             self._logs["advantages"].extend(
-                estimated.tolist()
+                advantages.tolist()
             )  # in place of TRL's: the log holds one rollout
+        if self._filtering:
+            output["advantages"] = output["advantages"].masked_fill(rewards[rows].isnan(), 0.0)
         if not self._watched:
             return output
         output[ELIGIBLE] = groups_with_signal(rewards, self.num_generations)[rows]
@@ -228,7 +235,11 @@ class EntropyGRPOTrainer(GRPOTrainer):
         columns = [list(self._logs["rewards"][name])[-count:] for name in self.reward_func_names]
         per_function = torch.tensor(columns, dtype=torch.float32, device=self.accelerator.device).T
         total = (per_function * self.reward_weights.to(per_function.device)).nansum(1)
-        return total.masked_fill(per_function.isnan().all(1), torch.nan)
+        unscored = per_function.isnan()
+        # A reward that leaves out a group takes it out of training, whatever the other rewards say of it.
+        filtering = [getattr(reward, "filters_groups", False) for reward in self.reward_funcs]
+        left_out = unscored[:, filtering].any(1) if self._filtering else unscored.all(1)
+        return total.masked_fill(unscored.all(1) | left_out, torch.nan)
 
     def _gathered_batch(
         self, inputs: dict[str, Any], logp: Tensor, old_logp: Tensor, entropy: Tensor

@@ -1,27 +1,39 @@
-"""Verifiable rewards as TRL reward callables; TRL's own command line takes them by their dotted path.
+"""All rewards as TRL reward callables; TRL's own command line takes them by their dotted path.
 
 A reward is `f(prompts, completions, completion_ids, **columns) -> list[float | None]`; the column `answer` holds
-the gold answer.
+the gold answer. Those that need no answer are `empo_math`, `empo_exact`, `majority_math`, `majority_exact` (whole
+groups), and the controls `format_reward` and `random_reward`.
 """
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
 from importlib import import_module
-from itertools import accumulate
-from typing import Any
+from typing import Any, cast, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+
+from entropilot.answers.extract import extract
+from entropilot.answers.grading import gold_answer
+from entropilot.answers.judges import NAMES as JUDGES
+from entropilot.answers.judges import Judge, build_judge
+from entropilot.engines.group_rewards import FormatReward, GroupReward, RandomReward, question_of, text_of
 from entropilot.errors import UserError
+from entropilot.methods.empo import EMPO
+from entropilot.methods.majority import Majority
+from entropilot.recipes import LABEL_FREE
 from entropilot.sandbox.tasks import get_tier
 
 RewardFunction = Callable[..., list[float | None]]
 
-
-def text_of(completion: Any) -> str:
-    """Return the text of a completion, a string or a list of messages."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
+empo_math = GroupReward(EMPO(), judge="math", name="empo_math")
+empo_exact = GroupReward(EMPO(), judge="exact", name="empo_exact")
+majority_math = GroupReward(Majority(), judge="math", name="majority_math")
+majority_exact = GroupReward(Majority(), judge="exact", name="majority_exact")
+format_reward = FormatReward()
+random_reward = RandomReward()
 
 
 def sandbox_reward(tier: str) -> RewardFunction:
@@ -47,33 +59,26 @@ def exact(completions: list[Any], answer: list[Any], **_: Any) -> list[float | N
     return scores
 
 
-def math(completions: list[Any], answer: list[Any], **kwargs: Any) -> list[float | None]:
-    """TRL's accuracy reward (math-verify): 1 where the answers agree, else 0; None where the gold can't be read.
+def math(
+    completions: list[Any], answer: list[Any], prompts: list[Any] | None = None, **_: Any
+) -> list[float | None]:
+    """1 where the completion's answer equals the gold one by the judge `math`, else 0; None where the gold holds nothing.
 
-    Text is parsed, never evaluated; what takes math-verify too long counts as wrong (5 to 10 s each, TRL's limits).
+    The answer is that of `extract`'s rule "auto". Text is parsed in worker processes, never evaluated; what takes one
+    longer than its deadline counts as wrong.
     """
-    from trl.rewards import accuracy_reward
-
-    # At each time-out they print the whole completion.
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    texts = [text_of(completion) for completion in completions]
-    chats = [[{"role": "assistant", "content": "" if _too_deep(text) else text}] for text in texts]
-    given = accuracy_reward(completions=chats, solution=[_readable_gold(gold) for gold in answer])
-    return [None if gold is None else score for gold, score in zip(answer, given, strict=True)]
+    golds = [None if gold is None else gold_answer(str(gold)) for gold in answer]
+    found = [extract(text_of(completion)) for completion in completions]
+    questions = [""] * len(found) if prompts is None else [question_of(prompt) for prompt in prompts]
+    asked = [i for i, (text, gold) in enumerate(zip(found, golds, strict=True)) if text and gold]
+    pairs = [(cast(str, found[i]), cast(str, golds[i])) for i in asked]
+    verdicts = dict(zip(asked, _judge().equivalent(pairs, [questions[i] for i in asked]), strict=True))
+    return [None if gold is None else float(verdicts.get(i, False)) for i, gold in enumerate(golds)]
 
 
-def _readable_gold(gold: Any) -> str:
-    """Return a gold answer so that math-verify reads it as one: it looks between dollars and in boxes only."""
-    text = str(gold)
-    # A price such as \\$18.90 holds no delimiter.
-    return text if "\\boxed" in text or re.search(r"(?<!\\)\$", text) else f"\\boxed{{{text}}}"
-
-
-def _too_deep(text: str, limit: int = 100) -> bool:
-    """Whether brackets are nested deeper than in any answer; math-verify's parser would spend its 10 s on them."""
-    brackets = (1 if bracket in "([{" else -1 for bracket in re.findall(r"[(\[{}\])]", text))
-    return max(accumulate(brackets), default=0) > limit
+@cache
+def _judge() -> Judge:
+    return build_judge("math")
 
 
 def reasoning_gym(completions: list[Any], entry: list[str], **_: Any) -> list[float | None]:
@@ -90,12 +95,25 @@ def reasoning_gym(completions: list[Any], entry: list[str], **_: Any) -> list[fl
     return scores
 
 
-def build_reward(name: str, tier: str | None) -> RewardFunction:
-    """Return a reward by the name a recipe uses: sandbox, exact, math, reasoning_gym, or a dotted path.
+def build_reward(
+    name: str, tier: str | None, args: dict[str, Any] | None = None, seed: int = 0
+) -> RewardFunction:
+    """Return a reward by the name a recipe uses: sandbox, exact, math, reasoning_gym, empo, majority, format, random.
+
+    Or by a dotted path. Only the last four names take arguments: `empo` those of `EMPO`, `majority` those of
+    `Majority`, both of them and `format` also `extract`, both also `judge` and `judge_args`. On the sandbox's problems
+    answers are extracted by the rule of its own reward and compared as strings unless the recipe says otherwise.
 
     Raises:
-        UserError: the name means nothing here.
+        UserError: the name means nothing here, or an argument does not fit.
     """
+    args = dict(args or {})
+    if name in LABEL_FREE:
+        return _label_free(name, tier, args, seed)
+    if args:
+        raise UserError(
+            f"reward_args: {name} takes none; only {', '.join(LABEL_FREE)} do, so remove reward_args or change reward."
+        )
     if name == "sandbox":
         if tier is None:
             raise UserError(
@@ -108,7 +126,8 @@ def build_reward(name: str, tier: str | None) -> RewardFunction:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise UserError(
-            f"reward: {name!r} is none of sandbox, {', '.join(builtin)}, and no dotted path such as my.rewards.f."
+            f"reward: {name!r} is none of sandbox, {', '.join((*builtin, *LABEL_FREE))}, and no dotted path such as "
+            "my.rewards.f."
         )
     try:
         found = getattr(import_module(module), attribute)
@@ -119,3 +138,34 @@ def build_reward(name: str, tier: str | None) -> RewardFunction:
     if not callable(found):
         raise UserError(f"reward: {name!r} is no function; give the dotted path of one.")
     return found
+
+
+def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) -> RewardFunction:
+    """Return EMPO's, the majority's, the format's or the random reward, with the arguments of a recipe."""
+    rules: dict[str, Any] = {"empo": EMPO, "majority": Majority}
+    own = [field.name for field in fields(rules[name])] if name in rules else []
+    known = {"format": ["extract"], "random": []}.get(name, [*own, "judge", "judge_args", "extract"])
+    for key in args:
+        if key not in known:
+            has = f"it has: {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"reward_args.{key} does not exist for {name}; {has}.")
+    if name == "random":
+        return RandomReward(seed)
+    how: Any = args.pop("extract", "auto" if tier is None else get_tier(tier).answer_of)
+    if name == "format":
+        return FormatReward(how, name=name)
+    judge = args.pop("judge", "math" if tier is None else "exact")
+    judge_args = args.pop("judge_args", {})
+    if not isinstance(judge, str) or not isinstance(judge_args, dict):
+        raise UserError("reward_args: judge is the name of a judge, judge_args a section of its options.")
+    if "." not in judge and judge not in JUDGES:
+        raise UserError(f"reward_args.judge = {judge!r} does not exist; choose one of {', '.join(JUDGES)}.")
+    hints, values = get_type_hints(rules[name]), {}
+    for key, value in args.items():
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
+            raise UserError(f"reward_args.{key} = {value!r} does not fit ({reason}); change it.") from error
+    rule = rules[name](**values)
+    return GroupReward(rule, judge=judge, judge_args=judge_args, extract=how, name=name)

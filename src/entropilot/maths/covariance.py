@@ -172,3 +172,33 @@ def quadrant_covariance(
         name: torch.where(member & mask, covariance, covariance.new_zeros(())).sum() / count
         for name, member in zip(QUADRANTS, members, strict=True)
     }
+
+
+def response_covariance(
+    logp: Float[Tensor, "b t"],
+    advantages: Float[Tensor, " b"],
+    mask: Bool[Tensor, "b t"],
+    num_generations: int,
+) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """Return (policy gradient, natural policy gradient) covariance per prompt: a prompt is a state, a response an action.
+
+        Cov_{y∼π}(log π(y|x), π(y|x)·A(y, x))   and   Cov_{y∼π}(log π(y|x), A(y, x))
+
+    with log π(y|x) the mean log-prob of the response's tokens and π(y|x) its exponential: what arXiv:2505.22617
+    plots in Fig. 8 (Theorems 1 and 2). The expectation is the mean over the prompt's responses, each of which
+    weighs 1/g, as in `token_covariance`.
+
+    Args:
+        logp: log-probs of the sampled tokens at the policy that sampled them, nats; rows of a prompt lie together.
+        advantages: one per response.
+        mask: tokens that count; a response without any is an action of log-prob 0.
+        num_generations: g, responses per prompt; b = p·g.
+    """
+    logp, advantages = full_precision(logp.detach()), full_precision(advantages.detach())
+    per_response = logp.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+    action, advantage = per_response.view(-1, num_generations), advantages.view(-1, num_generations)
+
+    def with_log_prob(x: Tensor) -> Tensor:
+        return ((action - action.mean(1, keepdim=True)) * (x - x.mean(1, keepdim=True))).mean(1)
+
+    return with_log_prob(action.exp() * advantage), with_log_prob(advantage)

@@ -167,11 +167,40 @@ def _table(runs: Sequence[Run]) -> str:
 
 Chart = tuple[figures.Figure | None, str, str]
 
+# Drawn only where a run holds them: a reward that clusters the answers of a group.
+_MEANING = {
+    "semantic/entropy": (
+        "nats",
+        "Semantic entropy",
+        "How undecided the policy is about the meaning of its answers, mean over the groups of a rollout.",
+    ),
+    "semantic/clusters": (
+        "clusters",
+        "Meanings per group",
+        "Different answers among the completions of a prompt.",
+    ),
+    "semantic/filtered": (
+        "share of groups",
+        "Groups left out",
+        "By the threshold on semantic entropy; they give no gradient.",
+    ),
+    "semantic/unanswered": (
+        "share of completions",
+        "Without an answer",
+        "Completions from which no answer could be extracted.",
+    ),
+}
+
 
 def _charts(
     runs: Sequence[Run], names: Sequence[str], summaries: Sequence[Mapping[str, Any]]
 ) -> dict[str, Chart]:
     """Return figure, heading and caption by key, in the order of the page."""
+    meaning: dict[str, Chart] = {}
+    for metric, (unit, heading, caption) in _MEANING.items():
+        figure = figures.over_steps(runs, names, metric, unit)
+        if figure is not None:
+            meaning[metric.replace("/", "-")] = (figure, heading, caption)
     return {
         "entropy": (
             figures.over_steps(runs, names, ENTROPY, "nats"),
@@ -194,6 +223,7 @@ def _charts(
             "Training reward",
             "Mean over each rollout, on the problems that are trained on.",
         ),
+        **meaning,
     }
 
 

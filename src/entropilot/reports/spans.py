@@ -15,6 +15,7 @@ LEVELS = (0.05, 0.2, 0.5, 1.0, 2.0)  # nats; the first level is below 0.05, the 
 MAX_COMPLETIONS = 12
 MAX_TOKENS = 600
 _COLUMNS = ("step", "prompt", "reward", "tokens", "logp", "entropy", "advantage", "covariance", "chosen")
+_MEANING = ("answer", "cluster")  # of a reward that clusters the answers of a group
 
 
 def last_sample(run: Run) -> Path | None:
@@ -72,7 +73,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        known = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        known = [name for name in (*_COLUMNS, *_MEANING) if name in file.schema_arrow.names]
         missing = {"tokens", "entropy"} - set(known)
         if missing:
             raise KeyError(f"it has no column {' and no column '.join(sorted(missing))}")
@@ -97,6 +98,13 @@ def _completion(row: Mapping[str, Any]) -> str:
         f"mean entropy {number(mean)} nats",
         f"{chosen:,} chosen",
     ]
+    if "cluster" in row:
+        answer = row.get("answer")
+        facts.append(
+            "no answer"
+            if answer is None
+            else f"answer {escape(answer, 60)}, meaning {escape(row['cluster'])}"
+        )
     return (
         f'<article class="completion"><p class="prompt">{escape(row.get("prompt") or "", 600)}</p>'
         f'<p class="tokens">{"".join(spans)}</p><p class="quiet">{" · ".join(facts)}</p></article>'

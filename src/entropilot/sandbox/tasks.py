@@ -45,6 +45,7 @@ class Tier:
         draw: a problem from a random generator (any split).
         solve: a pretraining text (the assistant's turn) for a problem, imperfect on purpose.
         score: 1.0 for a right completion, else 0.0.
+        answer_of: the answer that a completion gives, None where it gives none.
         max_completion_length: tokens that the longest honest solution needs, with some room.
     """
 
@@ -53,6 +54,7 @@ class Tier:
     draw: Callable[[random.Random], Problem]
     solve: Callable[[Problem, random.Random], str]
     score: Callable[[str, str], float]
+    answer_of: Callable[[str], str | None]
     max_completion_length: int
 
     def problems(self, split: Split, count: int, seed: int = 0) -> list[Problem]:
@@ -123,10 +125,15 @@ def _solve_chain(problem: Problem, rng: random.Random) -> str:
     return f"{trace}#{value}"
 
 
+def marked_answer(completion: str) -> str | None:
+    """Return what follows the `#` at the end of a completion, None where there is no such end."""
+    found = _ANSWER.search(completion.rstrip()[-16:])
+    return None if found is None else found.group(1)
+
+
 def score_marked_answer(completion: str, answer: str) -> float:
     """Return 1.0 if the completion ends in `#answer`, else 0.0. Text is compared, never evaluated."""
-    found = _ANSWER.search(completion.rstrip()[-16:])
-    return float(found is not None and found.group(1) == answer)
+    return float(marked_answer(completion) == answer)
 
 
 CHAINS = Tier(
@@ -135,6 +142,7 @@ CHAINS = Tier(
     draw=_draw_chain,
     solve=_solve_chain,
     score=score_marked_answer,
+    answer_of=marked_answer,
     max_completion_length=40,
 )
 

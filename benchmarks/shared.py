@@ -1,0 +1,136 @@
+"""What the studies share: runs that are made once, models that are measured once, intervals over seeds.
+
+python benchmarks/shared.py MODEL RESULT.json --problems 128 --samples 64 --temperatures 0 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from entropilot.records import read_run
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a run is there and ended well."""
+    return (folder / "run.jsonl").exists() and (read_run(folder).header.get("end") or {}).get(
+        "reason"
+    ) == "finished"
+
+
+def call(*arguments: object) -> None:
+    """Run a command of entropilot on one thread."""
+    command = [sys.executable, "-m", "entropilot.cli", *map(str, arguments)]
+    subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+
+
+def make(folder: Path, recipe: str, *overrides: str) -> Path:
+    """Train a recipe of this repository into a folder unless that is done; returns the model's folder."""
+    if not finished(folder):
+        call("train", ROOT / "recipes" / f"{recipe}.yaml", *overrides, "--out", folder)
+    return folder / "model"
+
+
+def measured(
+    model: Path | str, result: Path, *, samples: int, temperatures: Sequence[float] = (0, 1)
+) -> dict:
+    """Return what a model does on the test split, measured once in a process of its own."""
+    if not result.exists():
+        temperature = [str(t) for t in temperatures]
+        command = [sys.executable, __file__, str(model), str(result), "--samples", str(samples)]
+        command += ["--temperatures", *temperature]
+        subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+    return json.loads(result.read_text())
+
+
+def cell(values: Sequence[float]) -> str:
+    """Return mean ± half of the 95 % t interval over seeds; a dash where nothing was measured."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return f"{known[0]:.3f}" if known else "–"
+    half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
+    return f"{np.mean(known):.3f} ± {half:.3f}"
+
+
+def differences(one: Sequence[dict], other: Sequence[dict], name: str) -> str:
+    """Return the mean paired difference of a column with its interval."""
+    return cell([a[name] - b[name] for a, b in zip(one, other, strict=True)])
+
+
+def measure(model: str, problems: int, samples: int, temperatures: Sequence[float]) -> dict[str, Any]:
+    """Return accuracy, pass@k and semantic entropy per temperature, on problems of the test split."""
+    import torch
+
+    from entropilot.answers.clusters import cluster
+    from entropilot.answers.judges import build_judge
+    from entropilot.engines.data import load_problems
+    from entropilot.engines.run import load_model
+    from entropilot.engines.trl_rewards import build_reward
+    from entropilot.evaluate import evaluate
+    from entropilot.recipes import Data, Recipe
+    from entropilot.sandbox.tasks import get_tier
+
+    torch.set_num_threads(1)
+    loaded, tokenizer = load_model(Recipe(model=model))
+    rows = load_problems(Data(source="sandbox:chains", split="test", limit=problems)).to_list()
+    tier, found = get_tier("chains"), {}
+    for temperature in temperatures:
+        k = samples if temperature > 0 else 1
+        result = evaluate(
+            loaded,
+            tokenizer,
+            rows,
+            build_reward("sandbox", "chains"),
+            temperature=temperature,
+            max_new_tokens=tier.max_completion_length,
+            samples=k,
+            seed=1,
+        )
+        answers = [[tier.answer_of(text) for text in texts] for texts in result.completions]
+        meanings = cluster(answers, build_judge("exact"))
+        powers = [2**i for i in range(k.bit_length()) if 2**i <= k]
+        found[f"{temperature:g}"] = {
+            "accuracy": result.accuracy,
+            "pass": {str(power): result.pass_at(power) for power in powers},
+            "semantic entropy": float(np.mean([group.semantic_entropy for group in meanings])),
+            "majority": float(
+                np.mean(
+                    [_majority_right(group, row["answer"]) for group, row in zip(meanings, rows, strict=True)]
+                )
+            ),
+            "length": float(np.mean([length for row in result.lengths for length in row])),
+        }
+    return found
+
+
+def _majority_right(group: Any, gold: str) -> bool:
+    """Whether the largest cluster, the first of several, has the right answer."""
+    known = [label for label, text in enumerate(group.representatives) if text is not None]
+    best = max(known, key=lambda label: group.sizes[label], default=None)
+    return best is not None and group.representatives[best] == gold
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--problems", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
+    settings = parser.parse_args()
+    values = measure(settings.model, settings.problems, settings.samples, settings.temperatures)
+    partial = settings.result.with_suffix(".partial")
+    partial.write_text(json.dumps(values))
+    partial.replace(settings.result)

@@ -1,0 +1,1 @@
+"""Strings in, classes of equivalent answers out: extraction, judges of equivalence, clusters and semantic entropy."""

@@ -1,0 +1,256 @@
+r"""One spelling for answers that differ only in writing: $ signs, \left, \dfrac, units, degrees, "x =", separators."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+LONGEST = 1000  # characters; a longer text is no final answer and is compared as it stands
+
+_SPELLINGS = str.maketrans(
+    {
+        "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi ",
+        "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ",
+        "±": "\\pm ", "°": "^\\circ ", "θ": "\\theta ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "½": "\\frac{1}{2}",
+        "²": "^{2}", "³": "^{3}",
+    }
+)  # fmt: skip
+_WRAPPERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+_THIN_COMMA = re.compile(
+    r"(?<=\d),\s{0,3}\\[!,]\s{0,3}(?=\d{3})|(?<=\d)\{,\}(?=\d{3})|(?<=\d)\\[!,](?=\d{3})"
+)
+_THOUSANDS = re.compile(r"(\\?\$?\s?[+-]?\s?\\?\$?)(\d{1,3}(?:,\d{3})+)(?=[^\d,]|$)(?![^,]*,)")
+_SIZES = re.compile(
+    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|hfill|rm|bf)(?![a-zA-Z])\.?"
+)
+_SPACES = re.compile(r"(?<!\\)\\[!,;: ]|~")
+_PRIMES = re.compile(r"(?<=[A-Za-z})])['’]+")  # the parser would drop them
+_FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_TEXT = re.compile(
+    r"\\(?:text|mbox|hbox|textbf|textit|textrm|textnormal|textsf|mathrm|mathbf|mathit|boldsymbol)\s?\{([^{}\\$]*)\}"
+)
+_TEXT_AT_END = re.compile(_TEXT.pattern + r"\s{0,3}(?:\^\s?\{?\s?([23])\s?\}?)?$")
+_DEGREES = re.compile(r"\^\s?\{\s?\\circ\s?\}|\^\s?\\circ(?![a-zA-Z])|\\degrees?(?![a-zA-Z])|\\circ\s?$")
+_PERCENT = re.compile(r"\s?(?:\\?%|\bper\s?cent|\bpercent(?:age)?)\s?$", re.IGNORECASE)
+_BASE = re.compile(r"^(\(?-?[0-9A-F]{1,40}\)?)_\s?(?:\{\s?(\d{1,2})\s?\}|(\d{1,2}))$")
+_NAME = re.compile(
+    r"^((?:[A-Za-z]|\\[A-Za-z]{2,12})(?:_(?:\{[^{}=<>]{1,12}\}|\w))?(?:\([A-Za-z](?:,\s?[A-Za-z]){0,3}\))?)"
+    r"\s?(?:=|\\in(?![a-z]))(.+)$",
+    re.DOTALL,
+)
+_RELATION = re.compile(
+    r"[=<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?|in|approx|equiv|to)(?![a-zA-Z])"
+)
+_VARIABLE = r"\s?([A-Za-z]|\\[A-Za-z]{2,12})\s?"
+_LESS = r"(<=?|\\(?:leqslant|leq|le|lt)(?![a-zA-Z]))"
+_ORDER = r"([<>]=?|\\(?:leqslant|leq|le|lt|geqslant|geq|ge|gt)(?![a-zA-Z]))"
+_BETWEEN = re.compile(rf"([^<>=,]{{1,200}}?){_LESS}{_VARIABLE}{_LESS}([^<>=,]{{1,200}})")  # 1 < x ≤ 2
+_BEYOND = re.compile(rf"{_VARIABLE}{_ORDER}([^<>=,]{{1,200}})")  # x ≥ 2
+_STRICT = ("<", ">", "\\lt", "\\gt")
+_SHORT_SCRIPT = re.compile(r"([_^])\s?\{\s?([A-Za-z0-9])\s?\}")
+_BARE_FRACTION = re.compile(r"\\frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))")
+_BARE_ROOT = re.compile(r"\\sqrt\s?(\d)")
+_POINT = re.compile(r"(?<![\d.])\.(?=\d)")
+_EULER = re.compile(r"(?<=\d)\s?e(?=\s?[+-]\s)|(?<=\d)\se(?=[+-])")
+_SCIENTIFIC = re.compile(r"(?<=\d)[eE]([+-]?\d{1,4})(?![\d.A-Za-z({^])")
+_FACTOR = re.compile(r"(?<![_\d.])(\d+)\((?=\d*\\frac)")
+_CHOICE = re.compile(r"^\(?\s?([A-J])\s?[).:]?$")
+_WORDS = re.compile(r"^[A-Za-z]{3,}(?:[ -][A-Za-z]+){0,8}$")
+_GAP = re.compile(r"\s+")
+
+_UNITS = {  # spelling → one name; single letters only inside \text{}, where they cannot be variables
+    **dict.fromkeys(("degree", "degrees", "deg"), "degree"),
+    **dict.fromkeys(("dollar", "dollars", "usd"), "dollar"),
+    **dict.fromkeys(("cent", "cents"), "cent"),
+    **dict.fromkeys(("inch", "inches", "in"), "inch"),
+    **dict.fromkeys(("foot", "feet", "ft"), "foot"),
+    **dict.fromkeys(("meter", "meters", "metre", "metres", "m"), "metre"),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), "cm"),
+    **dict.fromkeys(("mm", "millimeter", "millimeters"), "mm"),
+    **dict.fromkeys(("km", "kilometer", "kilometers", "kilometre", "kilometres"), "km"),
+    **dict.fromkeys(("mile", "miles"), "mile"),
+    **dict.fromkeys(("second", "seconds", "sec", "s"), "second"),
+    **dict.fromkeys(("minute", "minutes", "min"), "minute"),
+    **dict.fromkeys(("hour", "hours", "hr", "hrs", "h"), "hour"),
+    **dict.fromkeys(("day", "days"), "day"),
+    **dict.fromkeys(("year", "years"), "year"),
+    **dict.fromkeys(("kg", "kilogram", "kilograms"), "kg"),
+    **dict.fromkeys(("gram", "grams", "g"), "gram"),
+    **dict.fromkeys(("unit", "units"), "unit"),
+}
+_PLAIN_UNIT = re.compile(
+    r"(?<=[\d})\s])\s?((?:(?:square|cubic|sq\.?|cu\.?) )?(?:"
+    + "|".join(sorted((unit for unit in _UNITS if len(unit) > 1 and unit != "in"), key=len, reverse=True))
+    + r"))\s?(?:\^\s?\{?\s?([23])\s?\}?)?$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """An answer in one spelling.
+
+    Attributes:
+        body: what is compared.
+        name: what the answer calls it: x of "x = 5", f(x) of "f(x) = 2x"; None where it does not.
+        unit: one name per unit ("inch^2", "percent", "dollar", "base 8"); None where there is none.
+    """
+
+    body: str
+    name: str | None = None
+    unit: str | None = None
+
+    def meets(self, other: Normal) -> bool:
+        """Whether names and units do not contradict one another: "5", "x = 5" and "5 cm" meet, "5 m" and "5 cm" do not."""
+        return (self.name is None or other.name is None or self.name == other.name) and (
+            self.unit is None or other.unit is None or self.unit == other.unit
+        )
+
+
+def normalise(answer: str) -> Normal:
+    """Bring an answer into one spelling; nothing is computed, and a text of more than 1000 characters stays as it is."""
+    return _normalise(answer) if len(answer) <= LONGEST else Normal(answer)
+
+
+@lru_cache(maxsize=20_000)
+def _normalise(answer: str) -> Normal:
+    text = answer.translate(_SPELLINGS).strip()
+    text = _THIN_COMMA.sub("", text)
+    text = _unwrap(text)
+    text = _without_thousands(text)
+    unit = "dollar" if re.match(r"[+-]?\s?\\?\$\s?[+-]?[\d.]", text) else None
+    text = text.replace("\\$", "").replace("$", "")
+    text = _SPACES.sub(" ", _SIZES.sub(" ", text))
+    text = _PRIMES.sub(lambda match: "^{" + "\\prime" * len(match.group()) + "}", text)
+    text = _FRACTIONS.sub(r"\\frac", text).replace("\\{", "\ue001").replace("\\}", "\ue002")
+    text, found = _take_unit(_GAP.sub(" ", text).rstrip(" .;,:").lstrip(" ;,:"))
+    unit = found or unit
+    text = _TEXT.sub(lambda match: _joined(match.group(1)), text)
+    text = text.replace("\ue001", "\\{").replace("\ue002", "\\}")
+    text = _GAP.sub(" ", text).rstrip(" .;,:").lstrip(" ;,:")
+    name = None
+    named = _NAME.match(text)
+    if named and not _RELATION.search(named.group(2)) and named.group(2).strip():
+        name, text = _tight(named.group(1)), named.group(2).strip()
+    name, text = _interval(name, text)
+    based = _BASE.match(text)
+    if based:
+        text, unit = based.group(1), f"base {based.group(2) or based.group(3)}"
+    return Normal(_body(text), name, unit)
+
+
+def _unwrap(text: str) -> str:
+    for opening, closing in _WRAPPERS:
+        inner = text[len(opening) : len(text) - len(closing)]
+        if (
+            len(text) > 2 * len(opening)
+            and text.startswith(opening)
+            and text.endswith(closing)
+            and opening not in inner
+        ):
+            text = inner.strip()
+    return text
+
+
+def _without_thousands(text: str) -> str:
+    match = _THOUSANDS.match(text)
+    if not match or text[match.end() : match.end() + 1] == "$":  # $100$,$200$ is a list
+        return text
+    return match.group(1) + match.group(2).replace(",", "") + text[match.end() :]
+
+
+def _take_unit(text: str) -> tuple[str, str | None]:
+    """Split a unit off the end; what is left is never empty."""
+    percent = _PERCENT.search(text)
+    if percent and text[: percent.start()].strip():
+        return text[: percent.start()], "percent"
+    written = _TEXT_AT_END.search(text)
+    if (
+        written
+        and text[: written.start()].strip()
+        and re.search(r"[\d})A-Za-z]\s?$", text[: written.start()])
+    ):
+        words = _GAP.sub(" ", written.group(1)).strip(" .,").lower()
+        if not words:
+            return text[: written.start()], None
+        if words not in ("and", "or", "if", "for") and re.fullmatch(r"[a-z /^0-9.°-]+", words):
+            unit = "percent" if words in ("percent", "per cent") else _unit(words, written.group(2))
+            return text[: written.start()].rstrip(" ,"), unit
+    plain = _PLAIN_UNIT.search(text)
+    if plain and text[: plain.start()].strip():
+        return text[: plain.start()], _unit(plain.group(1).lower(), plain.group(2))
+    without = _DEGREES.sub("", text)
+    if without != text and without.strip():
+        return without, "degree" if _DEGREES.sub("", text[-12:]) != text[-12:] and "," not in text else None
+    return text, None
+
+
+def _unit(words: str, power: str | None) -> str:
+    first, _, rest = words.partition(" ")
+    if first.rstrip(".") in ("square", "sq", "cubic", "cu") and rest:
+        words, power = rest, "2" if first[0] == "s" else "3"
+    if words.endswith(("^2", "^3")):
+        words, power = words[:-2], words[-1]
+    return _UNITS.get(words, words) + (f"^{power}" if power else "")
+
+
+def _joined(words: str) -> str:
+    return " , " if words.strip().lower() in ("and", "or", ", and", ", or", ",and", ",or") else f" {words} "
+
+
+def _interval(name: str | None, text: str) -> tuple[str | None, str]:
+    """Write 1 < x ≤ 2 and x ≥ 2 as the intervals that they are, of the variable x."""
+    between = _BETWEEN.fullmatch(text)
+    if between and name is None:
+        low, lower, name, upper, high = between.groups()
+        return name, f"{'(' if lower in _STRICT else '['}{low},{high}{')' if upper in _STRICT else ']'}"
+    beyond = _BEYOND.fullmatch(text)
+    if beyond and name is None and not _RELATION.search(beyond.group(3)):
+        name, relation, end = beyond.groups()
+        strict = relation in _STRICT
+        if relation[0] == "<" or relation.startswith("\\l"):
+            return name, f"(-\\infty,{end}{')' if strict else ']'}"
+        return name, f"{'(' if strict else '['}{end},\\infty)"
+    return name, text
+
+
+def _body(text: str) -> str:
+    choice = _CHOICE.match(text)
+    if choice:
+        return choice.group(1)
+    text = _GAP.sub(" ", text).strip()
+    if _WORDS.match(text):
+        return text.lower()
+    text = re.sub(r"(?<=[\d}) ])\s?\b(?:and|or)\b\s?(?=[-\\\d(])", ",", text)
+    text = text.replace(",,", ",").replace(", ,", ",")
+    for _ in range(3):  # fractions within fractions
+        fixed = _BARE_FRACTION.sub(_braced, text)
+        if fixed == text:
+            break
+        text = fixed
+    # 2e - 2 with blanks is two e less two; 2e-2 without them is two hundredths.
+    text = _EULER.sub(r"\\cdot e", text)
+    text = _SHORT_SCRIPT.sub(r"\1\2", _BARE_ROOT.sub(r"\\sqrt{\1}", text))
+    text = _POINT.sub("0.", _tight(text))
+    text = _SCIENTIFIC.sub(r"\\cdot10^{\1}", text)
+    text = _FACTOR.sub(r"\1\\cdot(", text)  # the parser takes 2(\frac{1}{3}) for two and a third
+    return text[1:] if text.startswith("+") and len(text) > 1 else text
+
+
+def _braced(match: re.Match[str]) -> str:
+    top = match.group(1) if match.group(1) is not None else match.group(2)
+    bottom = match.group(3) if match.group(3) is not None else match.group(4)
+    return f"\\frac{{{top.strip()}}}{{{bottom.strip()}}}"
+
+
+def _tight(text: str) -> str:
+    """Without the blanks that mean nothing: those between two letters or two digits mean something."""
+    pieces: list[str] = []
+    last = ""
+    for piece in text.split():
+        if last and ((last.isalpha() and piece[0].isalpha()) or (last.isdigit() and piece[0].isdigit())):
+            pieces.append(" ")
+        pieces.append(piece)
+        last = piece[-1]
+    return "".join(pieces)
