@@ -283,3 +283,17 @@ def test_one_pass_without_gradients_per_rollout(tmp_path, monkeypatch, accumulat
     settings = {"gradient_accumulation_steps": accumulation, "max_steps": 4 // accumulation}
     make_trainer(tmp_path, recorded=Recorded(), method=ClipCov(), settings=settings).train()
     assert passes == {False: 1, True: 4}
+
+
+def test_a_reward_is_handed_a_method_of_the_trainer(tmp_path):
+    """By it a group reward learns num_generations, which TRL does not pass (`group_rewards.group_size`)."""
+    seen = []
+
+    def reward(completions, log_metric, trainer_state, **_):
+        seen.append((getattr(log_metric, "__self__", None), trainer_state.global_step))
+        return [float(index % 2) for index, _ in enumerate(completions)]
+
+    trainer = make_trainer(tmp_path, reward=reward, settings={"max_steps": 1})
+    trainer.train()
+    assert seen[0][0] is trainer and trainer.num_generations == 4
+    assert seen[0][1] == 0, "random rewards are drawn by the trainer's step"
