@@ -16,6 +16,7 @@ from typing import Any
 
 from shared import call, cell, differences, make, measured
 
+from entropilot.records import read_run
 from entropilot.reports.text import aligned
 
 CHECKPOINTS = (1, 2, 5, 10, 20, 50)
@@ -107,11 +108,42 @@ def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, Any]
     return json.loads(file.read_text())
 
 
+def draw(file: Path, out: Path, seeds: list[int], results: list[Any], base: dict[str, float]) -> None:
+    """Draw accuracy and loss against updates, a thin line per seed and a thick one for the mean; needs matplotlib."""
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7, 5.5), height_ratios=(2, 1))
+    updates = [0, *CHECKPOINTS]
+    for column, colour in (("avg@16", "tab:blue"), ("greedy", "tab:orange"), ("pass@16", "tab:green")):
+        lines = [[base[column], *(found[f"em {n}"][column] for n in CHECKPOINTS)] for found, *_ in results]
+        for line in lines:
+            top.plot(updates, line, color=colour, alpha=0.25, linewidth=0.8)
+        top.plot(updates, np.mean(lines, axis=0), color=colour, linewidth=2, marker="o", label=column)
+    losses = []
+    for seed in seeds:
+        rows = read_run(out / f"em50-{seed}").column("entropy_min/loss")
+        losses.append([loss for _, loss in rows])
+        bottom.semilogy(range(1, len(rows) + 1), losses[-1], color="black", alpha=0.25, linewidth=0.8)
+    bottom.semilogy(range(1, len(losses[0]) + 1), np.mean(losses, axis=0), color="black", linewidth=2)
+    top.set_ylabel("held-out accuracy")
+    top.legend(loc="center right")
+    bottom.set_ylabel("loss, nats")
+    bottom.set_xlabel("updates on one prompt")
+    for axis in (top, bottom):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/one_shot"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--jobs", type=int, default=2, help="seeds side by side, one thread each")
+    parser.add_argument(
+        "--figure", type=Path, help="draw accuracy against updates into this file (matplotlib)"
+    )
     settings = parser.parse_args()
     out = settings.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -131,6 +163,8 @@ def main() -> None:
     base_sweep = measured("sandbox", out / "base-sweep.json", samples=8, temperatures=EVALUATED)
     with ThreadPoolExecutor(settings.jobs) as pool:
         results = list(pool.map(of_seed, settings.seeds))
+    if settings.figure:
+        draw(settings.figure, out, settings.seeds, results, base)
     print(
         f"seeds {settings.seeds}; test split, 128 problems x {SAMPLES} samples at T = 1; mean ± half of the"
     )
