@@ -86,13 +86,16 @@ def _of_run(reading: Any) -> dict[str, Any]:
 
     rows, result = reading.run.rows, {}
     around = ("dynamics/entropy_before", "dynamics/entropy_after")
-    pairs = {rule: reading.run.column(f"dynamics/covariance_{rule}", *around) for rule in RULES}
+    pairs = {rule: _numbers(rows, f"dynamics/covariance_{rule}", *around) for rule in RULES}
     if pairs["pg"]:
-        result["agreement"] = {}
-        for rule, values in pairs.items():
-            found = agreement([v[1] for v in values], [v[2] - v[3] for v in values])
-            result["agreement"][rule] = _plain(found)
-        result["updates_per_rollout"] = reading.run.header.get("updates_per_rollout")
+        try:
+            result["agreement"] = {
+                rule: _plain(agreement([v[0] for v in values], [v[1] - v[2] for v in values]))
+                for rule, values in pairs.items()
+            }
+            result["updates_per_rollout"] = reading.run.header.get("updates_per_rollout")
+        except UserError as error:  # too short a run to say
+            say(str(error))
     else:
         say(
             "entropy was not measured around the updates of this run; to hold covariance against its change, train with "
@@ -111,6 +114,14 @@ def _of_run(reading: Any) -> dict[str, Any]:
     except UserError as error:  # too short a run to say
         say(str(error))
     return result
+
+
+def _numbers(rows: list[dict[str, Any]], *names: str) -> list[list[float]]:
+    """Return the values of the rows that hold all of the names as numbers."""
+    from entropilot.analysis.values import finite_number
+
+    found = [[finite_number(row.get(name)) for name in names] for row in rows]
+    return [[value for value in values if value is not None] for values in found if None not in values]
 
 
 def _value(row: dict[str, Any], name: str) -> float:

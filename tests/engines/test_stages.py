@@ -17,7 +17,7 @@ from entropilot.records import read_run
 
 MINIMISE = {
     "method": "entropy_min",
-    "method_args": {"max_new_tokens": 40, "samples": 16, "updates": 2},
+    "method_args": {"max_new_tokens": 40, "samples": 16},
     "data": {"limit": 1},
     "grpo": {
         "num_generations": 16,
@@ -135,3 +135,99 @@ def test_entropy_needs_prompts_alone(tmp_path) -> None:
     train(recipe(grpo=small, **fields), tmp_path / "out")
     row = read_run(tmp_path / "out").rows[0]
     assert row["entropy_min/loss"] > 0 and "reward/mean" not in row
+
+
+# --- what a review found ----------------------------------------------------------------------------------
+
+
+def test_a_finished_stage_of_another_recipe_is_refused(both) -> None:
+    chain, out = both
+    with pytest.raises(UserError, match=r"made with another recipe \(seed was 3, is now 77\)"):
+        train_stages(chain.model_copy(update={"seed": 77}), out, resume=True)
+
+
+def test_a_stage_that_was_interrupted_before_its_first_checkpoint_begins_anew(tmp_path, both) -> None:
+    chain, out = both
+    train(chain.expanded()[0][1], tmp_path / "1-em")
+    model = str((tmp_path / "1-em" / "model").resolve())
+    second = chain.expanded()[1][1].model_copy(update={"model": model})
+
+    def interrupt(step: int, row: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(second, tmp_path / "2-rl", on_row=interrupt)
+    assert (tmp_path / "2-rl" / "run.jsonl").exists()
+    train_stages(chain, tmp_path, resume=True)
+    assert same_weights(tmp_path / "2-rl" / "model", out / "2-rl" / "model")
+    assert (tmp_path / "2-rl" / "run.jsonl.interrupted").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"lora": {"r": 2}}, "would train adapters on the adapters that em leaves"),
+        (
+            {"stage": {"em": MINIMISE, "rl": {"data": "missing.jsonl", "validate": None, "reward": "exact"}}},
+            "missing.jsonl",
+        ),
+    ],
+)
+def test_what_a_later_stage_needs_is_looked_for_first(tmp_path, monkeypatch, fields, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    chain = recipe(**({"stages": ["em", "rl"], "stage": {"em": MINIMISE, "rl": LEARN}} | fields))
+    with pytest.raises(UserError, match=said):
+        train_stages(chain, tmp_path / "out")
+    assert not (tmp_path / "out" / "1-em" / "model").exists()
+
+
+def test_a_left_over_stage_is_noticed_first(tmp_path, both) -> None:
+    chain, out = both
+    (tmp_path / "2-rl").mkdir()
+    (tmp_path / "2-rl" / "run.jsonl").write_text("x")
+    with pytest.raises(UserError, match="2-rl already holds a run"):
+        train_stages(chain, tmp_path)
+    assert not (tmp_path / "1-em").exists()
+
+
+def test_a_finished_run_is_not_trained_again(both) -> None:
+    chain, out = both
+    alone = chain.expanded()[0][1]
+    with pytest.raises(UserError, match="done all its 2 steps|is finished, and its model is saved"):
+        train(alone, out / "1-em", resume=True)
+
+
+def test_one_setting_has_one_value(tmp_path) -> None:
+    fields = MINIMISE | {"method_args": {"updates": 3, "samples": 16}}
+    with pytest.raises(
+        UserError, match=r"method_args.updates = 3 and grpo.max_steps = 2 are the same setting"
+    ):
+        train(recipe(MINIMISE["grpo"], **{k: v for k, v in fields.items() if k != "grpo"}), tmp_path / "out")
+
+
+def test_the_header_says_what_was_trained(both) -> None:
+    _, out = both
+    said = read_run(out / "1-em").header["entropy_min"]
+    assert (said["learning_rate"], said["updates"], said["max_new_tokens"]) == (1e-4, 2, 40)
+
+
+@pytest.mark.parametrize("name", ["empo", "random", "none", "entropilot.engines.trl_rewards.empo_math"])
+def test_accuracy_needs_a_reward_that_sees_answers(tmp_path, name) -> None:
+    with pytest.raises(UserError, match="validate.reward: .* compares with no answer"):
+        train(recipe(validate={"problems": 8, "reward": name}), tmp_path / "out")
+
+
+def test_a_ranking_is_limited_to_its_first_rows(tmp_path) -> None:
+    from entropilot.engines.data import load_problems
+    from entropilot.recipes import Data
+
+    rows = [{"prompt": f"{i}+1=?", "answer": "1", "selection": {"rank": i}} for i in range(50)]
+    ranked, plain = tmp_path / "ranked.jsonl", tmp_path / "plain.jsonl"
+    ranked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain.write_text("".join(json.dumps({"prompt": row["prompt"], "answer": "1"}) + "\n" for row in rows))
+
+    def first(path: Path) -> list[str]:
+        return [row["prompt"][-1]["content"] for row in load_problems(Data(source=str(path), limit=3))]
+
+    assert first(ranked) == ["0+1=?", "1+1=?", "2+1=?"]
+    assert first(plain) != first(ranked)

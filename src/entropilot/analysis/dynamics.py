@@ -198,6 +198,13 @@ def by_difficulty(rows: Iterable[Mapping[str, Any]]) -> list[Level]:
     return [Level(a, int(n), pg / n, npg / n) for a, (n, pg, npg) in sorted(sums.items())]
 
 
+def _is_share(name: str) -> bool:
+    try:
+        return 0 < float(name.removeprefix(TOP)) <= 1
+    except ValueError:
+        return False
+
+
 def covariance_over_training(
     rows: Sequence[Mapping[str, Any]], parts: int = 3
 ) -> list[tuple[int, int, dict[str, float]]]:
@@ -207,7 +214,7 @@ def covariance_over_training(
         values = {
             name.removeprefix(TOP): number
             for name, value in row.items()
-            if name.startswith(TOP) and (number := finite_number(value)) is not None
+            if name.startswith(TOP) and _is_share(name) and (number := finite_number(value)) is not None
         }
         if values:
             tables.append((row["step"], values))

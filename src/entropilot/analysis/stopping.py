@@ -22,7 +22,7 @@ class StopRule(NamedTuple):
 
     Attributes:
         window: rollouts that are averaged; the last window is compared with the one before it.
-        flat: semantic entropy has flattened where it fell by less than this share of its first window's value.
+        flat: semantic entropy has flattened where it fell by less than this share of its first window's value, or rose.
         falling: token entropy keeps falling where it fell by more than this share of the window before.
         majority: or the mean share of the largest cluster exceeds this.
     """
@@ -100,8 +100,8 @@ def label_free_stop(
             return Stop(
                 float(t[end - 1]),
                 "flat",
-                f"at step {t[end - 1]:g} semantic entropy has flattened ({m_before:.3f} to {m:.3f} nats over {w} rollouts) "
-                f"while token entropy still falls ({h_before:.3f} to {h:.3f}): answers no longer change, the policy "
+                f"at step {t[end - 1]:g} semantic entropy falls no more ({m_before:.3f} to {m:.3f} nats over {w} rollouts) "
+                f"while token entropy still falls ({h_before:.3f} to {h:.3f}): answers agree no better, the policy "
                 "only gets surer",
             )
     return None

@@ -88,6 +88,25 @@ def build_judge(name: str, **options: Any) -> Judge:
     return kind(**options)
 
 
+def refuse_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse options that a judge does not take, without building it: no model is loaded, no worker started.
+
+    Raises:
+        UserError: as `build_judge`.
+    """
+    if "." in name:
+        _dotted(name)  # imported: cheap, and a wrong path is said now
+        known: list[str] = []
+    elif name in _MODEL_JUDGES:
+        kind = getattr(import_module("entropilot.answers.model_judges"), _MODEL_JUDGES[name])
+        known = list(signature(kind).parameters)
+    else:
+        known = ["pool"] if name == "math" else []
+    for option in options:
+        if option not in known:
+            raise UserError(f"The judge {name!r} has no option {option!r}; take it out.")
+
+
 def _dotted(path: str) -> Judge:
     module, _, attribute = path.rpartition(".")
     try:

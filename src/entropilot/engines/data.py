@@ -22,6 +22,7 @@ RESERVED_COLUMNS = (
     *("prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"),
     *("environment", "environments", "image", "images"),
 )
+RANKED = "selection"  # the column that `entropilot prompts rank --out` adds
 SANDBOX_SIZE = 4096  # problems of a sandbox source without a limit
 
 
@@ -175,7 +176,9 @@ def _columns(raw: Dataset, data: Data) -> Dataset:
         )
     answer = _pick(names, data.answer_column, ANSWER_COLUMNS, "answer")
     if data.limit is not None:
-        raw = raw.shuffle(seed=data.seed).select(range(min(data.limit, len(raw))))
+        # A ranking (`entropilot prompts rank`) is limited to its first rows, other data to rows drawn at random.
+        drawn = raw if RANKED in names else raw.shuffle(seed=data.seed)
+        raw = drawn.select(range(min(data.limit, len(raw))))
 
     prompts, answers = [], []
     for index, row in enumerate(raw):

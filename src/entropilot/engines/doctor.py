@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
+from entropilot.engines import trl_rewards
 from entropilot.engines.checks import (
     refuse_early_update_scope,
     refuse_on_policy,
@@ -21,7 +22,8 @@ from entropilot.engines.checks import (
     updates_per_rollout,
 )
 from entropilot.engines.data import FILE_KINDS
-from entropilot.engines.trl_entropy_min import check_settings
+from entropilot.engines.group_rewards import FormatReward, GroupReward, RandomReward
+from entropilot.engines.trl_entropy_min import check_settings, refuse_contradictions, settled
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.methods import Method
@@ -90,6 +92,8 @@ def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) ->
     names = [name for name, field in GRPOConfig.__dataclass_fields__.items() if field.init]
     values: dict[str, Any] = {}
     minimise = build_method(recipe) if recipe.method == "entropy_min" else None
+    if minimise is not None:
+        refuse_contradictions(recipe.method_args, recipe.grpo)
     given = recipe.grpo if minimise is None else minimise.grpo_settings() | recipe.grpo
     for name, value in given.items():
         if name in ELSEWHERE:
@@ -179,6 +183,23 @@ def resolve_model(recipe: Recipe) -> str:
     return recipe.model
 
 
+def refuse_label_free(name: str) -> None:
+    """Refuse a reward that sees no answer as the measure of held-out accuracy: it would be right by agreeing with itself.
+
+    Raises:
+        UserError: it is one, by name or by the dotted path of one of ours.
+    """
+    ours = name.removeprefix("entropilot.engines.trl_rewards.")
+    kinds = (GroupReward, FormatReward, RandomReward)
+    if name in (*LABEL_FREE, "none") or (
+        ours != name and isinstance(getattr(trl_rewards, ours, None), kinds)
+    ):
+        raise UserError(
+            f"validate.reward: {name} compares with no answer, so it measures no accuracy; set validate.reward to math, "
+            "exact or sandbox, or remove validate."
+        )
+
+
 def token_method(recipe: Recipe) -> Method | None:
     """Return a recipe's covariance method; None where it has none, also where the method has a loss of its own."""
     method = build_method(recipe)
@@ -218,8 +239,10 @@ def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
             continue
         if "." not in name or args:  # a dotted path may be importable elsewhere
             build_reward(name, recipe.tier, args)
-    if recipe.validation is not None and "." not in recipe.validation_reward:
-        build_reward(recipe.validation_reward, recipe.validation_tier)
+    if recipe.validation is not None:
+        refuse_label_free(recipe.validation_reward)
+        if "." not in recipe.validation_reward:
+            build_reward(recipe.validation_reward, recipe.validation_tier)
     refuse_on_policy(method, config)
     refuse_early_update_scope(method, config)
     method, clip = settle_clip(method, config)
@@ -230,7 +253,7 @@ def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
     facts = [
         ("model", recipe.model),
         ("data", recipe.data.source),
-        ("method", recipe.method if recipe.method == "none" else repr(build_method(recipe))),
+        ("method", _described(recipe, method, config)),
         ("reward", ", ".join(recipe.rewards)),
         ("advantages", recipe.advantage_estimator),
         ("loss", f"{config.loss_type}, {config.importance_sampling_level} level, beta {config.beta}"),
@@ -248,6 +271,12 @@ def examine(recipe: Recipe, processes: int | None = None) -> Diagnosis:
     ]
     notes = _notes(recipe, method, config, rows, updates)
     return Diagnosis(facts, notes)
+
+
+def _described(recipe: Recipe, method: Method | None, config: GRPOConfig) -> str:
+    if recipe.method == "entropy_min":
+        return repr(settled(build_method(recipe), config))
+    return recipe.method if method is None else repr(method)
 
 
 def _notes(recipe: Recipe, method: Any, config: GRPOConfig, rows: int, updates: float) -> list[str]:
@@ -271,6 +300,12 @@ def _notes(recipe: Recipe, method: Any, config: GRPOConfig, rows: int, updates: 
             "groups first, so that two processes judge the same answers; a group reward of your own would see a part. "
             "To keep groups whole, make per_device_train_batch_size x steps_per_generation a multiple of num_generations = "
             f"{config.num_generations}."
+        )
+    processes = rows * int(os.environ.get("WORLD_SIZE", "1")) // config.generation_batch_size
+    if recipe.method == "entropy_min" and processes > 1:
+        notes.append(
+            f"The settings of entropy minimisation are for one process: {processes} of them take {processes} times the "
+            "samples an update; lower per_device_train_batch_size or gradient_accumulation_steps for the batch of one."
         )
     if config.temperature != 1.0:
         notes.append(

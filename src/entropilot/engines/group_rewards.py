@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 
 from entropilot.answers.clusters import Clusters, cluster
 from entropilot.answers.extract import extract as extract_answer
+from entropilot.answers.grading import gold_answer, grade
 from entropilot.answers.judges import Judge, build_judge
 from entropilot.errors import UserError
 from entropilot.methods.majority import Majority
@@ -104,7 +105,7 @@ class GroupReward:
         found = [self._extract(text_of(completion)) for completion in completions]
         gold: list[str | None] = [None] * len(found)
         if answer is not None:
-            gold = [None if value is None else str(value) for value in answer]
+            gold = [None if value is None else gold_answer(str(value)) for value in answer]
         rows = list(zip(questions, found, gold, strict=True))
         size = group_size(log_metric, prompts)
         mine = slice(0, len(rows))
@@ -153,24 +154,19 @@ class GroupReward:
             "unanswered": sum(sum(found.missing) for found in clusters),
             "completions": sum(len(found.labels) for found in clusters),
         }
+        questions, golds = ([group[0][i] for group in groups] for i in (0, 2))
+        graded = grade([found.answers for found in clusters], golds, self.judge, questions)
         labelled = [
-            (group[0][2], found)
-            for group, found in zip(groups, clusters, strict=True)
-            if group[0][2] is not None
+            (right, found) for right, found in zip(graded, clusters, strict=True) if right is not None
         ]
-        pairs = [
-            (text, gold) for gold, found in labelled for text in found.representatives if text is not None
-        ]
-        verdicts = iter(self.judge.equivalent(pairs) if pairs else [])
-        right_completions, right_majorities = 0, 0
-        for _, found in labelled:
-            right = [text is not None and next(verdicts) for text in found.representatives]
-            right_completions += sum(right[label] for label in found.labels)
-            winners = Majority().winners(found.labels, found.missing)
-            right_majorities += sum(right[label] for label in winners)
         stats["labelled_groups"] = len(labelled)
-        stats["labelled_completions"] = sum(len(found.labels) for _, found in labelled)
-        stats["right_completions"], stats["right_majorities"] = right_completions, right_majorities
+        stats["labelled_completions"] = sum(len(right) for right, _ in labelled)
+        stats["right_completions"] = sum(sum(right) for right, _ in labelled)
+        stats["right_majorities"] = sum(
+            right[found.labels.index(label)]
+            for right, found in labelled
+            for label in Majority().winners(found.labels, found.missing)
+        )
         return stats
 
 
@@ -231,9 +227,15 @@ class RandomReward:
         self.seed, self.__name__ = seed, name
         self._step, self._calls = -1, 0
 
-    def __call__(self, prompts: list[Any], trainer_state: Any = None, **_: Any) -> list[float | None]:
+    def __call__(
+        self, prompts: list[Any], trainer_state: Any = None, log_metric: Any = None, **_: Any
+    ) -> list[float | None]:
         """Return one number per completion."""
         step = getattr(trainer_state, "global_step", 0)
+        model = getattr(getattr(log_metric, "__self__", None), "model", None)
+        if not getattr(model, "training", True):  # an evaluation must not shift what training will draw
+            draw = random.Random(f"{self.seed}/{step}/evaluation/{_rank()}")
+            return [draw.random() for _ in prompts]
         self._calls = self._calls + 1 if step == self._step else 0
         self._step = step
         draw = random.Random(f"{self.seed}/{step}/{self._calls}/{_rank()}")

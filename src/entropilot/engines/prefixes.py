@@ -104,12 +104,17 @@ def response_metrics(rollout: Any, num_generations: int) -> dict[str, Any]:
     """Return the covariances of responses of a rollout: their means over prompts, and by accuracy of the prompt.
 
     `dynamics/by_accuracy` holds [accuracy, prompts, mean PG covariance, mean NPG covariance] for every accuracy that
-    a group of the rollout had; accuracy is the share of the group's rewards above 1/2.
+    a group of the rollout had; accuracy is the share of the group's rewards above 1/2. Groups with a completion that
+    nothing scored are left out.
     """
     batch = rollout.batch
     # A response has one advantage, which the batch repeats over its tokens.
     pg, npg = response_covariance(batch.logp, batch.advantages[:, 0], batch.mask, num_generations)
-    right = (rollout.rewards.view(-1, num_generations) > 0.5).float().mean(1)
+    rewards = rollout.rewards.view(-1, num_generations)
+    scored = ~rewards.isnan().any(1)  # a group that was left out, or that nothing scores, drives nothing
+    if not scored.any():
+        return {}
+    pg, npg, right = pg[scored], npg[scored], (rewards[scored] > 0.5).float().mean(1)
     levels = [
         [level.item(), int(here.sum()), pg[here].mean().item(), npg[here].mean().item()]
         for level in right.unique()

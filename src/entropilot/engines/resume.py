@@ -25,6 +25,8 @@ MAY_CHANGE = (
     "grpo.save_steps",
     "grpo.save_total_limit",
     "grpo.logging_steps",
+    "method_args.updates",
+    "probe.stop",
 )
 
 
@@ -71,6 +73,17 @@ def resume_point(recipe: Recipe, out: Path) -> Point:
         raise UserError(
             f"--resume: {out} holds no checkpoint to continue from; start without --resume in a new folder."
         )
+    refuse_other(recipe, out)
+    epoch = found[1].get("epoch")
+    return Point(found[0], found[1]["global_step"], int(epoch) if isinstance(epoch, int | float) else 0)
+
+
+def refuse_other(recipe: Recipe, out: Path) -> None:
+    """Refuse a recipe that learns otherwise than the one that the run in a folder was made with.
+
+    Raises:
+        UserError: it does; the first key that differs is named.
+    """
     # A key that an older version did not write stands for its default.
     before = _flat(Recipe().resolved()) | _flat(read_run(out).header.get("recipe", {}))
     now = _flat(json.loads(json.dumps(recipe.resolved())))
@@ -83,8 +96,17 @@ def resume_point(recipe: Recipe, out: Path) -> Point:
             f"--resume: the run in {out} was made with another recipe ({key} was {short(before.get(key))}, is now "
             f"{short(now.get(key))}); use the same recipe, or another --out."
         )
-    epoch = found[1].get("epoch")
-    return Point(found[0], found[1]["global_step"], int(epoch) if isinstance(epoch, int | float) else 0)
+
+
+def nothing_more(recipe: Recipe, out: Path) -> bool:
+    """Return whether a run came to its end and the recipe still says how long it goes as it did then."""
+    header = read_run(out).header
+    if (header.get("end") or {}).get("reason") != "finished":
+        return False
+    before = _flat(Recipe().resolved()) | _flat(header.get("recipe", {}))
+    now = _flat(json.loads(json.dumps(recipe.resolved())))
+    length = ("grpo.max_steps", "grpo.num_train_epochs", "method_args.updates", "probe.stop")
+    return all(before.get(key) == now.get(key) for key in length)
 
 
 def replay_epochs(trainer: Any, epochs: int) -> None:

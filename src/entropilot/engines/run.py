@@ -23,10 +23,10 @@ from entropilot.engines.doctor import build_config, examine, resolve_model, toke
 from entropilot.engines.metrics import definitions
 from entropilot.engines.prefixes import Prefixes
 from entropilot.engines.probe import Probe, Validation
-from entropilot.engines.resume import Point, refuse_foreign, replay_epochs, resume_point
+from entropilot.engines.resume import Point, nothing_more, refuse_foreign, replay_epochs, resume_point
 from entropilot.engines.trl import EntropyGRPOTrainer, NonFiniteLossError
 from entropilot.engines.trl_entropy_min import DEFINITIONS as ENTROPY_MIN
-from entropilot.engines.trl_entropy_min import EntropyMinProbe, EntropyMinTrainer
+from entropilot.engines.trl_entropy_min import EntropyMinProbe, EntropyMinTrainer, settled
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.recipes import Recipe, Validate, build_method, short
@@ -194,6 +194,11 @@ def train(
             f"--resume: the run in {out} has done all its {step} steps, and its model is saved; to go on, raise "
             "grpo.max_steps."
         )
+    if resume and (out / "model").exists() and nothing_more(recipe, out):
+        raise UserError(
+            f"--resume: the run in {out} is finished, and its model is saved; to go on, raise grpo.max_steps (or what else "
+            "says how long it goes), or set probe.stop=off where the stop rule ended it."
+        )
     new = claim(out)
     try:
         trainer, probe = _prepare(recipe, out, point, on_row, on_alarm)
@@ -264,7 +269,7 @@ def _prepare(
         for name, args in recipe.rewards.items()
         if name != "none"
     ]
-    minimise = build_method(recipe) if recipe.method == "entropy_min" else None
+    minimise = settled(build_method(recipe), config) if recipe.method == "entropy_min" else None
     model, tokenizer = load_model(recipe, config.model_init_kwargs)
     config.model_init_kwargs = None  # used up here; TRL would warn that it ignores them
     if point is not None:
@@ -318,6 +323,9 @@ def _prepare(
         if isinstance(error, UserError):
             raise
         raise UserError(f"TRL refuses this recipe: {_first_line(error)}") from error
+    if point is not None and isinstance(trainer, EntropyMinTrainer):  # its early stop looks back
+        past = read_run(out).column("entropy_min/loss")
+        trainer.entropies = [loss for step, loss in past if step <= point.step]
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if point is not None:
@@ -378,6 +386,7 @@ def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:
         (partial / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         partial.replace(final)
+    trainer.accelerator.wait_for_everyone()  # the next stage of a chain loads it on every rank
 
 
 def _first_line(error: BaseException) -> str:

@@ -216,6 +216,35 @@ class _Stop(TrainerCallback):
             control.should_training_stop = True
 
 
+# The fields of the method that are settings of TRL, too.
+_SHARED = {
+    "learning_rate": "learning_rate",
+    "updates": "max_steps",
+    "top_p": "top_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_completion_length",
+}
+
+
+def refuse_contradictions(method_args: dict[str, Any], grpo: dict[str, Any]) -> None:
+    """Refuse a recipe that gives the method and TRL different values of one setting.
+
+    Raises:
+        UserError: it does.
+    """
+    for field, key in _SHARED.items():
+        if field in method_args and key in grpo and method_args[field] != grpo[key]:
+            raise UserError(
+                f"method_args.{field} = {method_args[field]} and grpo.{key} = {grpo[key]} are the same setting; give one "
+                "of them."
+            )
+
+
+def settled(method: EntropyMin, args: Any) -> EntropyMin:
+    """Return the method as it is trained: what `grpo` sets takes the place of the method's own settings."""
+    return replace(method, **{field: getattr(args, key) for field, key in _SHARED.items()})
+
+
 def check_settings(method: EntropyMin, args: Any, dataset: Any = None) -> None:
     """Refuse what can't work; `doctor` asks before anything is loaded, the trainer with its data once more.
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from entropilot.answers.extract import extract
 from entropilot.answers.grading import gold_answer
 from entropilot.answers.judges import NAMES as JUDGES
-from entropilot.answers.judges import Judge, build_judge
+from entropilot.answers.judges import Judge, build_judge, refuse_options
 from entropilot.engines.group_rewards import FormatReward, GroupReward, RandomReward, question_of, text_of
 from entropilot.errors import UserError
 from entropilot.methods.empo import EMPO
@@ -151,6 +151,8 @@ def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) ->
             raise UserError(f"reward_args.{key} does not exist for {name}; {has}.")
     if name == "random":
         return RandomReward(seed)
+    if not isinstance(args.get("extract", ""), str):
+        raise UserError("reward_args.extract is the name of a rule of extraction, such as boxed.")
     how: Any = args.pop("extract", "auto" if tier is None else get_tier(tier).answer_of)
     if name == "format":
         return FormatReward(how, name=name)
@@ -160,6 +162,7 @@ def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) ->
         raise UserError("reward_args: judge is the name of a judge, judge_args a section of its options.")
     if "." not in judge and judge not in JUDGES:
         raise UserError(f"reward_args.judge = {judge!r} does not exist; choose one of {', '.join(JUDGES)}.")
+    refuse_options(judge, judge_args)
     hints, values = get_type_hints(rules[name]), {}
     for key, value in args.items():
         try:

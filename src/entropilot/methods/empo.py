@@ -13,7 +13,7 @@ from entropilot.errors import UserError
 Threshold = Literal["none", "below_log_g", "max_share_0.2", "max_share_0.25", "window"]
 Missing = Literal["singleton", "zero", "penalty"]
 
-# What a group is left out for, each from its source. A group that is left out gives no gradient at all.
+# What a group is left out for, each from its source. A group that is left out has no advantage.
 THRESHOLDS: dict[str, str] = {
     "none": "the final code (verl-empo): the call of entropy_thresholding is commented out",
     "below_log_g": "the TRL code for mathematics: H < ln G, that is, two completions at least agree",

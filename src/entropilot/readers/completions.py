@@ -55,6 +55,8 @@ def read_completions(path: Path, torn: list[int] | None = None) -> Iterator[Samp
                 )
             torn.append(number)
             continue
+        if number == 1 and str(row.get("kind", "")).startswith("entropilot"):
+            continue  # the header of what `entropilot evaluate --out` wrote
         yield Sampled(number, row, _texts(path, number, row), question_of(row), gold_of(row))
 
 
@@ -99,7 +101,7 @@ def per_sample(path: Path, sampled: Sampled, column: str) -> list[Any] | None:
 
 
 def _texts(path: Path, number: int, row: dict[str, Any]) -> list[str]:
-    found = row.get("completions")
+    found = row.get("completions", row.get("texts"))  # evaluate's samples.jsonl has them as texts
     if found is None:
         names = ", ".join(shown(name) for name in list(row)[:12]) or "none"
         raise UserError(

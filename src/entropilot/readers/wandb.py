@@ -66,5 +66,7 @@ def one_of(path: Path, runs: list[str], asked: str | None) -> str:
             return asked
         raise UserError(f"{path} holds no run named {shown(asked)}; it holds {listed(runs)}.")
     if len(runs) != 1:
-        raise UserError(f"{path} holds {len(runs)} runs: {listed(runs)}; name one of them with run=… (--run).")
+        raise UserError(
+            f"{path} holds {len(runs)} runs: {listed(runs)}; name one of them with run=… (--run)."
+        )
     return runs[0]
