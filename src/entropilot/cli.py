@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from entropilot import cli_answers, cli_dynamics, cli_evaluate, cli_law, cli_logits, cli_prompts
+from entropilot import cli_answers, cli_control, cli_dynamics, cli_evaluate, cli_law, cli_logits, cli_prompts
 from entropilot.cli_law import need_training_extra, say
 from entropilot.errors import UserError
 
@@ -39,6 +39,7 @@ app.add_typer(cli_prompts.app, name="prompts")
 app.add_typer(cli_logits.app)
 app.add_typer(cli_dynamics.app)
 app.add_typer(cli_evaluate.app)
+app.add_typer(cli_control.app, name="control")
 app.add_typer(sandbox_app, name="sandbox")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe file (YAML).", show_default=False)]
@@ -77,7 +78,7 @@ def train(
         model = run(loaded, folder, resume=resume, **watch)
     except KeyboardInterrupt:
         progress.close()
-        kept = any(folder.rglob("checkpoints/checkpoint-*"))
+        kept = bool(loaded.stages) or any((folder / "checkpoints").glob("checkpoint-*"))
         say(
             f"interrupted; the record in {folder} is readable, and "
             + (

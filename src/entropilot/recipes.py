@@ -253,7 +253,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what a YAML text holds; numbers such as 1e-6 are numbers, aliases and repeated keys are refused.
+
+    Raises:
+        UserError: it is no YAML; `where` names it.
+    """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  # _Loader is a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -274,7 +279,12 @@ def short(value: Any, as_text: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
-def _override(values: dict[str, Any], assignment: str) -> None:
+def apply_override(values: dict[str, Any], assignment: str) -> None:
+    """Put a `key=value` with dotted keys into the values of a recipe.
+
+    Raises:
+        UserError: it is of another form, or goes into what is no section.
+    """
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise UserError(
@@ -291,7 +301,7 @@ def _override(values: dict[str, Any], assignment: str) -> None:
                 f"The override {assignment!r} goes into {part!r}, which holds a value, not a section."
             )
         here = nested
-    here[last] = _parse_yaml(text, f"The value of the override {assignment!r}")
+    here[last] = parse_yaml(text, f"The value of the override {assignment!r}")
 
 
 def _sentence(error: ValidationError, known: dict[str, list[str]], where: str) -> str:
@@ -322,11 +332,11 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"The recipe {path} is not a text file; give the path of a YAML file.") from error
-    values = _parse_yaml(text, f"The recipe {path}")
+    values = parse_yaml(text, f"The recipe {path}")
     if not isinstance(values, dict):
         raise UserError(f"The recipe {path} must be a mapping of keys to values, such as `model: sandbox`.")
     for assignment in overrides or []:
-        _override(values, assignment)
+        apply_override(values, assignment)
     values.setdefault("name", path.stem)
     try:
         recipe = Recipe.model_validate(values)

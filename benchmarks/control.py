@@ -1,0 +1,184 @@
+"""Speed and studies of the control part: python benchmarks/control.py speed | study | online
+
+speed   the score against the double sum, gradient steps, collection with one and two processes, segments with labels
+study   finite worlds: when does the policy label help? A table with paired intervals (docs/methods/ppl.md)
+online  finite worlds: regret against queries and environment steps
+
+Run with OMP_NUM_THREADS=1; `speed` needs MetaWorld.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from entropilot.methods.ppl import PPL
+
+
+def best_of(run: Callable[[], object], repeats: int) -> float:
+    """Return the seconds of the fastest call."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def double_sum(logp: torch.Tensor, kl: torch.Tensor, look_ahead: int, gamma: float) -> torch.Tensor:
+    """The score as it is written, all segments at once."""
+    steps, total = logp.shape[1], logp.sum(-1)
+    for t in range(steps):
+        for ahead in range(1, min(look_ahead, steps - 1 - t) + 1):
+            total = total - gamma**ahead * kl[:, t + ahead]
+    return total
+
+
+def time_score() -> None:
+    logp, kl = -torch.rand(64, 64), torch.rand(64, 64)
+    method = PPL(look_ahead=64, gamma=0.99, window="sum")
+    weights = method.weights(torch.ones(64, 64), torch.float32)
+    fast, plain = method.score(logp, kl, weights=weights), double_sum(logp, kl, 64, 0.99)
+    relative = ((fast - plain).abs() / plain.abs()).max().item()
+    a = best_of(lambda: method.score(logp, kl, weights=weights), 200)
+    b = best_of(lambda: double_sum(logp, kl, 64, 0.99), 5)
+    print(
+        f"score, 64 segments, T = L = 64: {a * 1e6:.0f} us, double sum {b * 1e3:.1f} ms, {b / a:.0f} times;",
+        end=" ",
+    )
+    print(f"largest relative difference in float32 {relative:.1e}")
+
+
+def time_training() -> None:
+    from entropilot.control.actor import cpu_has_bf16
+    from entropilot.control.segments import Pairs, Segments
+    from entropilot.control.train import Data, Phase, TrainSettings, new_actor
+
+    rng = np.random.default_rng(0)
+    n, steps = 600, 64
+    mean = np.tanh(rng.normal(size=(n, steps, 4)))
+    segments = Segments(
+        "drawer-open",
+        rng.normal(size=(n, steps, 35)).astype(np.float32),
+        np.clip(mean + 0.3 * rng.normal(size=mean.shape), -1, 1).astype(np.float32),
+        np.full(n, steps),
+        np.zeros(n, np.int64),
+        np.array(["made up"]),
+        mean.astype(np.float32),
+        np.full(mean.shape, 0.3, np.float32),
+        np.zeros((n, steps), np.float32),
+        np.zeros((n, steps), np.float32),
+        np.arange(n),
+        np.zeros(n, np.int64),
+        np.zeros(n, bool),
+        np.array([0, steps]),
+        np.zeros((n, 2, 0)),
+    )
+    pairs = Pairs(np.arange(300), np.arange(300, 600), rng.integers(0, 2, 300).astype(float))
+    for bf16 in (True, False) if cpu_has_bf16() else (False,):
+        for method in ("sft", "cpl", "ppl", "ppl_dirac"):
+            settings = TrainSettings(method=method, bf16=bf16)
+            actor = new_actor(segments, settings)
+            phase = Phase(actor, Data(segments, pairs, actor), settings, "preference")
+            for _ in range(10):
+                phase.update()
+            seconds = best_of(lambda phase=phase: [phase.update() for _ in range(20)], 8)
+            print(
+                f"{method}, 32 pairs x 64 steps, 256x256, {'bf16' if bf16 else 'fp32'}: {20 / seconds:.0f} steps/s"
+            )
+
+
+def time_collection(segments: int) -> None:
+    from entropilot.control.behaviour import imitation_checkpoints
+    from entropilot.control.collect import collect
+    from entropilot.control.labels import script_values
+
+    author = imitation_checkpoints("drawer-open", 0, 18)[18]
+    seconds = {}
+    for processes in (1, 2):
+        began = time.perf_counter()
+        collect("drawer-open", author, segments, 30, processes=processes)
+        seconds[processes] = time.perf_counter() - began
+        print(f"collection of {segments} segments, {processes} processes: {seconds[processes]:.1f} s")
+    print(f"two processes are {seconds[1] / seconds[2]:.2f} times one")
+    began = time.perf_counter()
+    found = collect("drawer-open", author, segments, 31, processes=2)
+    script_values(found, processes=2)
+    took = time.perf_counter() - began
+    print(
+        f"{segments} segments with exact labels, 2 processes: {took:.0f} s; 2,500 would take {2500 / segments * took:.0f} s"
+    )
+
+
+def study(seeds: int, only: str, out: Path | None) -> None:
+    from entropilot.control.study import LEARNERS, run_study
+
+    print("| condition | " + " | ".join(LEARNERS) + " | ppl − cpl | ppl − cpl, last |")
+    print("|" + "---|" * (len(LEARNERS) + 3))
+    found = run_study(list(range(seeds)), list(range(100, 112)), lambda row: print(row, flush=True), only)
+    if out:
+        out.write_text(json.dumps(found))
+
+
+def online(seeds: int, out: Path | None) -> None:
+    from entropilot.control.online import OnlineSettings
+    from entropilot.control.online import online as run
+    from entropilot.control.study import paired
+
+    base = OnlineSettings()
+    settings = {
+        "author": base,
+        "advantage": replace(base, teacher="advantage"),
+        "author, 10 % wrong": replace(base, flip=0.1),
+        "author, slip 0.8": replace(base, slip=0.8),
+        "author, sparse": replace(base, sparse=True),
+    }
+    everything = {}
+    print("| teacher | learner | regret after 40 queries | 100 | 200 | less CPL at 200 |")
+    print("|---|---|---|---|---|---|")
+    for name, chosen in settings.items():
+        found = {
+            learner: run(learner, chosen, list(range(seeds)))
+            for learner in ("cpl", "ppl", "ppl_dirac", "pebble")
+        }
+        everything[name] = found
+        for learner, result in found.items():
+            regret = np.array(result["regret"])
+            at = [regret[result["queries"].index(q)].mean() for q in (40, 100, 200)]
+            difference = paired(regret[-1].tolist(), found["cpl"]["regret"][-1])
+            print(f"| {name} | {learner} | " + " | ".join(f"{x:.3f}" for x in at), end="")
+            print(f" | {difference[0]:+.3f} ± {difference[1]:.3f} |", flush=True)
+    if out:
+        out.write_text(json.dumps(everything))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["speed", "study", "online"])
+    parser.add_argument("--seeds", type=int, default=24)
+    parser.add_argument("--segments", type=int, default=200)
+    parser.add_argument("--only", default="", help="conditions whose name contains this")
+    parser.add_argument("--out", type=Path)
+    settings = parser.parse_args()
+    torch.set_num_threads(1)
+    if settings.what == "speed":
+        time_score()
+        time_training()
+        time_collection(settings.segments)
+    elif settings.what == "study":
+        study(settings.seeds, settings.only, settings.out)
+    else:
+        online(settings.seeds, settings.out)
+
+
+if __name__ == "__main__":  # worker processes import this file
+    main()

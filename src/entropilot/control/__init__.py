@@ -1,0 +1,1 @@
+"""Control from preferences: MetaWorld and an analytic environment, segments with their authors, PPL and its rivals."""

@@ -1,0 +1,253 @@
+"""The benchmark: tasks × data sets × methods × seeds, resumable, and its tables with paired intervals."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from entropilot.control import segments as segment_files
+from entropilot.control.actor import Actor
+from entropilot.control.authors import fit_authors, with_labels
+from entropilot.control.behaviour import find_behaviours
+from entropilot.control.collect import CollectSettings, collect
+from entropilot.control.labels import Label, compare, fixed_pairs, scores, script_values
+from entropilot.control.policies import NumpyPolicy, load_policy
+from entropilot.control.segments import Pairs, Segments, concatenate
+from entropilot.control.train import TrainSettings, imitate, prefer, settings_from
+from entropilot.control.workers import success_rate
+from entropilot.errors import UserError
+
+RESULTS = "results.jsonl"
+TEST_SEED = 0  # first of the starts of evaluation; data sets and behaviours use none of them
+
+
+class BenchSettings(BaseModel):
+    """What `control bench` takes. `methods` maps a name to what it changes in `train`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = "bench"
+    tasks: list[str] = Field(default=["drawer-open", "door-open", "plate-slide"], min_length=1)
+    kinds: list[Literal["hom", "het"]] = Field(default=["hom", "het"], min_length=1)
+    labels: list[Label] = Field(default=["script"], min_length=1)
+    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=1)
+    targets: list[float] = Field(default=[0.5, 0.2], min_length=1, max_length=2)
+    segments: int = Field(default=600, ge=4)
+    pairs: int | None = Field(default=300, ge=1)  # none: all of them
+    flip: float = Field(default=0.0, ge=0, le=1)
+    steps_of_segment: int = Field(default=64, ge=2)
+    returns: int = Field(default=0, ge=0)  # what the label behaviour needs
+    train: dict[str, Any] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _two_authors(self) -> BenchSettings:
+        if "het" in self.kinds and len(self.targets) < 2:
+            raise ValueError("kinds het needs the success rates of two authors in targets")
+        return self
+
+    def settings(self, method: str, seed: int) -> TrainSettings:
+        """Return the settings of one run."""
+        values = {"method": "ppl" if method == "ppl_fitted" else method} | self.train | self.methods[method]
+        return replace(settings_from(values), seed=seed)
+
+
+def behaviours(
+    task: str,
+    folder: Path,
+    targets: list[float],
+    processes: int = 1,
+    report: Callable[[str], Any] = lambda _: None,
+) -> list[tuple[NumpyPolicy, float]]:
+    """Return the authors of a task, found once and kept in the folder."""
+    index = folder / f"{task}.json"
+    if not index.is_file():
+        found = find_behaviours(task, tuple(targets), processes=processes, report=report)
+        for i, (policy, _) in enumerate(found):
+            policy.save(folder / f"{task}_{i}.npz")
+        index.write_text(json.dumps({"targets": targets, "rates": [rate for _, rate in found]}))
+    known = json.loads(index.read_text())
+    if known["targets"] != targets:
+        raise UserError(f"{index} holds authors for the targets {known['targets']}; choose another --out.")
+    return [(load_policy(folder / f"{task}_{i}.npz"), rate) for i, rate in enumerate(known["rates"])]
+
+
+def data_set(
+    task: str,
+    kind: str,
+    seed: int,
+    folder: Path,
+    bench: BenchSettings,
+    authors: list[NumpyPolicy],
+    processes: int,
+) -> tuple[Segments, np.ndarray | None]:
+    """Return the segments of a seed and the script's values at their marks; both are made once and kept.
+
+    hom is all by the first author; het is half of that and half by the second.
+    """
+    parts, values = [], []
+    count = bench.segments if kind == "hom" else bench.segments // 2
+    needs_values = any(label != "return" for label in bench.labels)
+    for i, author in enumerate(authors[: 1 if kind == "hom" else 2]):
+        path = folder / f"{task}_{seed}_{i}.npz"
+        size = bench.segments if i == 0 else bench.segments // 2  # whatever kinds are added later
+        if not path.is_file():
+            cuts = CollectSettings(
+                length=bench.steps_of_segment, returns=bench.returns, mark_every=16 if bench.returns else 0
+            )
+            segment_files.save(collect(task, author, size, 10 + 10 * seed + i, cuts, processes), path)
+        part = segment_files.load(path, task)
+        if needs_values:
+            kept = path.with_suffix(".values.npy")
+            if not kept.is_file():
+                whole = kept.with_name(f"{kept.stem}.part.npy")
+                np.save(whole, script_values(part, processes=processes))
+                whole.replace(kept)  # a kill leaves no half of it
+            values.append(np.load(kept)[:count])
+        parts.append(part.take(np.arange(min(count, len(part)))))
+    return concatenate(parts), np.concatenate(values) if values else None
+
+
+def comparisons(score: np.ndarray, bench: BenchSettings, seed: int) -> Pairs:
+    """Return the pairs of a seed: `pairs` of them with every segment in one at most, or all."""
+    rng = np.random.default_rng([7, seed])
+    if bench.pairs is None:
+        first, second = np.triu_indices(len(score), 1)
+    else:
+        first, second = fixed_pairs(len(score), bench.pairs, rng)
+    return compare(score, first, second, flip=bench.flip, rng=rng)
+
+
+def cells(bench: BenchSettings) -> Iterator[tuple[int, str, str, Label]]:
+    """Seed by seed over everything else, so that a bench that is cut off has whole seeds."""
+    for seed in bench.seeds:
+        for task in bench.tasks:
+            for kind in bench.kinds:
+                for label in bench.labels:
+                    yield seed, task, kind, label
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """Return the runs that are finished; a torn last line is not one."""
+    path, found = out / RESULTS, []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("seed", "task", "kind", "label", "method"))
+
+
+def run_bench(
+    bench: BenchSettings,
+    out: Path,
+    processes: int = 1,
+    report: Callable[[str], Any] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Run what is missing in the folder; a run that is done is never done again. Return all rows.
+
+    Raises:
+        UserError: the folder holds a bench of other settings.
+    """
+    for method in bench.methods:
+        bench.settings(method, 0)  # a wrong setting is refused before hours of work
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(bench, out / "bench.json")
+    done = {_key(row) for row in read_results(out)}
+    path = out / RESULTS
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):  # torn by a kill
+        with path.open("a") as file:
+            file.write("\n")
+    for seed, task, kind, label in cells(bench):
+        missing = [m for m in bench.methods if (seed, task, kind, label, m) not in done]
+        if not missing:
+            continue
+        found = behaviours(task, out / "behaviours", bench.targets, processes, report)
+        authors = [policy for policy, _ in found]
+        segments, values = data_set(task, kind, seed, out / "data", bench, authors, processes)
+        pairs = comparisons(scores(segments, label, values), bench, seed)
+        clones: dict[tuple[Any, ...], tuple[Actor, float]] = {}
+        for method in missing:
+            row = {"seed": seed, "task": task, "kind": kind, "label": label, "method": method}
+            row |= _train_one(bench.settings(method, seed), method, segments, pairs, clones, processes)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            report(
+                f"seed {seed} {task} {kind} {label} {method}: {row['success']:.2f} (clone {row['clone']:.2f}), "
+                f"{row['seconds']:.0f} s"
+            )
+    return read_results(out)
+
+
+def _claim(bench: BenchSettings, path: Path) -> None:
+    """Keep the settings; seeds, methods, tasks may be added to a folder, what makes a run what it is may not change."""
+    mine = bench.model_dump()
+    if path.is_file():
+        theirs = json.loads(path.read_text())
+        free = ("seeds", "methods", "tasks", "kinds", "name", "labels")
+        changed = [key for key in mine if key not in free and mine[key] != theirs.get(key)]
+        both = set(mine["methods"]) & set(theirs["methods"])
+        changed += [f"methods.{m}" for m in sorted(both) if mine["methods"][m] != theirs["methods"][m]]
+        if changed:
+            raise UserError(
+                f"{path.parent} holds a bench with other values of {', '.join(changed)}; choose another --out."
+            )
+        mine["methods"] = theirs["methods"] | mine["methods"]
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(mine, indent=2))
+    part.replace(path)
+
+
+def _train_one(
+    settings: TrainSettings,
+    method: str,
+    segments: Segments,
+    pairs: Pairs,
+    clones: dict[tuple[Any, ...], tuple[Actor, float]],
+    processes: int,
+) -> dict[str, Any]:
+    """Train and evaluate one method of a cell; methods of a cell share the imitation phase."""
+    began = time.perf_counter()
+    task, behaviour, note = segments.task, float(segments.success.mean()), {}
+
+    def success(actor: Actor, episodes: int) -> float:
+        return success_rate(task, actor.to_numpy(), episodes, TEST_SEED, processes)
+
+    key = (settings.bc_steps, settings.bc_learning_rate, settings.bc_batch, settings.hidden, settings.bf16)
+    if key not in clones:
+        clone = imitate(segments, settings)
+        clones[key] = clone, success(clone, settings.final_episodes)
+    clone, rate = clones[key]
+    if method == "ppl_fitted":
+        fitted = fit_authors(segments, seed=settings.seed)
+        segments, note = with_labels(segments, fitted), {"authors": fitted.count}
+    curve: list[tuple[int, float]] = []
+
+    def watch(actor: Actor, step: int, _: Any) -> None:
+        if settings.evaluate_every and step % settings.evaluate_every == 0 and step < settings.steps:
+            curve.append((step, success(actor, settings.evaluate_episodes)))
+
+    final = success(prefer(clone, segments, pairs, settings, watch), settings.final_episodes)
+    curve.append((settings.steps, final))
+    return {
+        "success": final,
+        "clone": rate,
+        "curve": curve,
+        "episodes": settings.final_episodes,
+        "behaviour": behaviour,
+        "seconds": round(time.perf_counter() - began, 1),
+        "settings": asdict(settings),
+        **note,
+    }

@@ -1,0 +1,45 @@
+"""The online loop on finite worlds, and the parameters of each method by count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from entropilot.control.actor import Actor
+from entropilot.control.online import OnlineSettings, metaworld_parameters, online
+from entropilot.errors import UserError
+
+SMALL = OnlineSettings(rounds=6, segments=40)
+
+
+@pytest.mark.parametrize("learner", ["ppl", "cpl", "ppl_dirac", "pebble"])
+def test_it_learns_from_its_own_segments(learner):
+    found = online(learner, SMALL, [0, 1, 2, 3])
+    assert found["queries"] == [0, 20, 40, 60, 80, 100, 120]
+    assert found["environment_steps"] == [640 * i for i in range(7)]
+    regret = torch.tensor(found["regret"])
+    assert regret.shape == (7, 4) and (regret[0] - 1).abs().max() < 1e-9, "it begins at the uniform policy"
+    assert regret[-1].mean() < 0.8, f"{learner} did not learn: {regret.mean(1)}"
+
+
+def test_a_teacher_that_always_errs_teaches_the_opposite():
+    wrong = online("cpl", OnlineSettings(rounds=4, flip=1.0), [0, 1, 2, 3])
+    assert torch.tensor(wrong["regret"])[-1].mean() > 1.1
+
+
+def test_the_same_seeds_give_the_same_run():
+    assert online("ppl", OnlineSettings(rounds=2), [3, 4]) == online("ppl", OnlineSettings(rounds=2), [3, 4])
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"segments": 3}, {"segments": 0}])
+def test_settings_that_cannot_work(settings):
+    with pytest.raises(UserError, match="must be at least 1 and segments="):
+        OnlineSettings(**settings)
+
+
+def test_parameters_are_counted():
+    found = metaworld_parameters()
+    assert found["ppl"] == sum(p.numel() for p in Actor(35, 4).parameters()) == 76_036
+    # Policy with 8 outputs 77,064; a net of 39 inputs and one output 76,289, five of them; one temperature.
+    assert found["pebble"] == 77_064 + 5 * 76_289 + 1
+    assert found["piql"] == 76_036 + 2 * 76_289 + (36 * 256 + 257 * 256 + 257)
