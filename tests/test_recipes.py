@@ -269,10 +269,10 @@ def bomb() -> str:
     ],
 )
 def test_bombs_are_refused_at_once(recipe, text: str, said: str) -> None:
-    began = time.process_time()  # of this process: a crowded machine is not the recipe's fault
+    began = time.monotonic()
     with pytest.raises(UserError, match=said):
         recipe(text)
-    assert time.process_time() - began < 5
+    assert time.monotonic() - began < 5
 
 
 def test_a_long_value_is_cut_in_the_message(recipe) -> None:

@@ -151,7 +151,7 @@ def test_a_budget_ends_a_call_of_many_hangs() -> None:
         towers = [{"describe": f"{n}^{{{n}^{{{n}^{{{n}^{n}}}}}}}"} for n in range(5, 25)]
         start = time.monotonic()
         assert pool.run(towers) == [None] * 20
-        assert time.monotonic() - start < 60
+        assert time.monotonic() - start < 15
         assert pool.report.counts["budget"] > 10
         assert sum(pool.report.counts.values()) == 20
 

@@ -171,10 +171,10 @@ def test_text_is_never_evaluated(kind: str, name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", LARGE)
 def test_large_text_takes_seconds_and_crashes_nothing(kind: str, capfd: pytest.CaptureFixture) -> None:
-    began = time.process_time()  # of this process: a crowded machine is not the text's fault
+    began = time.monotonic()
     for name in ("math", "exact", "sandbox"):
         assert score(name, chat(LARGE[kind]), "4", tier="chains") == 0.0
-    assert time.process_time() - began < 5
+    assert time.monotonic() - began < 5
     assert len("".join(capfd.readouterr())) < 2000  # and fills no log
 
 
@@ -186,9 +186,7 @@ def test_a_number_too_large_to_write_ends_in_a_time_out(text: str, capfd: pytest
     logging.getLogger("math_verify.grader").setLevel(logging.WARNING)
     began = time.monotonic()
     assert score("math", chat(text), "4") == 0.0
-    assert (
-        time.monotonic() - began < 60
-    )  # the deadline is 5 s; the rest is a new worker's start on a crowded machine
+    assert time.monotonic() - began < 20  # TRL's limits: 10 s to parse, 5 s to compare
     assert len("".join(capfd.readouterr())) < 2000
 
 
