@@ -19,8 +19,8 @@ import torch
 from entropilot.engines.assess import assess
 from entropilot.engines.assess_model import Settings, Task
 from entropilot.engines.drawing import Transformers
+from entropilot.engines.loading import load_model, quiet
 from entropilot.engines.protocols import Sampling
-from entropilot.engines.run import load_model, quiet
 from entropilot.evaluate import render_prompt
 from entropilot.recipes import Data, Recipe
 from entropilot.sandbox.tasks import CHAINS

@@ -76,7 +76,7 @@ def measure(model: str, problems: int, samples: int, temperatures: Sequence[floa
     from entropilot.answers.clusters import cluster
     from entropilot.answers.judges import build_judge
     from entropilot.engines.data import load_problems
-    from entropilot.engines.run import load_model
+    from entropilot.engines.loading import load_model
     from entropilot.engines.trl_rewards import build_reward
     from entropilot.evaluate import evaluate
     from entropilot.recipes import Data, Recipe

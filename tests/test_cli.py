@@ -44,8 +44,10 @@ COMMANDS = {
     "control": ("collect", "label", "train", "evaluate", "bench", "render"),
     "report": ("RUNS", "--out", "--title"),
     "evaluate": ("--model", "--data", "--samples", "--temperature", "--reward", "--json"),
-    "sandbox": ("pretrain", "problems"),
-    "sandbox pretrain": ("--out", "--steps", "--seed"),
+    "study": ("exploration",),
+    "sandbox": ("pretrain", "problems", "properties"),
+    "sandbox pretrain": ("--out", "--steps", "--seed", "--start", "--hidden-size"),
+    "sandbox properties": ("--tier", "--model", "--samples", "--steps"),
     "sandbox problems": ("--tier", "--split", "--count"),
 }
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
@@ -93,7 +95,7 @@ def test_help_covers_every_command() -> None:
     top = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     names = set(top) | {f"sandbox {name}" for name in top["sandbox"].commands}
     assert set(COMMANDS) <= names
-    assert {name for name in names if name not in COMMANDS} <= set()
+    assert {name for name in names if name not in COMMANDS} == set()
 
 
 # --- one sentence and exit code 2 -------------------------------------------------------------------------------

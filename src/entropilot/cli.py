@@ -11,7 +11,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from entropilot import cli_answers, cli_control, cli_dynamics, cli_evaluate, cli_law, cli_logits, cli_prompts
+from entropilot import (
+    cli_answers,
+    cli_control,
+    cli_dynamics,
+    cli_evaluate,
+    cli_law,
+    cli_logits,
+    cli_prompts,
+    cli_study,
+)
 from entropilot.cli_law import need_training_extra, say
 from entropilot.errors import UserError
 
@@ -40,6 +49,7 @@ app.add_typer(cli_logits.app)
 app.add_typer(cli_dynamics.app)
 app.add_typer(cli_evaluate.app)
 app.add_typer(cli_control.app, name="control")
+app.add_typer(cli_study.app, name="study")
 app.add_typer(sandbox_app, name="sandbox")
 
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe file (YAML).", show_default=False)]
@@ -148,10 +158,25 @@ def pretrain(
     batch_size: Annotated[int, typer.Option(min=1)] = 96,
     learning_rate: Annotated[float, typer.Option(min=0.0)] = 2e-3,
     seed: Annotated[int, typer.Option()] = 0,
+    start: Annotated[
+        str | None,
+        typer.Option(help="A sandbox model's folder, or sandbox:TIER, to go on from; default: from scratch."),
+    ] = None,
+    hidden_size: Annotated[
+        int | None, typer.Option(min=8, help="Default 128; the MLP is three times as wide.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Default 3.")] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Default 4; half as many for keys and values.")
+    ] = None,
 ) -> None:
-    """Make a tier's base model from scratch (about 12 minutes on two cores)."""
+    """Make a tier's base model (chains, from scratch: about 12 minutes on two cores).
+
+    The pool's was made so: --tier pool --start sandbox:chains --steps 300 --batch-size 128 --learning-rate 5e-4
+    """
     need_training_extra()
-    from entropilot.engines.run import claim, quiet, unclaim
+    from entropilot.engines.loading import quiet
+    from entropilot.engines.run import claim, unclaim
     from entropilot.progress import Progress
     from entropilot.sandbox.pretrain import pretrain as run
     from entropilot.sandbox.tasks import get_tier
@@ -162,6 +187,7 @@ def pretrain(
         raise UserError(str(error)) from error
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; give a new folder with --out.")
+    origin, architecture = _origin(start, hidden_size, layers, heads)
     new = claim(out)
     quiet()
     progress = Progress(f"pretrain {tier}")
@@ -174,12 +200,80 @@ def pretrain(
             batch_size=batch_size,
             learning_rate=learning_rate,
             seed=seed,
+            start=origin,
             report=lambda step, loss: progress.row(step + 1, {"loss": loss}),
+            **architecture,
         )
     finally:
         progress.close()
         unclaim(out, new)
     say(f"model: {out}")
+
+
+def _origin(
+    start: str | None, hidden_size: int | None, layers: int | None, heads: int | None
+) -> tuple[Path | None, dict[str, int]]:
+    """Return the folder to go on from, and what is changed in the architecture; both at once make no sense."""
+    architecture: dict[str, int] = {}
+    if hidden_size is not None:
+        architecture |= {"hidden_size": hidden_size, "intermediate_size": 3 * hidden_size}
+    if layers is not None:
+        architecture["num_hidden_layers"] = layers
+    if heads is not None:
+        architecture |= {"num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2)}
+    width, count = hidden_size or 128, heads or 4
+    if width % count or width // count % 2:
+        raise UserError(
+            f"--hidden-size {width} and --heads {count} give no even size per head; choose a multiple."
+        )
+    if heads is not None and heads > 1 and heads % 2:
+        raise UserError(
+            f"--heads {heads} is odd, and keys and values have half as many; choose an even number."
+        )
+    if start is None:
+        return None, architecture
+    if architecture:
+        raise UserError("--start brings its own architecture; remove --hidden-size, --layers and --heads.")
+    from entropilot.engines.doctor import resolve_model
+    from entropilot.recipes import Recipe
+
+    found = Path(resolve_model(Recipe(model=start)))
+    if not found.is_dir():
+        raise UserError(f"--start {start} is no folder; give a sandbox model's folder or sandbox:TIER.")
+    return found, architecture
+
+
+@sandbox_app.command()
+def properties(
+    tier: Annotated[str, typer.Option()] = "pool",
+    model: Annotated[str | None, typer.Option(help="Default: the tier's own in the package.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Problems.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Attempts at each.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the problems.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Of supervised training.")] = 100,
+) -> None:
+    """Measure what fixes a tier: how often its base model succeeds, and what it learns from right solutions."""
+    need_training_extra()
+    from entropilot.engines.loading import load_model, quiet
+    from entropilot.recipes import Recipe
+    from entropilot.studies.properties import attempts, capacity
+    from entropilot.sandbox.tasks import get_tier
+
+    try:
+        chosen = get_tier(tier)
+        found = chosen.problems("train", count, seed)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    quiet()
+    loaded, tokenizer = load_model(Recipe(model=model or f"sandbox:{tier}"))
+    tried = attempts(loaded, tokenizer, chosen, found, samples)
+    typer.echo(f"pass@1    {tried.accuracy:.3f}")
+    for k in (8, 64, 256):
+        if k <= samples:
+            typer.echo(f"pass@{k:<4} {tried.pass_at(k):.3f}")
+    typer.echo(f"greedy    {attempts(loaded, tokenizer, chosen, found, 1, 0.0).accuracy:.3f}")
+    learned = capacity(loaded, tokenizer, chosen, found, steps=steps)
+    typer.echo(f"supervised, greedy on the same problems, {steps} steps: {learned:.3f}")
 
 
 @sandbox_app.command()

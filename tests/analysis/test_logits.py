@@ -212,7 +212,7 @@ def test_a_study_is_the_pooled_logits_of_plain_forward_passes(scores, monkeypatc
 
     from entropilot.engines import logit_study
     from entropilot.engines.data import load_problems
-    from entropilot.engines.run import load_model
+    from entropilot.engines.loading import load_model
     from entropilot.evaluate import render_prompt, sample
     from entropilot.recipes import Data, Recipe
 

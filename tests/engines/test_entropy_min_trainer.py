@@ -14,7 +14,7 @@ from torch import Tensor
 from trl_helpers import Gradients, Recorded, distance, make_config, make_trainer, parameters, tiny_model
 
 from entropilot.engines.data import load_problems
-from entropilot.engines.run import load_model
+from entropilot.engines.loading import load_model
 from entropilot.engines.trl_entropy_min import DEFINITIONS, EntropyMinProbe, EntropyMinTrainer
 from entropilot.errors import UserError
 from entropilot.maths.entropy_loss import entropy_loss

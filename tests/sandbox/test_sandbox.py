@@ -85,7 +85,14 @@ def test_what_does_not_exist_is_said() -> None:
     ):
         weights_of("x")
     few = type(CHAINS)(
-        "few", "", lambda rng: Problem("1+1=?", "2"), CHAINS.solve, CHAINS.score, CHAINS.answer_of, 8
+        "few",
+        "",
+        lambda rng: Problem("1+1=?", "2"),
+        CHAINS.solve,
+        CHAINS.score,
+        CHAINS.answer_of,
+        8,
+        CHAINS.right,
     )
     with pytest.raises(ValueError, match=r"fewer than 3 different .* problems \([01] found\); ask for fewer"):
         few.problems(split_of("1+1=?"), 3)

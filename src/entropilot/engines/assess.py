@@ -8,10 +8,12 @@ from typing import Any
 
 from entropilot.engines.assess_model import Outcome, Settings, Task, assess_one, given_up
 from entropilot.engines.comparison import GRADED, cells, compare, read_graded
+from entropilot.engines.doctor import resolve_model
 from entropilot.engines.grading import build_grader, grade, measure
+from entropilot.engines.loading import quiet
 from entropilot.engines.problems import problems_of, recorded, write_lines
 from entropilot.engines.protocols import name_of
-from entropilot.engines.run import claim, quiet, resolve_model, unclaim
+from entropilot.engines.run import claim, unclaim
 from entropilot.engines.samples_file import FILE_NAME
 from entropilot.errors import UserError
 from entropilot.recipes import Recipe

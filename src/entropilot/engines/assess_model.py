@@ -12,11 +12,13 @@ from typing import Any
 
 from entropilot.analysis.passk import mean_of_files
 from entropilot.engines.comparison import GRADED, cells
+from entropilot.engines.doctor import resolve_model
 from entropilot.engines.drawing import Transformers, ignored_settings
 from entropilot.engines.grading import Grader, columns_of, grade, is_share, measure
+from entropilot.engines.loading import context_room, load_model
 from entropilot.engines.problems import Problems, fitted, write_lines
 from entropilot.engines.protocols import Sampling
-from entropilot.engines.run import claim, context_room, load_model, resolve_model, unclaim
+from entropilot.engines.run import claim, unclaim
 from entropilot.engines.samples_file import SampleFile, model_digest
 from entropilot.errors import UserError
 from entropilot.recipes import Data, Recipe

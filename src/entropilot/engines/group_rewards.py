@@ -127,29 +127,27 @@ class GroupReward:
         clusters = cluster(
             [[row[1] for row in group] for group in groups], self.judge, [group[0][0] for group in groups]
         )
-        rewards = [value for found in clusters for value in self.rule.rewards(found.labels, found.missing)]
+        rewards = [self.rule.rewards(found.labels, found.missing) for found in clusters]
         # A torn group is counted by the rank that holds its first completion.
         owned = [index for index in range(len(groups)) if index * size >= mine.start]
-        self.stats = self._count([groups[i] for i in owned], [clusters[i] for i in owned])
+        self.stats = self._count(*([part[i] for i in owned] for part in (groups, clusters, rewards)))
         self.labels = [label for found in clusters for label in found.labels][mine]
         self.answers = [row[1] for row in rows][mine]
         if log_metric is not None:
             for name, value in summarise([self.stats]).items():
                 if isinstance(value, int | float):
                     log_metric(name, value)
-        return rewards[mine]
+        return [value for group in rewards for value in group][mine]
 
-    def _count(self, groups: list[Any], clusters: list[Clusters]) -> dict[str, Any]:
+    def _count(
+        self, groups: list[Any], clusters: list[Clusters], rewards: list[list[float | None]]
+    ) -> dict[str, Any]:
         """Return what is reported of some groups, as sums and counts."""
-        left_out = [
-            all(value is None for value in self.rule.rewards(found.labels, found.missing))
-            for found in clusters
-        ]
         stats: dict[str, Any] = {
             "entropies": [found.semantic_entropy for found in clusters],
             "clusters": sum(len(found.sizes) for found in clusters),
             "majority": sum(max(found.shares) for found in clusters),
-            "filtered": sum(left_out),
+            "filtered": sum(all(value is None for value in group) for group in rewards),
             "groups": len(clusters),
             "unanswered": sum(sum(found.missing) for found in clusters),
             "completions": sum(len(found.labels) for found in clusters),

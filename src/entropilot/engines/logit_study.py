@@ -15,7 +15,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from entropilot.analysis.logits import TOP, Histogram, ModelLogits, Moments, PromptLogits
 from entropilot.engines.data import fit_prompts, load_problems
-from entropilot.engines.run import context_room, load_model, quiet
+from entropilot.engines.loading import context_room, load_model, quiet
 from entropilot.errors import UserError
 from entropilot.evaluate import render_prompt, sample
 from entropilot.recipes import Data, Recipe

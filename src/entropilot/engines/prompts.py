@@ -7,7 +7,7 @@ from typing import Any
 
 from entropilot.engines.data import fit_prompts, load_problems
 from entropilot.engines.drawing import Transformers
-from entropilot.engines.run import context_room, load_model, quiet
+from entropilot.engines.loading import context_room, load_model, quiet
 from entropilot.engines.trl_rewards import build_reward
 from entropilot.recipes import Data, Recipe
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import transformers
-from transformers import AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback, set_seed
-from trl.trainer.utils import create_model_from_path
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from entropilot.engines.checks import updates_per_rollout
 from entropilot.engines.data import fit_prompts, load_problems
-from entropilot.engines.doctor import build_config, examine, resolve_model, token_method
+from entropilot.engines.doctor import build_config, examine, token_method
+from entropilot.engines.loading import context_room, first_line, load_model, quiet
 from entropilot.engines.metrics import definitions
 from entropilot.engines.prefixes import Prefixes
 from entropilot.engines.probe import Probe, Validation
@@ -31,27 +28,6 @@ from entropilot.engines.trl_rewards import build_reward
 from entropilot.errors import UserError
 from entropilot.recipes import Recipe, Validate, build_method, short
 from entropilot.records import FILE_NAME, RunWriter, read_run
-
-# Harmless warnings of the libraries below us, each by name, with the reason why nobody needs to act on it.
-KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
-    # transformers 5.23 renamed gradient_checkpointing; TRL 1.16 still reads the old names.
-    (r".*gradient_checkpointing\w*` is deprecated.*", FutureWarning),
-    # torch's DataLoader pins memory only with an accelerator; on a CPU it says so every time.
-    (r".*'pin_memory' argument is set as true but no accelerator.*", UserWarning),
-)
-
-
-def quiet() -> None:
-    """Filter the known harmless warnings, and the libraries' progress bars beside our own."""
-    for message, category in KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message=message, category=category)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    # TRL repeats the whole prompt whenever no reward can score it; the share of such completions shows in the rewards.
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    import datasets
-
-    datasets.disable_progress_bars()
 
 
 def _validation(
@@ -74,51 +50,6 @@ def _validation(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-
-
-def load_model(recipe: Recipe, init: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """Return (model, tokenizer) of a recipe, in float32 where `init` names no dtype.
-
-    Raises:
-        UserError: it can't be loaded, or the tokenizer has no chat template.
-    """
-    source = resolve_model(recipe)
-    settings = {"dtype": "float32"} | (init or {})
-    adapters = (Path(source) / "adapter_config.json").is_file() and not (
-        Path(source) / "config.json"
-    ).is_file()
-    if adapters and recipe.lora is not None:
-        raise UserError(
-            f"model: {recipe.model} holds adapters, and lora would be saved without them; merge them into a model first, "
-            "or remove lora."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        if adapters:
-            from peft import (
-                AutoPeftModelForCausalLM,  # what a LoRA recipe left: adapters and the name of their base
-            )
-
-            model = AutoPeftModelForCausalLM.from_pretrained(source, **settings).merge_and_unload()
-        else:
-            model = create_model_from_path(source, **settings)
-    except Exception as error:  # the Hub, safetensors and configs raise a dozen kinds
-        raise UserError(
-            f"model: {recipe.model} can't be loaded ({_first_line(error)}); check the path or the Hub id."
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"model: the tokenizer of {recipe.model} has no chat template; set one and save it again."
-        )
-    return model, tokenizer
-
-
-def context_room(model: Any, max_completion_length: int) -> int | None:
-    """Return the tokens that the model's context leaves for a prompt; None where it has no limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else max(0, limit - max_completion_length)
 
 
 def claim(out: Path) -> bool:
@@ -227,7 +158,7 @@ def train(
         _end(writer, f"{type(error).__name__}: {error}", began, step=trainer.state.global_step)
         if isinstance(error, ImportError):
             raise UserError(
-                f"This recipe needs a package that is not installed: {_first_line(error)}"
+                f"This recipe needs a package that is not installed: {first_line(error)}"
             ) from error
         raise
     finally:
@@ -322,7 +253,7 @@ def _prepare(
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"TRL refuses this recipe: {_first_line(error)}") from error
+        raise UserError(f"TRL refuses this recipe: {first_line(error)}") from error
     if point is not None and isinstance(trainer, EntropyMinTrainer):  # its early stop looks back
         past = read_run(out).column("entropy_min/loss")
         trainer.entropies = [loss for step, loss in past if step <= point.step]
@@ -339,7 +270,7 @@ def _lora(settings: dict[str, Any]) -> Any:
     try:
         config = LoraConfig(**({"task_type": "CAUSAL_LM"} | settings))
     except (TypeError, ValueError) as error:
-        raise UserError(f"lora: {_first_line(error)}; see peft's LoraConfig for the fields.") from error
+        raise UserError(f"lora: {first_line(error)}; see peft's LoraConfig for the fields.") from error
     if not isinstance(config.r, int) or config.r < 1:
         raise UserError(f"lora.r = {short(config.r)} does not fit; give the rank, 1 or more.")
     return config
@@ -387,10 +318,6 @@ def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:
         shutil.rmtree(final, ignore_errors=True)
         partial.replace(final)
     trainer.accelerator.wait_for_everyone()  # the next stage of a chain loads it on every rank
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _end(writer: RunWriter | None, reason: str, began: float, **values: Any) -> None:

@@ -80,10 +80,11 @@ def pretrain(
     batch_size: int = 96,
     learning_rate: float = 2e-3,
     seed: int = 0,
+    start: Path | None = None,
     report: Callable[[int, float], None] | None = None,
     **architecture: int,
 ) -> Path:
-    """Train the base model of a tier from scratch and save a `save_pretrained` folder.
+    """Train the base model of a tier, from scratch or from another tier's, and save a `save_pretrained` folder.
 
     AdamW with a one-cycle schedule, as in a small language-model run; every batch is drawn anew from the
     train split, so nothing is seen twice on purpose. Weights are stored in float16 (half the bytes in
@@ -96,12 +97,17 @@ def pretrain(
         batch_size: problems per step.
         learning_rate: peak of the one-cycle schedule.
         seed: of the initialisation and of the text.
+        start: folder of a sandbox model to go on from; None begins from scratch.
         report: called as `report(step, loss_nats)` every 50 steps.
         **architecture: replaces entries of `ARCHITECTURE`.
     """
     tokenizer = build_tokenizer()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(tokenizer, seed, **architecture).to(device).train()
+    if start is None:
+        model = build_model(tokenizer, seed, **architecture)
+    else:
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    model = model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     stream, rng = tier.stream("train", seed), random.Random(f"solve/{seed}")

@@ -47,6 +47,7 @@ class Tier:
         score: 1.0 for a right completion, else 0.0.
         answer_of: the answer that a completion gives, None where it gives none.
         max_completion_length: tokens that the longest honest solution needs, with some room.
+        right: the solution without a mistake; what the same architecture can learn from it is the tier's capacity.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Tier:
     score: Callable[[str, str], float]
     answer_of: Callable[[str], str | None]
     max_completion_length: int
+    right: Callable[[Problem], str]
 
     def problems(self, split: Split, count: int, seed: int = 0) -> list[Problem]:
         """Return `count` different problems of one split, always the same for the same seed."""
@@ -125,6 +127,15 @@ def _solve_chain(problem: Problem, rng: random.Random) -> str:
     return f"{trace}#{value}"
 
 
+def _work_out(problem: Problem) -> str:
+    text = problem.prompt.removesuffix("=?")
+    value, trace = int(text[0]), ""
+    for operation, operand in zip(text[1::2], text[2::2], strict=True):
+        before, value = value, _OPERATIONS[operation](value, int(operand))
+        trace += f"{before}{operation}{operand}={value};"
+    return f"{trace}#{value}"
+
+
 def marked_answer(completion: str) -> str | None:
     """Return what follows the `#` at the end of a completion, None where there is no such end."""
     found = _ANSWER.search(completion.rstrip()[-16:])
@@ -144,9 +155,50 @@ CHAINS = Tier(
     score=score_marked_answer,
     answer_of=marked_answer,
     max_completion_length=40,
+    right=_work_out,
 )
 
-TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS,)}
+# --- pool: the tier where the right answer has to be found by sampling -------------------------------------
+
+_SAID = re.compile(r"#([0-9])\Z")
+
+
+def _draw_long_chain(rng: random.Random) -> Problem:
+    while True:
+        problem = _draw_chain(rng)
+        if len(problem.prompt) >= 11:  # five or six operands: more than one forward pass works out
+            return problem
+
+
+def _say_answer(problem: Problem, rng: random.Random) -> str:
+    """Say the answer at once: `#4` or `=4.`, a random digit instead of the right one in 30 %."""
+    digit = rng.randrange(10) if rng.random() < 0.3 else problem.answer
+    return f"#{digit}" if rng.random() < 0.5 else f"={digit}."
+
+
+def said_answer(completion: str) -> str | None:
+    """Return the digit of a completion that is `#digit` and nothing else, None for any other: no working is allowed."""
+    found = _SAID.match(completion)
+    return None if found is None else found.group(1)
+
+
+def score_said_answer(completion: str, answer: str) -> float:
+    """Return 1.0 if the completion is `#answer` and nothing else, else 0.0."""
+    return float(said_answer(completion) == answer)
+
+
+POOL = Tier(
+    name="pool",
+    describe="5 or 6 digits joined by + - *, left to right modulo 10, answered at once: `#digit` and nothing else.",
+    draw=_draw_long_chain,
+    solve=_say_answer,
+    score=score_said_answer,
+    answer_of=said_answer,
+    max_completion_length=6,
+    right=lambda problem: f"#{problem.answer}",
+)
+
+TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS, POOL)}
 
 
 def get_tier(name: str) -> Tier:
