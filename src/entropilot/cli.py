@@ -256,8 +256,8 @@ def properties(
     need_training_extra()
     from entropilot.engines.loading import load_model, quiet
     from entropilot.recipes import Recipe
-    from entropilot.studies.properties import attempts, capacity
     from entropilot.sandbox.tasks import get_tier
+    from entropilot.studies.properties import attempts, capacity
 
     try:
         chosen = get_tier(tier)

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entropilot.sandbox import weights_of
-from entropilot.studies.properties import attempts, capacity, chances
 from entropilot.sandbox.tasks import CHAINS, POOL, Problem
+from entropilot.studies.properties import attempts, capacity, chances
 
 
 @pytest.mark.parametrize(

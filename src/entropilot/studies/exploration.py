@@ -188,8 +188,8 @@ def probabilities(model_name: str | Path, seed: int) -> dict[str, Any]:
 
     from entropilot.engines.loading import load_model, quiet
     from entropilot.recipes import Data, Recipe
-    from entropilot.studies.properties import chances
     from entropilot.sandbox.tasks import POOL as TIER
+    from entropilot.studies.properties import chances
 
     quiet()
     model, tokenizer = load_model(Recipe(model=str(model_name), data=Data(source="sandbox:pool")))
