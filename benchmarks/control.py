@@ -1,8 +1,9 @@
-"""Speed and studies of the control part: python benchmarks/control.py speed | study | online
+"""Speed and studies of the control part: python benchmarks/control.py speed | study | online | drawer
 
 speed   the score against the double sum, gradient steps, collection with one and two processes, segments with labels
 study   finite worlds: when does the policy label help? A table with paired intervals (docs/methods/ppl.md)
 online  finite worlds: regret against queries and environment steps
+drawer  the online loop on MetaWorld's drawer-open, CPL, PPL and PPL with a Dirac label; --out keeps what is finished
 
 Run with OMP_NUM_THREADS=1; `speed` needs MetaWorld.
 """
@@ -159,11 +160,50 @@ def online(seeds: int, out: Path | None) -> None:
         out.write_text(json.dumps(everything))
 
 
+LOOP = {"bc_steps": 300, "steps": 300, "learning_rate": 1e-4, "final_episodes": 50, "evaluate_every": 0}
+
+
+def drawer(seeds: int, out: Path | None, rounds: int = 6) -> None:
+    """Every learner on every seed; a run that the file holds is not made again."""
+    from entropilot.control.online import online_metaworld
+    from entropilot.control.study import paired
+    from entropilot.control.train import settings_from
+
+    lines = out.read_text().splitlines() if out is not None and out.exists() else []
+    done = {(row["method"], row["seed"]): row["rounds"] for row in map(json.loads, lines)}
+    learners = ("cpl", "ppl", "ppl_dirac")
+    for seed in range(seeds):
+        for learner in learners:
+            if (learner, seed) in done:
+                continue
+            settings = settings_from(LOOP | {"method": learner, "seed": seed})
+            found = online_metaworld("drawer-open", settings, rounds=rounds)
+            done[learner, seed] = found
+            print(learner, seed, [row["success"] for row in found], flush=True)
+            if out is not None:
+                with out.open("a") as file:
+                    file.write(json.dumps({"method": learner, "seed": seed, "rounds": found}) + "\n")
+    first = done["cpl", 0]
+    print("| learner | " + " | ".join(f"{r['queries']} queries" for r in first) + " | less CPL at the end |")
+    print("|" + "---|" * (len(first) + 2))
+    for learner in learners:
+        success = np.array([[row["success"] for row in done[learner, seed]] for seed in range(seeds)])
+        other = [done["cpl", seed][-1]["success"] for seed in range(seeds)]
+        mean, half = paired(success[:, -1].tolist(), other)
+        print(
+            f"| {learner} | "
+            + " | ".join(f"{x:.2f}" for x in success.mean(0))
+            + f" | {mean:+.2f} ± {half:.2f} |"
+        )
+    print("environment steps, mean over runs:", end=" ")
+    print(np.mean([[row["environment_steps"] for row in rows] for rows in done.values()], 0).round())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "study", "online"])
+    parser.add_argument("what", choices=["speed", "study", "online", "drawer"])
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--segments", type=int, default=200)
     parser.add_argument("--only", default="", help="conditions whose name contains this")
@@ -176,8 +216,10 @@ def main() -> None:
         time_collection(settings.segments)
     elif settings.what == "study":
         study(settings.seeds, settings.only, settings.out)
-    else:
+    elif settings.what == "online":
         online(settings.seeds, settings.out)
+    else:
+        drawer(settings.seeds, settings.out)
 
 
 if __name__ == "__main__":  # worker processes import this file

@@ -136,6 +136,10 @@ WRONG_WITH_TORCH = [
     (["doctor", "small.yaml", "model=sandbox:x"], "There is no sandbox tier 'x'; choose one of: chains"),
     (["doctor", "small.yaml", "data=sandbox:x"], "There is no sandbox tier 'x'"),
     (["doctor", "small.yaml", "reward=x"], "reward: 'x' is none of sandbox, exact, math"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.judge_args.x=1"], "The judge 'exact' has no option 'x'"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.judge_args=5"], "judge_args a section of its options"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.judge=no.such"], "The judge 'no.such' cannot be loaded"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.extract=5"], "reward_args.extract is the name of a rule"),
     (["doctor", "small.yaml", "data=x.jsonl", "reward=exact"], "validate: a file has no validation split;"),
     (["doctor", "small.yaml", "data=x.jsonl"], "a file has no validation split"),
     (["doctor", "small.yaml", "method=kl_cov", "grpo.steps_per_generation=1"], "KL-Cov needs stale log-probs"),
@@ -151,6 +155,12 @@ WRONG_WITH_TORCH = [
     (["evaluate", "--model", "sandbox", "--over-length", "cut"], "--over-length is 'cut'; choose refuse or drop."),
     (["evaluate", "--model", "sandbox", "--samples", "0"], "greater than or equal to 1"),
     (["sandbox", "pretrain", "--out", "m", "--tier", "x"], "There is no sandbox tier 'x'"),
+    (["sandbox", "pretrain", "--out", "m", "--start", "sandbox", "--layers", "2"], "brings its own architecture"),
+    (["sandbox", "pretrain", "--out", "m", "--heads", "3"], "no even size per head"),
+    (["sandbox", "pretrain", "--out", "m", "--start", "nowhere/at/all"], "the folder nowhere/at/all does not exist"),
+    (["sandbox", "properties", "--tier", "x"], "There is no sandbox tier 'x'"),
+    (["study", "exploration", "--arms", "x"], "The study has no arm 'x'; it has: grpo, "),
+    (["study", "exploration", "--seeds", "1,a"], "--seeds 1,a is no list of numbers"),
     (["sandbox", "pretrain", "--out", "."], "error: . is not empty; give a new folder with --out."),
     (["sandbox", "pretrain", "--out", "small.yaml"], "small.yaml can't be written (File exists)"),
 ]  # fmt: skip
@@ -426,3 +436,13 @@ def test_doctor_counts_for_the_processes_a_recipe_is_meant_for(run) -> None:
     result = run("doctor", str(recipe), "--processes", "32")
     assert result.code == 0, result.err
     assert "2048 completions = 256 prompts x 8" in result.out and "updates per rollout:  8" in result.out
+
+
+@needs_torch
+def test_doctor_notes_that_processes_multiply_the_batch_of_entropy_minimisation(run) -> None:
+    recipe = str(Path(__file__).parent.parent / "recipes" / "entropy_min.yaml")
+    note = "note: The settings of entropy minimisation are for one process"
+    several, alone = run("doctor", recipe, "--processes", "4"), run("doctor", recipe)
+    assert (several.code, alone.code) == (0, 0), several.err
+    assert f"{note}: 4 of them take 4 times the samples an update; lower per_device_train" in several.out
+    assert note not in alone.out

@@ -324,6 +324,15 @@ def test_pretraining_lowers_the_loss_and_is_seeded(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "a").eos_token == "<|end|>"
 
 
+def test_pretraining_goes_on_from_a_model(tmp_path: Path) -> None:
+    pretrain(CHAINS, tmp_path / "a", steps=1, batch_size=2, **TINY)
+    pretrain(CHAINS, tmp_path / "b", steps=1, batch_size=2, learning_rate=1e-12, start=tmp_path / "a", seed=5)
+    one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in "ab")
+    assert all(
+        torch.equal(one[name], other[name]) for name in one
+    )  # a step of nothing: the weights are those of a
+
+
 def test_problems_and_rewards_need_no_torch() -> None:
     code = "import sys, entropilot.sandbox.tasks; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from entropilot.analysis.forecast import backtest
 from entropilot.analysis.law import ENTROPY, REWARD, fit_law
 from entropilot.errors import UserError
 from entropilot.records import Run, read_run
@@ -117,7 +118,7 @@ ARMS: dict[str, Arm] = {
         f"clip_cov_restrain_{share:g}": _method(
             "clip_cov", "wide_clip", f"Clip-Cov, {share:g} of the net covariance", restrain=share
         )
-        for share in (0.5, 1.0)
+        for share in (0.5, 1.0, 2.0)
     },
     "kl_cov_paper": _method("kl_cov", "no_clip", "KL-Cov, the paper's k and β"),
     **{
@@ -131,7 +132,7 @@ ARMS: dict[str, Arm] = {
         f"kl_cov_restrain_{share:g}": _method(
             "kl_cov", "no_clip", f"KL-Cov, {share:g} of the net covariance, β 3", restrain=share, coef=3.0
         )
-        for share in (0.5, 1.0)
+        for share in (0.5, 1.0, 2.0)
     },
     # the same at 8 updates per rollout
     "grpo_twice": _grpo("grpo", "two epochs over a rollout", **_TWICE),
@@ -248,10 +249,24 @@ def measure(run: Run, at: int | None = None) -> dict[str, Any]:
         "peak length": max(smoothed(series(run, "completion/length")[1])),
     }
     fit = fit_law(entropy, accuracy)
-    row |= {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2}
+    row |= {"forecast": None, "naive": None}
+    if rollouts >= 20:  # else the first 15 % are fewer than three points
+        ahead = backtest(entropy, accuracy, 0.15)  # the paper's protocol: told the later entropies
+        row |= {"forecast": ahead.rmse, "naive": ahead.naive_rmse}
+    third = rollouts // 3
+    row |= {
+        "a": fit.a,
+        "b": fit.b,
+        "ceiling": fit.ceiling,
+        "r2": fit.r2,
+    }
+    row |= {
+        "gain by a third": float((acc[third] - acc[0]) / (acc[-1] - acc[0])),
+        "spent by a third": float((h[0] - h[third]) / (h[0] - h[-1])),
+    }
     row |= _covariance(run) | _ratios(run)
-    held = series(run, "validation/accuracy")[1]
-    return row | {"held out": held[-1] if held else None, "held curve": held}
+    fresh = series(run, "validation/accuracy")[1]
+    return row | {"fresh": fresh[-1] if fresh else None, "fresh curve": fresh}
 
 
 def _covariance(run: Run) -> dict[str, Any]:
@@ -376,7 +391,9 @@ def tables(found: Table) -> str:
         "\ncurves: accuracy of the training samples / policy entropy, mean over seeds\n",
         aligned(_curves(found)),
         "\nwhat was restrained; the law R = -a exp(H) + b on (entropy, training accuracy)\n",
-        aligned(_mechanism(found)),
+        aligned(_cells(found, _MECHANISM)),
+        "\nthe covariance of all tokens; shares of its sum over the run, quadrants by probability and advantage\n",
+        aligned(_cells(found, _COVARIANCE)),
         "\npass@k on the set, exact; base: the model before training\n",
         aligned(_passes(found)),
     ]
@@ -432,20 +449,33 @@ def _curves(found: Table) -> list[list[str]]:
 _MECHANISM = {
     "tokens": ("chosen", ".0f"),
     "share of net covariance": ("restrained", ".2f"),
-    "covariance > 0": ("covariance positive", ".2f"),
     "|log ratio| median": ("log ratio median", ".3f"),
     "p99": ("log ratio p99", ".2f"),
     "length": ("peak length", ".1f"),
     "a": ("a", ".3f"),
     "ceiling": ("ceiling", ".3f"),
     "R²": ("r2", ".2f"),
+    "forecast RMSE": ("forecast", ".3f"),
+    "no change RMSE": ("naive", ".3f"),
+}
+
+_COVARIANCE = {
+    "mean": ("covariance", ".3f"),
+    "> 0": ("covariance positive", ".2f"),
+    "top 2 %": ("top 2 %", ".2f"),
+    "likely, A > 0": ("quadrant likely_good", ".2f"),
+    "likely, A < 0": ("quadrant likely_bad", ".2f"),
+    "rare, A > 0": ("quadrant rare_good", ".2f"),
+    "rare, A < 0": ("quadrant rare_bad", ".2f"),
+    "gain by a third": ("gain by a third", ".2f"),
+    "entropy spent by a third": ("spent by a third", ".2f"),
 }
 
 
-def _mechanism(found: Table) -> list[list[str]]:
-    rows = [["arm", *_MECHANISM]]
+def _cells(found: Table, columns: dict[str, tuple[str, str]]) -> list[list[str]]:
+    rows = [["arm", *columns]]
     for arm, runs in found.items():
-        rows.append([arm, *(cell(_column(runs, name), spec) for name, spec in _MECHANISM.values())])
+        rows.append([arm, *(cell(_column(runs, name), spec) for name, spec in columns.values())])
     return rows
 
 
