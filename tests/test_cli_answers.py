@@ -176,6 +176,32 @@ def test_cluster_reads_parquet(run, tmp_path: Path) -> None:
 
 
 @needs_torch
+def test_cluster_reads_what_evaluate_wrote(run, tmp_path: Path) -> None:
+    assert run("evaluate", "--model", "sandbox", "--problems", "3", "--samples", "4", "--temperature", "1",
+               "--out", "samples").code == 0  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "samples" / "samples.jsonl").read_text().splitlines()]
+    result = run("cluster", "samples/samples.jsonl", "--judge", "exact", "--json")
+    assert (result.code, result.err) == (0, "")
+    document = json.loads(result.out)
+    assert lines[0]["kind"].startswith("entropilot") and len(lines) == 4
+    assert [row["row"] for row in document["rows"]] == [2, 3, 4]
+    for row, line in zip(document["rows"], lines[1:], strict=True):
+        assert len(row["answers"]) == 4
+        assert all(
+            answer is None or answer in text
+            for answer, text in zip(row["answers"], line["texts"], strict=True)
+        )
+    assert document["summary"]["completions"] == 12
+    # Only what opens a file is a header.
+    write(
+        tmp_path / "s.jsonl",
+        [{"kind": "algebra", "texts": boxed(1)}, {"kind": "entropilot", "texts": boxed(2)}],
+    )
+    document = json.loads(run("cluster", "s.jsonl", "--judge", "exact", "--json").out)
+    assert [row["answers"] for row in document["rows"]] == [["1"], ["2"]]
+
+
+@needs_torch
 def test_a_judge_of_ones_own(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_judge.py").write_text(
         'def alike(a, b, question):\n    return len(a) == len(b) and question != "strict"\n'

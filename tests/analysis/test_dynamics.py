@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from entropilot.analysis.dynamics import (
     tabular_check,
 )
 from entropilot.errors import UserError
+from entropilot.records import RunWriter
 
 
 @pytest.mark.parametrize("rule", ["pg", "npg"])
@@ -157,3 +161,54 @@ def test_the_table_over_training_is_in_equal_parts() -> None:
         (2, 2, {"1": 2.0, "0.5": 1.0}),
     ]
     assert covariance_over_training([]) == []
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def write_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write a run that measured around its updates; `rows` change what stands there."""
+    writer = RunWriter(folder, {"name": "demo"})
+    for step, row in enumerate(rows, start=1):
+        around = {"dynamics/entropy_before": 0.6 / step, "dynamics/entropy_after": 0.6 / (step + 1)}
+        covariance = {"dynamics/covariance_pg": 0.1 / step, "dynamics/covariance_npg": 0.2 / step}
+        basis = {"entropy/policy_T1": 0.6 / step, "validation/accuracy": 0.5, "covariance/top_0.02": 1.0}
+        writer.row(step, basis | around | covariance | row)
+    writer.end("finished", seconds=1.0)
+    writer.close()
+    return folder
+
+
+def test_a_short_run_is_one_sentence_and_what_else_is_known(run, tmp_path: Path) -> None:
+    shown = run("dynamics", str(write_run(tmp_path / "short", [{}] * 7)))
+    assert shown.code == 0 and "8 or more updates, but there are 7" in shown.err
+    assert "Traceback" not in shown.err and "Pearson" not in shown.out and "top 2.00%" in shown.out
+    document = json.loads(run("dynamics", str(write_run(tmp_path / "long", [{}] * 8)), "--json").out)
+    assert document["agreement"]["pg"]["updates"] == 8
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"dynamics/covariance_pg": "text"},
+        {"dynamics/covariance_npg": [1.0]},
+        {"dynamics/entropy_before": None},
+        {"dynamics/entropy_after": {"a": 1}},
+        {"covariance/top_x": 1.0},
+        {"covariance/top_": 1.0},
+        {"covariance/top_nan": 1.0},
+        {"covariance/top_-1": 1.0},
+        {"covariance/top_200": 1.0},
+        {"covariance/top_0.02": "text"},
+        {"dynamics/by_accuracy": "text"},
+    ],
+    ids=str,
+)
+def test_columns_that_hold_something_else_are_left_out(run, tmp_path: Path, hostile: dict[str, Any]) -> None:
+    folder = write_run(tmp_path / "run", [hostile] * 4 + [{}] * 8)  # the whole first third of the run
+    shown = run("dynamics", str(folder))
+    assert shown.code == 0 and "Traceback" not in shown.err and "Pearson" in shown.out
+    document = json.loads(run("dynamics", str(folder), "--json").out)
+    left_out = "dynamics/covariance_pg" in hostile or "dynamics/entropy" in str(hostile)
+    assert document["agreement"]["pg"]["updates"] == 12 - 4 * left_out
+    assert all(set(part["top"]) == {"0.02"} for part in document["covariance"])

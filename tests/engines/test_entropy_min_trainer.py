@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from run_helpers import recipe, same_weights
+from run_helpers import rows_of as without_clock
 from torch import Tensor
 from trl_helpers import Gradients, Recorded, distance, make_config, make_trainer, parameters, tiny_model
 
 from entropilot.engines.data import load_problems
 from entropilot.engines.loading import load_model
+from entropilot.engines.run import train
 from entropilot.engines.trl_entropy_min import DEFINITIONS, EntropyMinProbe, EntropyMinTrainer
 from entropilot.errors import UserError
 from entropilot.maths.entropy_loss import entropy_loss
@@ -386,6 +390,28 @@ def test_training_stops_when_entropy_is_low_enough(tmp_path):
     assert rows[-1]["entropy_min/loss"] < 0.04 <= min(row["entropy_min/loss"] for row in rows[:-1])
     assert "floor" in rows[-1]["stop/reason"] and "stop/reason" not in rows[-2]
     assert trainer.stopped == rows[-1]["stop/reason"] and said == [trainer.stopped]
+
+
+@pytest.mark.parametrize("save", [3, 4], ids=["an update before the end", "at the end"])
+def test_a_resumed_run_stops_where_an_uninterrupted_one_does(tmp_path, save):
+    """The rule compares the last two updates with the two before them; every fall but to a hundredth is flat to it."""
+    minimise = {"stop_flat": 2, "flat_tolerance": 0.99, "samples": 16, "max_new_tokens": 40, "updates": 7}
+    settings = {"per_device_train_batch_size": 16, "num_generations": 16, "gradient_accumulation_steps": 1}
+    settings |= {"steps_per_generation": 1, "temperature": 0.5, "learning_rate": 1e-5, "save_steps": save}
+    fields = {"method": "entropy_min", "method_args": minimise, "data": {"limit": 1}, "validate": None}
+    # The lengths are the method's here, so those of the helper's recipe go.
+    whole = recipe(**fields).model_copy(update={"grpo": settings})
+    train(whole, tmp_path / "whole")
+    expected = read_run(tmp_path / "whole")
+    assert [row["step"] for row in expected.rows] == [1, 2, 3, 4], "the first moment at which it can speak"
+    assert "flat" in expected.rows[-1]["stop/reason"]
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    (checkpoint,) = (tmp_path / "cut" / "checkpoints").glob("checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{save}"
+    train(whole, tmp_path / "cut", resume=True)
+    assert without_clock(read_run(tmp_path / "cut")) == without_clock(expected)
+    assert same_weights(tmp_path / "cut" / "model", tmp_path / "whole" / "model")
 
 
 def test_nothing_generated_counts_nothing_and_breaks_nothing(tmp_path):

@@ -95,6 +95,23 @@ def test_labels_are_for_reporting_only() -> None:
         assert row["semantic/unanswered"] == 0.25
 
 
+def test_a_gold_that_is_a_whole_solution_counts_by_its_answer() -> None:
+    reward = of(Majority())
+    reward(
+        prompts=["p"] * 4, completions=["72", "72", "24", ""], answer=["48 / 2 = 24, 48 + 24\n#### 72"] * 4
+    )
+    row = summarise([reward.stats])
+    assert (row["semantic/label_accuracy"], row["semantic/majority_accuracy"]) == (0.5, 1.0)
+
+
+def test_a_label_is_judged_as_gold_and_answer_with_the_question() -> None:
+    judge = Counted()
+    of(judge=judge)(prompts=["how many?"] * 4, completions=["1", "2", "1", ""], answer=["so #### 3"] * 4)
+    # First the clusters; then each distinct answer once, the gold one before it.
+    assert judge.asked == [("1", "2"), ("3", "1"), ("3", "2")]
+    assert judge.questions == ["how many?"] * 3
+
+
 def test_statistics_of_ranks_add_up() -> None:
     whole, first, second = of(), of(), of()
     texts, gold = ["1", "1", "2", "3", "4", "4"], ["1", "1", "9", "9", "4", "4"]
@@ -117,6 +134,23 @@ def test_random_rewards_can_be_repeated_and_differ_from_call_to_call() -> None:
     assert len({tuple(values) for values in (*first, draw(RandomReward(seed=4), 0))}) == 4
     flat = [value for values in first for value in values]
     assert min(flat) >= 0 and max(flat) < 1 and abs(sum(flat) / len(flat) - 0.5) < 0.1
+
+
+def test_an_evaluation_between_shifts_no_random_reward() -> None:
+    trainer = SimpleNamespace(model=SimpleNamespace(training=True))
+    log_metric = SimpleNamespace(__self__=trainer)
+
+    def draw(reward: RandomReward, training: bool = True) -> list[float | None]:
+        trainer.model.training = training
+        state = SimpleNamespace(global_step=2)
+        return reward(prompts=["p"] * 8, trainer_state=state, log_metric=log_metric)
+
+    plain, measured = RandomReward(seed=3), RandomReward(seed=3)
+    expected = [draw(plain), draw(plain)]
+    first = draw(measured)
+    evaluation = draw(measured, training=False)
+    assert [first, draw(measured)] == expected
+    assert evaluation not in expected and draw(measured, training=False) == evaluation
 
 
 def test_the_format_control_does_not_look_at_the_answer() -> None:
@@ -165,6 +199,12 @@ def test_the_math_judge_sees_that_a_half_is_a_half() -> None:
         ("empo", {"low": 1.0}, "belong to threshold = 'window'"),
         ("empo", {"judge": "mat"}, "reward_args.judge = 'mat' does not exist"),
         ("empo", {"judge": 3}, "judge is the name of a judge"),
+        ("empo", {"judge_args": 3}, "judge_args a section of its options"),
+        ("empo", {"judge_args": {"pool": 2}}, "The judge 'exact' has no option 'pool'"),
+        ("empo", {"judge": "math", "judge_args": {"model": "m"}}, "The judge 'math' has no option 'model'"),
+        ("empo", {"judge": "os.getcwd", "judge_args": {"x": 1}}, "The judge 'os.getcwd' has no option 'x'"),
+        ("majority", {"judge": "os.sep"}, "The judge 'os.sep' is no function"),
+        ("format", {"extract": 5}, "reward_args.extract is the name of a rule of extraction"),
         ("majority", {"extract": "box"}, "no extraction rule named 'box'"),
         ("random", {"seed": 1}, "it takes none"),
         ("sandbox", {"judge": "math"}, "sandbox takes none"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from trl_helpers import Recorded, letters, make_trainer, parameters, tiny_model
 
-from entropilot.engines.prefixes import FILE_NAME, Prefixes
+from entropilot.engines.prefixes import FILE_NAME, Prefixes, response_metrics
 from entropilot.engines.probe import Probe
 from entropilot.records import RunWriter, read_run
 
@@ -93,6 +93,25 @@ def test_covariance_of_responses_is_that_of_numpy(run) -> None:
         assert count == here.sum()
         assert of_pg == pytest.approx(np.mean(np.array(pg)[here]), rel=1e-5, abs=1e-9)
         assert of_npg == pytest.approx(np.mean(np.array(npg)[here]), rel=1e-5, abs=1e-9)
+
+
+def test_groups_that_nothing_scored_drive_nothing() -> None:
+    def metrics(*rewards: float) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(0)
+        logp = -torch.rand(6, 3, generator=generator)
+        advantages = torch.randn(6, 1, generator=generator).expand(6, 3)
+        keep = slice(0, len(rewards))
+        batch = SimpleNamespace(
+            logp=logp[keep], advantages=advantages[keep], mask=torch.ones(6, 3).bool()[keep]
+        )
+        return response_metrics(SimpleNamespace(batch=batch, rewards=torch.tensor(rewards)), 2)
+
+    nan = float("nan")
+    expected = metrics(1.0, 0.0, 1.0, 1.0)
+    assert [level[:2] for level in expected["dynamics/by_accuracy"]] == [[0.5, 1], [1.0, 1]]
+    for unscored in ((nan, nan), (1.0, nan)):
+        assert metrics(1.0, 0.0, 1.0, 1.0, *unscored) == expected
+    assert metrics(nan, nan, nan, 1.0) == {}
 
 
 def test_measuring_changes_nothing_in_the_training(tmp_path: Path) -> None:

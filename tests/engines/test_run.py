@@ -8,6 +8,7 @@ import shutil
 import socket
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -250,6 +251,27 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert run.rows and run.header["end"]["reason"].startswith("The loss of step")
     assert run.header["end"]["step"] == len(run.rows)
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_run_that_the_stop_rule_ended_takes_no_further_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "entropilot.engines.probe.label_free_stop",
+        lambda *series: SimpleNamespace(words="enough") if len(series[0]) > 1 else None,
+    )
+    # One update a rollout, and the last checkpoint lies where the rule speaks, at the second.
+    shape = {"steps_per_generation": 1, "max_steps": 4, "save_steps": 1}
+    stopping = recipe(shape, reward="empo", probe={"stop": "stop"})
+    train(stopping, tmp_path / "run")
+    expected = read_run(tmp_path / "run")
+    assert [row.get("stop/reason") for row in expected.rows] == [None, "enough", None]
+    (tmp_path / "run" / "model").rename(tmp_path / "model")  # killed before it was saved
+    train(stopping, tmp_path / "run", resume=True)
+    assert rows_of(read_run(tmp_path / "run")) == rows_of(expected)
+    assert same_weights(tmp_path / "run" / "model", tmp_path / "model")
+    train(recipe(shape, reward="empo", probe={"stop": "off"}), tmp_path / "run", resume=True)
+    assert len(read_run(tmp_path / "run").rows) == 5, "whoever turns the rule off goes on"
 
 
 def test_an_error_in_a_reward_is_named_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

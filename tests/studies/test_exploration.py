@@ -48,13 +48,13 @@ def test_an_arm_and_its_control_make_the_same_updates_with_the_same_clip(arm: st
 
 
 def test_controls_come_before_the_arms_that_need_them() -> None:
-    assert with_controls(["kl_cov_0.1_beta3_twice", "clip_cov_0.1"]) == [
+    assert with_controls(["clip_cov_restrain_1_twice", "kl_cov_paper"]) == [
         "grpo",
-        "grpo_twice",
-        "no_clip_twice",
-        "kl_cov_0.1_beta3_twice",
         "wide_clip",
-        "clip_cov_0.1",
+        "wide_clip_twice",
+        "clip_cov_restrain_1_twice",
+        "no_clip",
+        "kl_cov_paper",
     ]
     with pytest.raises(UserError, match=r"no arm 'x'; it has: grpo, no_clip, "):
         with_controls(["x"])

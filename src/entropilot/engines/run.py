@@ -142,7 +142,7 @@ def train(
     if on_start is not None:
         trainer.add_callback(_Start(on_start))
     try:
-        if point is not None and 0 < trainer.args.max_steps <= point.step:
+        if point is not None and _ended(trainer, probe, point):
             _only_load(trainer, probe, point)
         else:
             trainer.train(resume_from_checkpoint=None if point is None else str(point.checkpoint))
@@ -257,6 +257,7 @@ def _prepare(
     if point is not None and isinstance(trainer, EntropyMinTrainer):  # its early stop looks back
         past = read_run(out).column("entropy_min/loss")
         trainer.entropies = [loss for step, loss in past if step <= point.step]
+        trainer.stopped = trainer.minimise.stop_reason(trainer.entropies)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if point is not None:
@@ -295,6 +296,12 @@ def _about_minimising(trainer: EntropyGRPOTrainer) -> dict[str, Any]:
         return {}
     own = {name: {"unit": unit, "definition": text} for name, (unit, text) in ENTROPY_MIN.items()}
     return {"entropy_min": trainer.describe(), "metrics": definitions() | own}
+
+
+def _ended(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> bool:
+    """Return whether a run had come to its end at its last checkpoint: by number of steps, or because a rule said so."""
+    said = probe.stopped and probe.stop == "stop" or getattr(trainer, "stopped", None) is not None
+    return said or 0 < trainer.args.max_steps <= point.step
 
 
 def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> None:
