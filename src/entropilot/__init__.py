@@ -17,6 +17,7 @@ _HOME = {
     "policy_loss": "entropilot.maths.surrogate",
     "token_covariance": "entropilot.maths.covariance",
     "EntropyGRPOTrainer": "entropilot.engines.trl",
+    "PPLTrainer": "entropilot.engines.trl_preference",
     "LawFit": "entropilot.analysis.law",
     "fit_law": "entropilot.analysis.law",
     "Run": "entropilot.records",
@@ -28,6 +29,7 @@ __all__ = [*_HOME, "__version__"]
 if TYPE_CHECKING:
     from entropilot.analysis.law import LawFit, fit_law
     from entropilot.engines.trl import EntropyGRPOTrainer
+    from entropilot.engines.trl_preference import PPLTrainer
     from entropilot.errors import UserError
     from entropilot.maths.covariance import token_covariance
     from entropilot.maths.surrogate import policy_loss
