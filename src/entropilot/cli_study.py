@@ -13,7 +13,7 @@ from entropilot.errors import UserError
 
 app = typer.Typer(help="Many runs with their controls, over seeds.", no_args_is_help=True)
 
-SMALL = ("wide_clip", "clip_cov_0.2")
+SMALL = ("wide_clip", "clip_cov_restrain_1")
 
 
 @app.callback()
@@ -28,7 +28,7 @@ def exploration(
     ] = None,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Two seeds, 80 rollouts, three arms: at most 15 minutes on two cores."),
+        typer.Option("--small", help="Two seeds, three arms: six runs, at most 15 minutes on two cores."),
     ] = False,
     arms: Annotated[
         str | None, typer.Option(help="Comma-separated; their controls come with them. `list` names all.")
@@ -55,9 +55,8 @@ def exploration(
     except ValueError as error:
         raise UserError(f"--seeds {seeds} is no list of numbers; write for example --seeds 1,2,3.") from error
     it.with_controls(chosen)  # a wrong name is said before anything is run
-    folder = out or Path("runs") / ("exploration_small" if small else "exploration")
-    rollouts = 80 if small else it.ROLLOUTS
-    found = it.study(folder, chosen, numbers, rollouts, jobs, say)
+    folder = out or Path("runs") / "exploration"
+    found = it.study(folder, chosen, numbers, jobs=jobs, report=say)
     typer.echo(json.dumps(found, indent=1) if as_json else it.tables(found))
     if not as_json:
         typer.echo(f"\nseeds {numbers}; ± is half of the 95 % t interval over seeds. Runs: {folder}")
