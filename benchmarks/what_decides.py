@@ -51,17 +51,21 @@ def child(kind: str, recipe: str, out: str) -> None:
     cli.main()
 
 
-def made(out: Path, kind: str, seed: int) -> dict:
+def made(out: Path, kind: str, seed: int) -> Path:
     folder = out / f"only_{kind}-{seed}"
     if not finished(folder):
         written = folder.with_name(f"{folder.name}.yaml")
         written.write_text(yaml.safe_dump(recipe_of("clip_cov_restrain_1", seed) | {"name": f"only_{kind}"}))
         command = [sys.executable, __file__, "--child", kind, str(written), str(folder)]
         subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+    return folder
+
+
+def measured(folder: Path, seed: int) -> dict:
     found = once(folder / "probabilities.json", lambda: probabilities(folder / "model", seed))
-    row = measure(read_run(folder))
     p = torch.tensor(found["pool"]["p"])
-    return row | {"pool pass@1": found["pool"]["pass"]["1"], "lost": (p < 1e-3).float().mean().item()}
+    lost = (p < 1e-3).float().mean().item()
+    return measure(read_run(folder)) | {"pool pass@1": found["pool"]["pass"]["1"], "lost": lost}
 
 
 def main() -> None:
@@ -81,9 +85,11 @@ def main() -> None:
         for arm in ("wide_clip", "clip_cov_restrain_1")
     }
     jobs = [(kind, seed) for seed in settings.seeds for kind in KINDS]
-    rows = side_by_side(lambda job: made(settings.out, *job), jobs, settings.jobs)
+    folders = dict(
+        zip(jobs, side_by_side(lambda job: made(settings.out, *job), jobs, settings.jobs), strict=True)
+    )
     for kind in KINDS:
-        found[f"only {kind}"] = [row for (k, _), row in zip(jobs, rows, strict=True) if k == kind]
+        found[f"only {kind}"] = [measured(folders[kind, seed], seed) for seed in settings.seeds]
     table = [
         [
             "gradient stopped at",
