@@ -120,6 +120,8 @@ def test_what_is_set_already_is_not_advised() -> None:
     kl = alarm(range(5), h, settings={"method": "kl_cov", "entropy_coef": 0.001})
     assert "raise its `fraction` or `coef`" in kl
     assert "epsilon_high" not in kl and "bonus" not in kl
+    clip = alarm(range(5), h, settings={"method": "clip_cov", "restrain": 1.0})
+    assert "raise its `restrain`," in clip and "fraction" not in clip
     higher = alarm(range(5), h, settings={"method": "none", "epsilon": 0.2, "epsilon_high": 0.28})
     assert "clip-higher" not in higher and "kl_cov" in higher
 

@@ -91,8 +91,8 @@ def alarm(
     Args:
         steps, entropy, performance: as of `law_metrics`.
         performance_name: the metric taken as R.
-        settings: of the run, as far as known: `method`, `epsilon`, `epsilon_high`, `entropy_coef`; what is set already
-            is not advised again.
+        settings: of the run, as far as known: `method`, `restrain`, `epsilon`, `epsilon_high`, `entropy_coef`; what is set
+            already is not advised again.
         raised: whether the sentence was said before.
     """
     h = flat("entropy", entropy)
@@ -133,7 +133,8 @@ def _advice(settings: Mapping[str, Any]) -> str:
     method = str(settings.get("method") or "none")
     tries = []
     if method in ("kl_cov", "clip_cov"):
-        stronger = "its `fraction` or `coef`" if method == "kl_cov" else "its `fraction`"
+        share = "`fraction`" if settings.get("restrain") is None else "`restrain`"
+        stronger = f"its {share} or `coef`" if method == "kl_cov" else f"its {share}"
         tries.append(
             f"raise {stronger}, because {method} held back too few of the tokens that drive the fall"
         )

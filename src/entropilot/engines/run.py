@@ -226,7 +226,7 @@ def _prepare(
         stop=recipe.probe.stop,
         on_row=on_row,
         on_alarm=on_alarm,
-        settings={"method": recipe.method, **recipe.grpo},
+        settings={"method": recipe.method, "restrain": recipe.method_args.get("restrain"), **recipe.grpo},
     )
     if recipe.probe.prefixes:
         held_out = problems.select(range(min(len(problems), recipe.probe.prefixes))).to_list()
