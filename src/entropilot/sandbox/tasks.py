@@ -202,10 +202,10 @@ POOL = Tier(
 What fixes it, of the base model alone (`entropilot sandbox properties`, eight sets of 128 problems, 2026-11-21):
 
 * search: pass@1 0.077 to 0.099 (wanted: at most 0.10), pass@256 1.000 (at least 0.40), greedy 0.11 to 0.19;
-* capacity: the same architecture after 100 steps of supervised training on the right answers: 1.000 greedy (at least 0.90).
+* capacity: the same architecture after 100 steps of supervised training on right answers, greedy: 1.000 (at least 0.90).
 
-Five or six operands are more than one forward pass of it works out, and working is not allowed, so the right digit has to be
-found by sampling. What is learned is learned by heart: rewards on the set say nothing of other problems.
+Five or six operands are more than one forward pass of it works out, and working is not allowed, so the right digit has to
+be found by sampling. What is learned is learned by heart: rewards on the set say nothing of other problems.
 """
 
 TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS, POOL)}
