@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,22 @@ def test_a_run_that_was_cut_off_is_kept_aside(tmp_path: Path, monkeypatch: pytes
 def test_what_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Training bad failed \(code 2\): error: .*no sandbox tier 'none'"):
         runs.make(tmp_path / "bad", {"name": "bad", "data": "sandbox:none"})
+
+
+def test_after_a_failure_nothing_more_is_begun() -> None:
+    begun: list[int] = []
+
+    def work(job: int) -> int:
+        begun.append(job)
+        time.sleep(0.01)
+        if job == 3:
+            raise UserError("the third")
+        return job
+
+    assert runs.side_by_side(work, [0, 1, 2], 2) == [0, 1, 2]
+    with pytest.raises(UserError, match="the third"):
+        runs.side_by_side(work, range(3, 200), 1)
+    assert len(begun) < 50
 
 
 @pytest.mark.slow

@@ -80,7 +80,14 @@ def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int) -> list[Any]:
     """Return `work(job)` of every job, `processes` at a time; each job is a process of its own, so threads suffice."""
     with ThreadPoolExecutor(max(1, processes)) as pool:
-        return list(pool.map(work, jobs))
+        futures = [pool.submit(work, job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # what is running ends; hours of others are not begun
+            raise
 
 
 def interval(values: Sequence[float | None]) -> tuple[float, float] | None:
