@@ -15,19 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from entropilot.records import read_run
+from entropilot.studies.runs import ENVIRONMENT, cell, finished
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
-def finished(folder: Path) -> bool:
-    """Return whether a run is there and ended well."""
-    return (folder / "run.jsonl").exists() and (read_run(folder).header.get("end") or {}).get(
-        "reason"
-    ) == "finished"
+__all__ = ["ENVIRONMENT", "ROOT", "call", "cell", "differences", "finished", "make", "measure", "measured"]
 
 
 def call(*arguments: object) -> None:
@@ -53,15 +45,6 @@ def measured(
         command += ["--temperatures", *temperature]
         subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
     return json.loads(result.read_text())
-
-
-def cell(values: Sequence[float]) -> str:
-    """Return mean ± half of the 95 % t interval over seeds; a dash where nothing was measured."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return f"{known[0]:.3f}" if known else "–"
-    half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
-    return f"{np.mean(known):.3f} ± {half:.3f}"
 
 
 def differences(one: Sequence[dict], other: Sequence[dict], name: str) -> str:
