@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from entropilot.studies.exploration import ARMS, REPORT, REPORTED, VARIANTS, study, tables
+from entropilot.studies.arms import ARMS, REPORT, REPORTED, VARIANTS
+from entropilot.studies.exploration import study
+from entropilot.studies.tables import tables
 
 CLOSE = (
     "clip_cov_0.2",

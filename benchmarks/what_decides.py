@@ -24,7 +24,8 @@ from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.methods.clip_cov import ClipCov
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from entropilot.studies.exploration import measure, one, probabilities, recipe_of
+from entropilot.studies.arms import recipe_of
+from entropilot.studies.exploration import measure, one, probabilities
 from entropilot.studies.runs import ENVIRONMENT, cell, finished, once, paired, side_by_side
 
 KINDS = ("rare_bad", "others", "random")

@@ -41,22 +41,24 @@ def exploration(
 ) -> None:
     """Exploration on a fixed pool: GRPO, what is done against entropy collapse, and the control of each."""
     need_training_extra()
-    from entropilot.studies import exploration as it
+    from entropilot.studies import arms as known
+    from entropilot.studies.exploration import study
+    from entropilot.studies.tables import tables
 
     if arms == "list":
-        for name, arm in it.ARMS.items():
+        for name, arm in known.ARMS.items():
             typer.echo(f"{name:<28}{arm.about}; control: {arm.control or '–'}")
         return
-    chosen = tuple(name.strip() for name in arms.split(",")) if arms else SMALL if small else it.REPORTED
+    chosen = tuple(name.strip() for name in arms.split(",")) if arms else SMALL if small else known.REPORTED
     try:
         numbers = (
-            [int(seed) for seed in seeds.split(",")] if seeds else list(it.REPORT[: 2 if small else None])
+            [int(seed) for seed in seeds.split(",")] if seeds else list(known.REPORT[: 2 if small else None])
         )
     except ValueError as error:
         raise UserError(f"--seeds {seeds} is no list of numbers; write for example --seeds 1,2,3.") from error
-    it.with_controls(chosen)  # a wrong name is said before anything is run
+    known.with_controls(chosen)  # a wrong name is said before anything is run
     folder = out or Path("runs") / "exploration"
-    found = it.study(folder, chosen, numbers, jobs=jobs, report=say)
-    typer.echo(json.dumps(found, indent=1) if as_json else it.tables(found))
+    found = study(folder, chosen, numbers, jobs=jobs, report=say)
+    typer.echo(json.dumps(found, indent=1) if as_json else tables(found))
     if not as_json:
         typer.echo(f"\nseeds {numbers}; ± is half of the 95 % t interval over seeds. Runs: {folder}")

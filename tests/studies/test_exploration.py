@@ -15,8 +15,10 @@ from entropilot.engines.doctor import examine
 from entropilot.errors import UserError
 from entropilot.recipes import Recipe, load_recipe
 from entropilot.records import RunWriter, read_run
-from entropilot.studies import exploration, runs
-from entropilot.studies.exploration import ARMS, measure, plateau, recipe_of, smoothed, study, with_controls
+from entropilot.studies import arms, exploration, runs
+from entropilot.studies.arms import ARMS, recipe_of, with_controls
+from entropilot.studies.exploration import measure, plateau, smoothed, study
+from entropilot.studies.tables import tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,8 +67,8 @@ def test_controls_come_before_the_arms_that_need_them() -> None:
 
 
 def test_development_and_report_share_no_seed() -> None:
-    assert not set(exploration.DEVELOPMENT) & set(exploration.REPORT)
-    assert set(exploration.REPORTED) <= set(ARMS)
+    assert not set(arms.DEVELOPMENT) & set(arms.REPORT)
+    assert set(arms.REPORTED) <= set(ARMS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("exploration_*.yaml")), ids=lambda p: p.stem)
@@ -211,7 +213,7 @@ def test_a_small_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(exploration, "probabilities", alone)
     found = study(tmp_path, ["wide_clip"], [1], rollouts=4, jobs=2, report=heard.append)
     assert list(found) == ["grpo", "wide_clip"] and len(heard) == 2
-    text = exploration.tables(found)
+    text = tables(found)
     assert "wide_clip" in text and "base ahead from k" in text
     assert found["grpo"][0]["pool pass"]["256"] > 0.4 and found["grpo"][0]["pool pass@1"] > 0.02
     monkeypatch.setattr(runs, "_call", lambda *_: pytest.fail("a finished run was made again"))
