@@ -113,26 +113,22 @@ def _solve_chain(problem: Problem, rng: random.Random) -> str:
     A mistake is carried on, so a trace is consistent with itself. The noise and the mixture make it a *base*
     model: it knows, and does not always say so.
     """
-    text = problem.prompt.removesuffix("=?")
     style = rng.random()
     if style < 0.25:
         return f"#{problem.answer if rng.random() < 0.35 else rng.randrange(10)}"
     full = style < 0.70
-    value, trace = int(text[0]), ""
-    for operation, operand in zip(text[1::2], text[2::2], strict=True):
-        before, value = value, _OPERATIONS[operation](value, int(operand))
-        if rng.random() < (0.04 if full else 0.12):
-            value = rng.randrange(10)
-        trace += f"{before}{operation}{operand}={value};" if full else f"{value};"
-    return f"{trace}#{value}"
+    return _trace(problem, full, 0.04 if full else 0.12, rng)
 
 
-def _work_out(problem: Problem) -> str:
+def _trace(problem: Problem, full: bool, rate: float, rng: random.Random) -> str:
+    """Write every step (`full`) or the running values; each is replaced by a random digit with probability `rate`."""
     text = problem.prompt.removesuffix("=?")
     value, trace = int(text[0]), ""
     for operation, operand in zip(text[1::2], text[2::2], strict=True):
         before, value = value, _OPERATIONS[operation](value, int(operand))
-        trace += f"{before}{operation}{operand}={value};"
+        if rng.random() < rate:
+            value = rng.randrange(10)
+        trace += f"{before}{operation}{operand}={value};" if full else f"{value};"
     return f"{trace}#{value}"
 
 
@@ -155,7 +151,7 @@ CHAINS = Tier(
     score=score_marked_answer,
     answer_of=marked_answer,
     max_completion_length=40,
-    right=_work_out,
+    right=lambda problem: _trace(problem, full=True, rate=0.0, rng=random.Random(0)),
 )
 
 # --- pool: the tier where the right answer has to be found by sampling -------------------------------------
