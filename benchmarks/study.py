@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from entropilot.studies.arms import ARMS, REPORT, REPORTED, VARIANTS
+from entropilot.studies.arms import ARMS, DEVELOPMENT, REPORT, REPORTED, VARIANTS
 from entropilot.studies.exploration import study
 from entropilot.studies.tables import tables
 
@@ -27,7 +27,7 @@ CLOSE = (
 # Two epochs over a rollout are an arm that was not run: twice the time.
 GRIDS = tuple(arm for arm in ARMS if arm not in VARIANTS and not arm.endswith(("_once", "_small", "_twice")))
 PARTS = {
-    "development": [(GRIDS, (101,)), (CLOSE, (102,))],
+    "development": [(GRIDS, DEVELOPMENT[:1]), (CLOSE, DEVELOPMENT[1:])],
     "report": [(REPORTED, REPORT)],
     "variants": [(VARIANTS, REPORT[:3])],
 }
