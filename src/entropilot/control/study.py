@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -139,18 +138,6 @@ def conditions() -> dict[str, Condition]:
     for name, change in changes.items():
         found[name] = replace(base, **change)
     return found
-
-
-def run_study(
-    seeds: list[int], tuning: list[int], report: Callable[[str], Any] = lambda _: None, only: str = ""
-) -> dict[str, dict[str, Any]]:
-    """Run every condition whose name contains `only`."""
-    results = {}
-    for name, condition in conditions().items():
-        if only in name:
-            results[name] = run_condition(condition, seeds, tuning)
-            report(study_row(name, results[name]))
-    return results
 
 
 def study_row(name: str, result: dict[str, Any]) -> str:
