@@ -47,6 +47,12 @@ format: $(VENV)/.dev ## format in place
 bench: $(VENV)/.dev ## timings, each script prints a table
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/law.py --speed
+	$(BIN)/python benchmarks/readers.py
+	$(BIN)/python benchmarks/clusters.py
+	$(BIN)/python benchmarks/entropy_min.py
+	$(BIN)/python benchmarks/evaluate.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/control.py speed
 
 clean: ## remove the environment and the quickstart's runs
 	rm -rf $(VENV) $(RUNS)

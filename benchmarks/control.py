@@ -1,7 +1,8 @@
-"""Speed and studies of the control part: python benchmarks/control.py speed | study | online | drawer
+"""Speed and studies of the control part: python benchmarks/control.py speed | study | why | online | drawer
 
 speed   the score against the double sum, gradient steps, collection with one and two processes, segments with labels
 study   finite worlds: when does the policy label help? A table with paired intervals (docs/methods/ppl.md)
+why     finite worlds: what PPL's expectation would be worth, by whose segments are compared
 online  finite worlds: regret against queries and environment steps
 drawer  the online loop on MetaWorld's drawer-open, CPL, PPL and PPL with a Dirac label; --out keeps what is finished
 
@@ -142,6 +143,41 @@ def study(seeds: int, only: str, out: Path | None) -> None:
         print(study_row(name, done[name]), flush=True)
 
 
+def why(seeds: int, out: Path | None) -> None:
+    """CPL, PPL, and PPL with the expectation that one observed future stands for; pairs within and across authors."""
+    from entropilot.control.study import WITH_EXPECTATION, conditions, paired, run_condition
+
+    chosen = {}
+    for slip in (0.0, 0.3, 0.8):
+        for gap in ("small", "large", "huge"):
+            for pairing in ("any", "within", "across"):
+                base = conditions()[f"author, slip {slip}, {gap} gap"]
+                chosen[f"slip {slip}, {gap} gap, {pairing}"] = replace(base, pairing=pairing)
+    for name in ("3200 segments", "3200 segments, huge gap, slip 0.8", "sparse reward"):
+        chosen[name] = conditions()[name]
+    lines = out.read_text().splitlines() if out is not None and out.exists() else []
+    done = {row.pop("name"): row for row in map(json.loads, lines)}
+    print(
+        "| condition | "
+        + " | ".join(WITH_EXPECTATION)
+        + " | ppl − cpl | expected, cut − cpl | expected − cpl |"
+    )
+    print("|" + "---|" * (len(WITH_EXPECTATION) + 4))
+    for name, condition in chosen.items():
+        if name not in done:
+            done[name] = run_condition(condition, list(range(seeds)), list(range(100, 112)), WITH_EXPECTATION)
+            if out is not None:
+                with out.open("a") as file:
+                    file.write(json.dumps({"name": name, **done[name]}) + "\n")
+        regret = done[name]["regret"]
+        means = " | ".join(f"{np.mean(regret[learner]):.3f}" for learner in WITH_EXPECTATION)
+        against = [
+            "{:+.3f} ± {:.3f}".format(*paired(regret[learner], regret["cpl"]))
+            for learner in WITH_EXPECTATION[1:]
+        ]
+        print(f"| {name} | {means} | {' | '.join(against)} |", flush=True)
+
+
 def online(seeds: int, out: Path | None) -> None:
     from entropilot.control.online import OnlineSettings
     from entropilot.control.online import online as run
@@ -217,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "study", "online", "drawer"])
+    parser.add_argument("what", choices=["speed", "study", "why", "online", "drawer"])
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--segments", type=int, default=1250)
     parser.add_argument("--only", default="", help="conditions whose name contains this")
@@ -230,6 +266,8 @@ def main() -> None:
         time_collection(settings.segments)
     elif settings.what == "study":
         study(settings.seeds, settings.only, settings.out)
+    elif settings.what == "why":
+        why(settings.seeds, settings.out)
     elif settings.what == "online":
         online(settings.seeds, settings.out)
     else:

@@ -8,9 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from entropilot.control.analytic import make_authors, make_worlds, prefer_by, teach, walk
-from entropilot.control.learners import LearnSettings, clone, fit_tables, learn, linear_scores
-from entropilot.control.study import Condition, conditions, paired, regrets, run_condition, study_row
+from entropilot.control.analytic import (
+    expected_visits,
+    make_authors,
+    make_worlds,
+    prefer_by,
+    teach,
+    walk,
+)
+from entropilot.control.learners import (
+    LearnSettings,
+    clone,
+    expected_scores,
+    fit_tables,
+    learn,
+    linear_scores,
+)
+from entropilot.control.study import (
+    Condition,
+    conditions,
+    draw_pairs,
+    paired,
+    regrets,
+    run_condition,
+    study_row,
+)
 from entropilot.errors import UserError
 from entropilot.maths.gaussian import categorical_kl
 from entropilot.methods.cpl import CPL
@@ -115,6 +137,60 @@ def test_linear_scores_are_the_methods_scores(world, learner, window):
         }
         expected = CPL().score(logp[m]) if learner == "cpl" else ppl.score(logp[m], kl[learner])
         torch.testing.assert_close(found[m], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_with_its_expectation_the_score_is_the_regret(world):
+    """PPL's identity: at the optimal policy S = −Σ Reg/α, segment by segment, where nothing is cut or sampled."""
+    worlds, authors, walks = world
+    counts, constant = expected_scores(walks, LearnSettings("ppl_expected", 0.5), worlds, authors)
+    score = (counts @ worlds.log_best.flatten(1)[..., None])[..., 0] + constant
+    regret = teach(worlds, walks, authors, "author") / worlds.alpha
+    torch.testing.assert_close(score, regret, rtol=1e-10, atol=1e-9)
+
+
+def test_what_is_observed_is_the_expectation_where_nothing_is_random():
+    """Certain transitions and authors: one observed future is the only one, up to the segment's end."""
+    worlds = make_worlds([4], slip=0.0, states=6, actions=2)
+    sure = make_authors(worlds, (200.0, -200.0), 0.0, [4])
+    walks = walk(worlds, sure, 20, 7, torch.Generator().manual_seed(0))
+    policy = torch.log_softmax(torch.randn(1, 6, 2, dtype=torch.float64), -1)
+    for look_ahead in (None, 2):
+        found = expected_scores(
+            walks, LearnSettings("ppl_expected_cut", 0.5, look_ahead=look_ahead), worlds, sure
+        )
+        expected = linear_scores(walks, LearnSettings("ppl", 0.5, look_ahead=look_ahead), 6, 2)
+        one, two = ((c @ policy.flatten(1)[..., None])[..., 0] + k for c, k in (found, expected))
+        torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
+
+
+def test_visits_without_an_end_are_the_limit(world):
+    worlds, authors, _ = world
+    long, endless = expected_visits(worlds, authors, 400), expected_visits(worlds, authors)
+    torch.testing.assert_close(long, endless, rtol=1e-10, atol=1e-12)
+    total = torch.full_like(endless[..., 0], worlds.gamma / (1 - worlds.gamma))
+    torch.testing.assert_close(endless.sum(-1), total, rtol=1e-10, atol=0)
+
+
+def test_the_expectation_needs_to_know_the_world(world):
+    _, _, walks = world
+    with pytest.raises(UserError, match="needs the worlds and the authors"):
+        learn(
+            walks,
+            torch.zeros(3, 1, 2).long(),
+            torch.ones(3, 1),
+            LearnSettings("ppl_expected"),
+            clone(walks, 8, 3),
+        )
+
+
+@pytest.mark.parametrize("pairing", ["any", "within", "across"])
+def test_pairs_by_whose_segments_are_compared(pairing):
+    pairs = draw_pairs(Condition(pairing=pairing), torch.Generator().manual_seed(0))
+    assert sorted(pairs.flatten().tolist()) == list(range(400)), "every segment in one pair"
+    same = ((pairs[:, 0] - pairs[:, 1]) % 2 == 0).double().mean().item()
+    first = (pairs[:, 0] % 2).double().mean().item()
+    assert {"any": 0.3 < same < 0.7, "within": same == 1, "across": same == 0}[pairing]
+    assert 0.3 < first < 0.7, "neither author comes first more often"
 
 
 def test_learning_helps_where_there_is_much_data():

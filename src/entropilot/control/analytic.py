@@ -185,6 +185,22 @@ def teach(worlds: Worlds, walks: Walks, authors: Tensor, teacher: Teacher) -> Te
     return -regret.sum(-1)
 
 
+def expected_visits(worlds: Worlds, authors: Tensor, horizon: int | None = None) -> Tensor:
+    """Return Σ_{l=1}^{horizon} γ^l·P(s_{t+l} = x | s_t, a_t, π_b from there), (m, authors, s, a, x); none has no end.
+
+    With it the expectation in PPL's regret identity is exact: E_{π_b}[ Σ_l γ^l·KL(s_{t+l}) ] = Σ_x visits·KL(x).
+    """
+    kernel = (authors.exp()[..., None, :] @ worlds.transition[:, None])[..., 0, :]  # (m, authors, s, x)
+    one = worlds.gamma * worlds.transition[:, None]
+    if horizon is None:
+        eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype)
+        return one @ torch.linalg.inv(eye - worlds.gamma * kernel)[:, :, None]
+    total = torch.zeros_like(one.expand(-1, authors.shape[1], -1, -1, -1))
+    for _ in range(horizon):  # M_h = γP·(1 + (what follows) ) = γP + M_{h−1}·γP_b
+        total = one + total @ (worlds.gamma * kernel)[:, :, None]
+    return total
+
+
 def prefer_by(
     score: Tensor,
     pairs: Tensor,

@@ -9,12 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entropilot.control.analytic import Walks, Worlds, soft_optimal
+from entropilot.control.analytic import Walks, Worlds, expected_visits, soft_optimal
 from entropilot.errors import UserError
 from entropilot.methods.ppl import PPL
 from entropilot.methods.preference import preference_loss
 
-Learner = Literal["bc", "sft", "cpl", "ppl", "ppl_sampled", "ppl_dirac", "ppl_fitted", "pebble"]
+Learner = Literal[
+    "bc",
+    "sft",
+    "cpl",
+    "ppl",
+    "ppl_sampled",
+    "ppl_dirac",
+    "ppl_fitted",
+    "pebble",
+    "ppl_expected",
+    "ppl_expected_cut",
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ def learn(
     settings: LearnSettings,
     begin: Tensor,
     worlds: Worlds | None = None,
+    authors: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the log-policy (m, s, a) at each of `stops` of a training that begins at the log-policy `begin`.
 
@@ -64,6 +76,7 @@ def learn(
         pairs: (m, p, 2) rows of segments; preferred: (m, p), the probability that the first is preferred.
         worlds: for the shapes, the discount and the temperature of `pebble`, which plans; its transitions are estimated
             from the segments.
+        authors: (m, authors, s, a) for `ppl_expected` and `ppl_expected_cut`, which know them and the worlds' transitions.
     """
     states, actions = begin.shape[1:]
     if settings.learner == "bc":
@@ -79,7 +92,15 @@ def learn(
     if settings.learner == "ppl_fitted":
         walks = replace(walks, author_logp=fit_tables(walks, states, actions))
     # Single precision is exact enough for a step of Adam, and the products are bound by memory.
-    counts, constant = (x.float() for x in linear_scores(walks, settings, states, actions))
+    if settings.learner.startswith("ppl_expected"):
+        if worlds is None or authors is None:
+            raise UserError(
+                f"{settings.learner} takes an expectation, so it needs the worlds and the authors."
+            )
+        linear = expected_scores(walks, settings, worlds, authors)
+    else:
+        linear = linear_scores(walks, settings, states, actions)
+    counts, constant = (x.float() for x in linear)
     preferred = preferred.float()
     table = begin.float().requires_grad_()
     optimiser = torch.optim.Adam([table], lr=settings.learning_rate)
@@ -125,6 +146,34 @@ def linear_scores(walks: Walks, settings: LearnSettings, states: int, actions: i
     elif settings.learner == "ppl_sampled":
         chosen = walks.author_logp.gather(-1, walks.actions[..., None])[..., 0]
         constant = -(weights * chosen).sum(-1)
+    return counts, constant
+
+
+def expected_scores(
+    walks: Walks, settings: LearnSettings, worlds: Worlds, authors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return `linear_scores` of PPL with the expectation of its identity in place of the one future observed.
+
+    ppl_expected looks beyond the segment, without an end: at θ = θ* its score is −regret/α, the teacher's. `_cut` stops
+    with the segment, as an observed future must. Both know the transitions; they tell what an approximation costs.
+    """
+    m, n, steps = walks.states.shape
+    states, actions = worlds.reward.shape[1:]
+    world = torch.arange(m)[:, None].expand(m, n)
+    visits = torch.zeros(m, n, states, dtype=torch.float64)
+    endless = None if settings.learner == "ppl_expected_cut" else expected_visits(worlds, authors)
+    for t in range(steps):
+        reach = steps - 1 - t
+        if settings.look_ahead is not None:
+            reach = min(reach, settings.look_ahead)
+        table = expected_visits(worlds, authors, reach) if endless is None else endless
+        visits += table[world, walks.author, walks.states[..., t], walks.actions[..., t]]
+    author = authors[world, walks.author]  # (m, n, s, a)
+    counts = (visits[..., None] * author.exp()).flatten(2)
+    counts.scatter_add_(
+        2, walks.states * actions + walks.actions, torch.ones(m, n, steps, dtype=torch.float64)
+    )
+    constant = -(visits * (author.exp() * author).nan_to_num().sum(-1)).sum(-1)
     return counts, constant
 
 

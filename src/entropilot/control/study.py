@@ -14,6 +14,8 @@ from entropilot.control.analytic import Teacher, make_authors, make_worlds, pref
 from entropilot.control.learners import Learner, LearnSettings, clone, learn
 
 LEARNERS: tuple[Learner, ...] = ("bc", "sft", "cpl", "ppl", "ppl_sampled", "ppl_fitted", "ppl_dirac")
+# What the label could do: the expectation of PPL's identity taken exactly, which needs the worlds' transitions.
+WITH_EXPECTATION: tuple[Learner, ...] = ("cpl", "ppl", "ppl_expected_cut", "ppl_expected")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Condition:
     bias: float = 1.0
     teacher: Teacher = "author"
     noisy: bool = False
+    pairing: Literal["any", "within", "across"] = "any"  # of two authors: whose segments are compared
     segments: int = 400
     length: int = 16
     lam: float = 1.0
@@ -51,8 +54,7 @@ def regrets(
     generator = torch.Generator().manual_seed(seeds[0])
     walks = walk(worlds, authors, condition.segments, condition.length, generator)
     score = teach(worlds, walks, authors, condition.teacher)
-    order = torch.stack([torch.randperm(condition.segments, generator=generator) for _ in seeds])
-    pairs = order.view(len(seeds), -1, 2)  # every segment in one pair
+    pairs = torch.stack([draw_pairs(condition, generator) for _ in seeds])
     preferred = prefer_by(score, pairs, condition.noisy, generator)
     begin = clone(walks, *worlds.reward.shape[1:])
     found = {}
@@ -67,9 +69,21 @@ def regrets(
             stops,
             condition.learning_rate,
         )
-        policies = learn(walks, pairs, preferred, settings, begin, worlds)
+        policies = learn(walks, pairs, preferred, settings, begin, worlds, authors)
         found[learner] = np.stack([worlds.regret(policy).numpy() for policy in policies])
     return found
+
+
+def draw_pairs(condition: Condition, generator: torch.Generator) -> torch.Tensor:
+    """Return a world's pairs, (segments // 2, 2), every segment in one; authors take turns, so parity is the author."""
+    order = torch.randperm(condition.segments, generator=generator)
+    if condition.pairing == "any":
+        return order.view(-1, 2)
+    even, odd = order[order % 2 == 0], order[order % 2 == 1]
+    if condition.pairing == "across":  # which of the two comes first is by chance
+        mixed = torch.stack([even, odd], -1)
+        return torch.where(torch.rand(len(mixed), 1, generator=generator) < 0.5, mixed, mixed.flip(-1))
+    return torch.cat([even.view(-1, 2), odd.view(-1, 2)])
 
 
 def run_condition(
