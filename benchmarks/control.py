@@ -197,7 +197,7 @@ def online(seeds: int, out: Path | None) -> None:
     for name, chosen in settings.items():
         found = {
             learner: run(learner, chosen, list(range(seeds)))
-            for learner in ("cpl", "ppl", "ppl_dirac", "pebble")
+            for learner in ("cpl", "ppl", "ppl_expected", "ppl_dirac", "pebble")
         }
         everything[name] = found
         for learner, result in found.items():

@@ -43,3 +43,20 @@ def test_parameters_are_counted():
     # Policy with 8 outputs 77,064; a net of 39 inputs and one output 76,289, five of them; one temperature.
     assert found["pebble"] == 77_064 + 5 * 76_289 + 1
     assert found["piql"] == 76_036 + 2 * 76_289 + (36 * 256 + 257 * 256 + 257)
+
+
+def test_every_segment_keeps_its_own_author(monkeypatch):
+    """A round's segments belong to the policy that walked them, not to the first or the latest one."""
+    seen = []
+
+    def learn(walks, pairs, preferred, settings, policy, worlds, authors):
+        seen.append((walks, authors))
+        return [torch.log_softmax(policy + torch.randn_like(policy), -1)]
+
+    monkeypatch.setattr("entropilot.control.online.learn", learn)
+    online("ppl", OnlineSettings(rounds=3, segments=6), [0, 1])
+    walks, authors = seen[-1]
+    assert walks.author[0].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    world = torch.arange(2)[:, None, None]
+    stored = authors[world, walks.author[..., None], walks.states]
+    assert torch.equal(stored, walks.author_logp)

@@ -60,6 +60,7 @@ def online(learner: Learner, settings: OnlineSettings, seeds: list[int]) -> dict
     generator = torch.Generator().manual_seed(seeds[0])
     m = len(seeds)
     kept: Walks | None = None
+    known: list[Tensor] = []  # every round's policy, the authors
     pairs, preferred = torch.zeros(m, 0, 2, dtype=torch.long), torch.zeros(m, 0, dtype=torch.float64)
     regret, queries, steps = [worlds.regret(policy).tolist()], [0], [0]
     train = LearnSettings(
@@ -78,12 +79,14 @@ def online(learner: Learner, settings: OnlineSettings, seeds: list[int]) -> dict
         order = torch.stack([torch.randperm(settings.segments, generator=generator) for _ in seeds])
         asked = order.view(m, -1, 2)
         answers = prefer_by(score, asked, False, generator)
+        new.author = new.author + len(known)
+        known.append(policy)
         wrong = torch.rand(answers.shape, generator=generator, dtype=answers.dtype) < settings.flip
         answers = torch.where(wrong, 1 - answers, answers)
         offset = 0 if kept is None else kept.states.shape[1]
         kept = new if kept is None else _join(kept, new)
         pairs, preferred = torch.cat([pairs, asked + offset], 1), torch.cat([preferred, answers], 1)
-        policy = learn(kept, pairs, preferred, train, policy, worlds)[-1]
+        policy = learn(kept, pairs, preferred, train, policy, worlds, torch.stack(known, 1))[-1]
         queries.append(pairs.shape[1])
         steps.append(kept.states.shape[1] * settings.length)
         regret.append(worlds.regret(policy).tolist())
