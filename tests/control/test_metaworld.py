@@ -158,7 +158,8 @@ def test_tasks_that_do_not_exist():
 
 def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
     from entropilot.control import bench as benching
-    from entropilot.control.tables import paired_table, success_table
+    from entropilot.control import segments
+    from entropilot.control.tables import data_table, paired_table, success_table
     from entropilot.errors import UserError
 
     settings = benching.BenchSettings(
@@ -181,7 +182,9 @@ def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
         methods={"cpl": {}, "ppl": {}, "ppl_fitted": {}},
     )
     monkeypatch.setattr(
-        benching, "find_behaviours", lambda *_, **__: [(author, 0.5), (author.with_std(0.2), 0.2)]
+        benching,
+        "find_behaviours",
+        lambda *_, **__: [(author, 0.5), (replace(author, name="other", shift=author.shift + 0.1), 0.2)],
     )
     monkeypatch.setattr(
         benching, "script_values", lambda part, **_: np.arange(2.0 * len(part)).reshape(-1, 2)
@@ -189,7 +192,8 @@ def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
     said: list[str] = []
 
     def stop_after_two(line: str) -> None:
-        said.append(line)
+        if line.startswith("seed"):
+            said.append(line)
         if len(said) == 2:
             raise KeyboardInterrupt
 
@@ -203,8 +207,75 @@ def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
     assert sorted(keys) == sorted((k, m) for k in ("hom", "het") for m in ("cpl", "ppl", "ppl_fitted"))
     assert benching.run_bench(settings, tmp_path, report=said.append) == rows and len(said) == 6
     assert success_table(rows).count("\n") == 3 and "ppl − cpl" in paired_table(rows)
+    hom, het = data_table(rows).splitlines()[2:]
+    assert "| 50 | – |" in hom and "| 50 and 20 |" in het
+    parts = [segments.load(tmp_path / "data" / f"{TASK}_0_{i}.npz").states[:4] for i in (0, 1)]
+    means = [a.mean(np.concatenate(parts)) for a in (author, replace(author, shift=author.shift + 0.1))]
+    by_hand = float(((means[0] - means[1]) ** 2 / (2 * author.std**2)).sum(-1).mean())
+    assert all(row["authors_kl"] == pytest.approx(by_hand) for row in rows if row["kind"] == "het")
     with pytest.raises(UserError, match="holds a bench with other values of pairs; choose another --out"):
         benching.run_bench(settings.model_copy(update={"pairs": 3}), tmp_path)
+
+
+def test_an_authors_own_return_is_discounted_and_goes_on():
+    """Three rewards seen from each step, the last of them for ever after: 4·½³/(1 − ½) = 1 and so on, by hand."""
+    from entropilot.control.collect import CollectSettings, _returns
+
+    found = _returns(np.array([1.0, 2.0, 4.0, 8.0, 0.0], np.float32), CollectSettings(returns=3, gamma=0.5))
+    assert found[:2].tolist() == [1 + 1 + 1 + 1, 2 + 2 + 2 + 2] and np.isnan(found[2:]).all()
+
+
+def test_segments_hold_their_own_returns(author):
+    """The return of a segment's step is that of its place in the episode, by a simulation of the same episode."""
+    from entropilot.control.collect import CollectSettings, collect
+    from entropilot.control.envs import ControlEnv
+
+    found = collect(TASK, author, 2, 8, CollectSettings(length=16, mark_every=16, returns=10))
+    env, start = ControlEnv(TASK), int(found.start[0])
+    rng = np.random.default_rng([8, int(found.episode[0])])
+    rng.integers(0, 250 - 2 * 16 + 1)  # where the cut begins is drawn first
+    state, rewards = env.reset(int(found.episode[0])), []
+    for _ in range(start + 20):
+        mean = author.mean(state)
+        noise = rng.standard_normal(4).astype(np.float32)
+        state, reward, _ = env.step(np.clip(mean + author.std * noise, -1, 1))
+        rewards.append(reward)
+    seen = np.array(rewards[start + 3 : start + 13])
+    by_hand = (seen * 0.99 ** np.arange(10)).sum() + seen[-1] * 0.99**10 / 0.01
+    assert found.returns[0, 3] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_two_authors_make_a_heterogeneous_set(tmp_path, author):
+    from entropilot.control.bench import BenchSettings, data_set
+
+    bench = BenchSettings(
+        tasks=[TASK], segments=8, pairs=4, steps_of_segment=16, methods={"cpl": {}}, labels=["return"]
+    )
+    authors = [author, replace(author, name="other", std=0.2)]
+    hom, _ = data_set(TASK, "hom", 0, tmp_path, bench, authors, 1)
+    het, _ = data_set(TASK, "het", 0, tmp_path, bench, authors, 1)
+    assert (
+        [len(hom), len(het)] == [8, 8]
+        and list(hom.author) == [0] * 8
+        and list(het.author) == [0] * 4 + [1] * 4
+    )
+    assert list(het.author_names) == [author.name, "other"]
+    assert (het.std_b[:4] == np.float32(author.std)).all() and (het.std_b[4:] == np.float32(0.2)).all()
+    assert np.array_equal(hom.states[:4], het.states[:4]), "the first author's part is the same"
+
+
+def test_one_folder_takes_one_bench(tmp_path):
+    """Two processes would collect the same data over each other."""
+    import fcntl
+
+    from entropilot.control.bench import BenchSettings, run_bench
+    from entropilot.errors import UserError
+
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another bench is at work in .*; wait for it"):
+            run_bench(BenchSettings(methods={"cpl": {}}), tmp_path)
+    assert not (tmp_path / "bench.json").exists()
 
 
 def test_the_commands_from_end_to_end(tmp_path, monkeypatch, author):
@@ -236,14 +307,32 @@ def test_the_commands_from_end_to_end(tmp_path, monkeypatch, author):
     assert "1.00" in call("evaluate", "script", "--task", TASK, "--episodes", "2")
 
 
-def test_online_keeps_the_collecting_policys_distribution():
+def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
+    from entropilot.control import train
     from entropilot.control.online import online_metaworld
-    from entropilot.control.train import TrainSettings
 
-    settings = TrainSettings(
+    seen = []
+
+    def prefer(actor, segments, pairs, settings):
+        seen.append((actor, segments, pairs))
+        return train.new_actor(segments, replace(settings, seed=settings.seed + len(seen)))
+
+    monkeypatch.setattr(train, "prefer", prefer)
+    settings = train.TrainSettings(
         "ppl", hidden=(8,), bc_steps=5, steps=5, batch=2, bc_batch=8, evaluate_every=0, final_episodes=1
     )
     said: list[dict] = []
-    rows = online_metaworld(TASK, settings, rounds=2, segments=4, report=said.append)
-    assert rows == said and [row["queries"] for row in rows] == [2, 4]
-    assert [row["environment_steps"] for row in rows] == [256, 512]
+    rows = online_metaworld(TASK, settings, rounds=3, segments=4, report=said.append)
+    assert rows == said and [row["queries"] for row in rows] == [2, 4, 6]
+    assert [row["environment_steps"] for row in rows] == [256, 512, 768]
+    # Between rounds the policy changes; each round's label is that of the policy that acted in it.
+    (_, first, _), (one, second, _), (two, third, pairs) = seen
+    assert np.array_equal(third.mean_b[:8], second.mean_b) and np.array_equal(second.mean_b[:4], first.mean_b)
+    for actor, part in ((one, slice(4, 8)), (two, slice(8, 12))):
+        np.testing.assert_allclose(third.mean_b[part], actor.to_numpy().mean(third.states[part]), atol=1e-5)
+    assert (third.std_b == np.float32(0.3)).all() and list(third.author) == [0] * 4 + [1] * 4 + [2] * 4
+    for number in range(3):
+        asked = np.concatenate([pairs.first, pairs.second]).reshape(2, 3, 2)[:, number]
+        assert set(asked.flatten()) == set(range(4 * number, 4 * number + 4)), (
+            "pairs of the round's own segments"
+        )

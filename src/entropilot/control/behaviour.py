@@ -63,7 +63,7 @@ def imitation_checkpoints(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        found[step] = actor.to_numpy(f"{task} clone step {step}").with_std(NOISE)
+        found[step] = actor.to_numpy(f"{task} clone {seed} step {step}").with_std(NOISE)
     return found
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,7 +30,12 @@ TEST_SEED = 0  # first of the starts of evaluation; data sets and behaviours use
 
 
 class BenchSettings(BaseModel):
-    """What `control bench` takes. `methods` maps a name to what it changes in `train`."""
+    """What `control bench` takes. `methods` maps a name to what it changes in `train`.
+
+    Authors are checkpoints of clones, one for each of `targets`; of the same clone where `author_seeds` are equal, and then
+    they may be near each other: every row holds their KL. `tuned_on` are tasks on which settings were chosen; the tables
+    leave them out of the mean over tasks.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,8 +43,9 @@ class BenchSettings(BaseModel):
     tasks: list[str] = Field(default=["drawer-open", "door-open", "plate-slide"], min_length=1)
     kinds: list[Literal["hom", "het"]] = Field(default=["hom", "het"], min_length=1)
     labels: list[Label] = Field(default=["script"], min_length=1)
-    seeds: list[int] = Field(default=[0, 1, 2, 3, 4], min_length=1)
-    targets: list[float] = Field(default=[0.5, 0.2], min_length=1, max_length=2)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 1, 2, 3, 4], min_length=1)
+    targets: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.5, 0.2], min_length=1, max_length=2)
+    author_seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 0], min_length=1, max_length=2)
     segments: int = Field(default=600, ge=4)
     pairs: int | None = Field(default=300, ge=1)  # none: all of them
     flip: float = Field(default=0.0, ge=0, le=1)
@@ -46,11 +53,20 @@ class BenchSettings(BaseModel):
     returns: int = Field(default=0, ge=0)  # what the label behaviour needs
     train: dict[str, Any] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    tuned_on: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _two_authors(self) -> BenchSettings:
+    def _fits_together(self) -> BenchSettings:
         if "het" in self.kinds and len(self.targets) < 2:
             raise ValueError("kinds het needs the success rates of two authors in targets")
+        if len(self.author_seeds) < len(self.targets):
+            raise ValueError("author_seeds needs a seed for each of targets")
+        if "behaviour" in self.labels and not self.returns:
+            raise ValueError("the label behaviour needs returns: 100 or more steps")
+        if self.pairs is not None and 2 * self.pairs > self.segments:
+            raise ValueError(
+                f"{self.segments} segments make {self.segments // 2} pairs at most; null compares all"
+            )
         return self
 
     def settings(self, method: str, seed: int) -> TrainSettings:
@@ -63,20 +79,48 @@ def behaviours(
     task: str,
     folder: Path,
     targets: list[float],
+    seeds: list[int],
     processes: int = 1,
     report: Callable[[str], Any] = lambda _: None,
 ) -> list[tuple[NumpyPolicy, float]]:
-    """Return the authors of a task, found once and kept in the folder."""
-    index = folder / f"{task}.json"
+    """Return the authors of a task, found once and kept in the folder.
+
+    Raises:
+        UserError: the folder holds other authors.
+    """
+    index, seeds = folder / f"{task}.json", seeds[: len(targets)]
     if not index.is_file():
-        found = find_behaviours(task, tuple(targets), processes=processes, report=report)
-        for i, (policy, _) in enumerate(found):
+        if len(set(seeds)) == 1:
+            found = find_behaviours(task, tuple(targets), seeds[0], processes=processes, report=report)
+        else:
+            found = [
+                find_behaviours(task, (target,), seed, processes=processes, report=report)[0]
+                for target, seed in zip(targets, seeds, strict=True)
+            ]
+        for i, ((policy, rate), target) in enumerate(zip(found, targets, strict=True)):
+            report(f"{task}: author {i} is {policy.name}, solves {rate:.2f} of 100 episodes, wanted {target}")
             policy.save(folder / f"{task}_{i}.npz")
-        index.write_text(json.dumps({"targets": targets, "rates": [rate for _, rate in found]}))
+        _write(index, {"targets": targets, "seeds": seeds, "rates": [rate for _, rate in found]})
     known = json.loads(index.read_text())
-    if known["targets"] != targets:
-        raise UserError(f"{index} holds authors for the targets {known['targets']}; choose another --out.")
+    if (known["targets"], known.get("seeds", [0] * len(targets))) != (targets, seeds):
+        raise UserError(
+            f"{index} holds authors for targets={known['targets']} and author_seeds={known.get('seeds')}, which are "
+            "not those of this recipe; choose another --out."
+        )
     return [(load_policy(folder / f"{task}_{i}.npz"), rate) for i, rate in enumerate(known["rates"])]
+
+
+def authors_kl(authors: list[NumpyPolicy], states: np.ndarray) -> float:
+    """Return the mean KL between two authors over states, nats a step; what there is for a label to tell."""
+    means = [author.mean(states.reshape(-1, states.shape[-1])) for author in authors]
+    return float((0.5 * ((means[0] - means[1]) / authors[0].std) ** 2).sum(-1).mean())
+
+
+def _write(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(values, indent=2))
+    part.replace(path)  # a kill leaves no half of it
 
 
 def data_set(
@@ -164,6 +208,13 @@ def run_bench(
     for method in bench.methods:
         bench.settings(method, 0)  # a wrong setting is refused before hours of work
     out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        return _run(bench, out, processes, report)
+
+
+def _run(
+    bench: BenchSettings, out: Path, processes: int, report: Callable[[str], Any]
+) -> list[dict[str, Any]]:
     _claim(bench, out / "bench.json")
     done = {_key(row) for row in read_results(out)}
     path = out / RESULTS
@@ -174,13 +225,19 @@ def run_bench(
         missing = [m for m in bench.methods if (seed, task, kind, label, m) not in done]
         if not missing:
             continue
-        found = behaviours(task, out / "behaviours", bench.targets, processes, report)
+        found = behaviours(task, out / "behaviours", bench.targets, bench.author_seeds, processes, report)
         authors = [policy for policy, _ in found]
         segments, values = data_set(task, kind, seed, out / "data", bench, authors, processes)
-        pairs = comparisons(scores(segments, label, values), bench, seed)
+        score = scores(segments, label, values)
+        pairs = comparisons(score, bench, seed)
+        about: dict[str, Any] = {"authors_solve": [rate for _, rate in found][: 1 if kind == "hom" else 2]}
+        if kind == "het":
+            about["authors_kl"] = authors_kl(authors, segments.states)
+        if label == "script":  # above 0 a segment is better than the judge itself would have done
+            about["beats_script"] = float((score > 0).mean())
         clones: dict[tuple[Any, ...], tuple[Actor, float]] = {}
         for method in missing:
-            row = {"seed": seed, "task": task, "kind": kind, "label": label, "method": method}
+            row = {"seed": seed, "task": task, "kind": kind, "label": label, "method": method, **about}
             row |= _train_one(bench.settings(method, seed), method, segments, pairs, clones, processes)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -191,12 +248,31 @@ def run_bench(
     return read_results(out)
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a folder against a second process, which would collect the same data; the system frees it after a kill."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nobody watches there
+        yield
+        return
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"Another bench is at work in {out}; wait for it, or give another --out and other seeds."
+            ) from error
+        yield
+
+
 def _claim(bench: BenchSettings, path: Path) -> None:
     """Keep the settings; seeds, methods, tasks may be added to a folder, what makes a run what it is may not change."""
     mine = bench.model_dump()
     if path.is_file():
         theirs = json.loads(path.read_text())
-        free = ("seeds", "methods", "tasks", "kinds", "name", "labels")
+        theirs.setdefault("author_seeds", [0, 0])
+        free = ("seeds", "methods", "tasks", "kinds", "name", "labels", "tuned_on")
         changed = [key for key in mine if key not in free and mine[key] != theirs.get(key)]
         both = set(mine["methods"]) & set(theirs["methods"])
         changed += [f"methods.{m}" for m in sorted(both) if mine["methods"][m] != theirs["methods"][m]]
@@ -205,9 +281,7 @@ def _claim(bench: BenchSettings, path: Path) -> None:
                 f"{path.parent} holds a bench with other values of {', '.join(changed)}; choose another --out."
             )
         mine["methods"] = theirs["methods"] | mine["methods"]
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(mine, indent=2))
-    part.replace(path)
+    _write(path, mine)
 
 
 def _train_one(

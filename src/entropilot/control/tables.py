@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,12 @@ def success_table(rows: list[Row], best: bool = False) -> str:
     return _aligned(["task", "data", "label", "behaviour", "clone", *methods], lines)
 
 
-def paired_table(rows: list[Row], against: str = "cpl") -> str:
-    """Return differences to a method in points, paired by seed; and over all tasks, the seed's mean of its cells."""
+def paired_table(rows: list[Row], against: str = "cpl", tuned_on: Sequence[str] = ()) -> str:
+    """Return differences to a method in points, paired by seed; and over tasks, the seed's mean of its cells.
+
+    Args:
+        tuned_on: tasks on which settings were chosen; the mean over tasks leaves them out.
+    """
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != against]
     lines = []
     pooled: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = {}
@@ -69,20 +74,36 @@ def paired_table(rows: list[Row], against: str = "cpl") -> str:
                     [found[against][s]["success"] for s in seeds],
                 )
             )
-            for s in seeds:
+            for s in seeds if task not in tuned_on else ():
                 cell = pooled.setdefault((kind, label), {}).setdefault(method, {})
                 cell.setdefault(s, []).append(found[method][s]["success"] - found[against][s]["success"])
         lines.append(line)
-    tasks = {row["task"] for row in rows}
+    tasks = {row["task"] for row in rows} - set(tuned_on)
     if len(tasks) > 1:
         for (kind, label), found in pooled.items():
-            line = ["all tasks", kind, label]
+            line = [" and ".join(sorted(tasks)) if tuned_on else "all tasks", kind, label]
             for method in methods:
                 # Only seeds that have every task: else a task that is missing would move the mean.
                 whole = [np.mean(v) for v in found.get(method, {}).values() if len(v) == len(tasks)]
                 line.append(_difference([float(v) for v in whole], [0.0] * len(whole)))
             lines.append(line)
     return _aligned(["task", "data", "label", *(f"{m} − {against}" for m in methods)], lines)
+
+
+def data_table(rows: list[Row]) -> str:
+    """Return what the data sets of each cell are: the authors' success, how far apart they are, what the judge is worth."""
+    lines = []
+    for (task, kind, label), found in _cells(rows).items():
+        runs = [row for row in next(iter(found.values())).values() if "authors_solve" in row]
+        if not runs:
+            continue
+        line = [task, kind, label, " and ".join(f"{100 * rate:.0f}" for rate in runs[0]["authors_solve"])]
+        for key, form in (("authors_kl", "{:.2f}"), ("beats_script", "{:.0%}")):
+            known = [row[key] for row in runs if key in row]
+            line.append(form.format(np.mean(known)) if known else "–")
+        lines.append(line)
+    heading = ["task", "data", "label", "authors solve, %", "KL between them, nats a step", "beat the script"]
+    return _aligned(heading, lines)
 
 
 def _difference(one: list[float], other: list[float]) -> str:
