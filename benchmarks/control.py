@@ -16,8 +16,9 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,28 +125,57 @@ def time_collection(segments: int) -> None:
     )
 
 
+def kept_rows(out: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of a file; what a kill tore is none."""
+    found = []
+    for line in out.read_text().splitlines() if out is not None and out.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found += [row] if isinstance(row, dict) else []
+    return found
+
+
+def keep_row(out: Path | None, row: dict[str, Any]) -> None:
+    """Add a row to a file; it begins on a line of its own after a torn one."""
+    if out is not None:
+        torn = out.exists() and not out.read_bytes().endswith(b"\n")
+        with out.open("a") as file:
+            file.write("\n" * torn + json.dumps(row) + "\n")
+
+
+def made(
+    out: Path | None, name: str, condition: Any, seeds: list[int], learners: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return a condition's result: the file's if it is of these learners, seeds and settings, else made and kept."""
+    from entropilot.control.study import run_condition
+
+    settings = json.loads(json.dumps(asdict(condition)))
+    for row in kept_rows(out):
+        same = row.get("condition") == settings and row.get("seeds") == seeds
+        if row.get("name") == name and same and list(row["regret"]) == list(learners):
+            return row
+    found = {"name": name} | run_condition(condition, seeds, list(range(100, 112)), learners)
+    keep_row(out, found)
+    return found
+
+
 def study(seeds: int, only: str, out: Path | None) -> None:
     """Every condition whose name contains `only`; one that the file holds is not made again."""
-    from entropilot.control.study import LEARNERS, conditions, run_condition, study_row
+    from entropilot.control.study import LEARNERS, conditions, study_row
 
-    lines = out.read_text().splitlines() if out is not None and out.exists() else []
-    done = {row.pop("name"): row for row in map(json.loads, lines)}
     print("| condition | " + " | ".join(LEARNERS) + " | ppl − cpl | ppl − cpl, last |")
     print("|" + "---|" * (len(LEARNERS) + 3))
     for name, condition in conditions().items():
-        if only not in name:
-            continue
-        if name not in done:
-            done[name] = run_condition(condition, list(range(seeds)), list(range(100, 112)))
-            if out is not None:
-                with out.open("a") as file:
-                    file.write(json.dumps({"name": name, **done[name]}) + "\n")
-        print(study_row(name, done[name]), flush=True)
+        if only in name:
+            row = made(out, name, condition, list(range(seeds)), LEARNERS)
+            print(study_row(name, row), flush=True)
 
 
 def why(seeds: int, out: Path | None) -> None:
     """CPL, PPL, and PPL with the expectation that one observed future stands for; pairs within and across authors."""
-    from entropilot.control.study import WITH_EXPECTATION, conditions, paired, run_condition
+    from entropilot.control.study import WITH_EXPECTATION, conditions, paired
 
     chosen = {}
     for slip in (0.0, 0.3, 0.8):
@@ -155,8 +185,6 @@ def why(seeds: int, out: Path | None) -> None:
                 chosen[f"slip {slip}, {gap} gap, {pairing}"] = replace(base, pairing=pairing)
     for name in ("3200 segments", "3200 segments, huge gap, slip 0.8", "sparse reward"):
         chosen[name] = conditions()[name]
-    lines = out.read_text().splitlines() if out is not None and out.exists() else []
-    done = {row.pop("name"): row for row in map(json.loads, lines)}
     print(
         "| condition | "
         + " | ".join(WITH_EXPECTATION)
@@ -164,12 +192,7 @@ def why(seeds: int, out: Path | None) -> None:
     )
     print("|" + "---|" * (len(WITH_EXPECTATION) + 4))
     for name, condition in chosen.items():
-        if name not in done:
-            done[name] = run_condition(condition, list(range(seeds)), list(range(100, 112)), WITH_EXPECTATION)
-            if out is not None:
-                with out.open("a") as file:
-                    file.write(json.dumps({"name": name, **done[name]}) + "\n")
-        regret = done[name]["regret"]
+        regret = made(out, name, condition, list(range(seeds)), WITH_EXPECTATION)["regret"]
         means = " | ".join(f"{np.mean(regret[learner]):.3f}" for learner in WITH_EXPECTATION)
         against = [
             "{:+.3f} ± {:.3f}".format(*paired(regret[learner], regret["cpl"]))
@@ -214,25 +237,26 @@ LOOP = {"bc_steps": 300, "steps": 300, "learning_rate": 1e-4, "final_episodes": 
 
 
 def drawer(seeds: int, out: Path | None, rounds: int = 6) -> None:
-    """Every learner on every seed; a run that the file holds is not made again."""
+    """Every learner on every seed; a run that the file holds, of these settings, is not made again."""
     from entropilot.control.online import online_metaworld
     from entropilot.control.study import paired
     from entropilot.control.train import settings_from
 
-    lines = out.read_text().splitlines() if out is not None and out.exists() else []
-    done = {(row["method"], row["seed"]): row["rounds"] for row in map(json.loads, lines)}
+    rows, done = kept_rows(out), {}
     learners = ("cpl", "ppl", "ppl_dirac")
     for seed in range(seeds):
         for learner in learners:
-            if (learner, seed) in done:
-                continue
             settings = settings_from(LOOP | {"method": learner, "seed": seed})
+            key = {"task": "drawer-open", "train": json.loads(json.dumps(asdict(settings)))}
+            known = [row["rounds"] for row in rows if all(row.get(name) == key[name] for name in key)]
+            known = [found for found in known if len(found) == rounds]
+            if known:
+                done[learner, seed] = known[0]
+                continue
             found = online_metaworld("drawer-open", settings, rounds=rounds)
             done[learner, seed] = found
             print(learner, seed, [row["success"] for row in found], flush=True)
-            if out is not None:
-                with out.open("a") as file:
-                    file.write(json.dumps({"method": learner, "seed": seed, "rounds": found}) + "\n")
+            keep_row(out, key | {"method": learner, "seed": seed, "rounds": found})
     first = done["cpl", 0]
     print("| learner | " + " | ".join(f"{r['queries']} queries" for r in first) + " | less CPL at the end |")
     print("|" + "---|" * (len(first) + 2))

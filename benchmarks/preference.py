@@ -6,7 +6,8 @@ by the weak author, both by the strong one, or by different ones (mixed: each is
 The base model is then trained on each set of pairs by DPO, CPL, PPL with authors (sampled label) and PPL without (Dirac
 label), each with its own defaults for α, β, λ and L; `--learners sft dpo ...` adds SFT on the winners. Each learner's
 learning rate is chosen on a seed of its own, on validation problems, by the mean over the three sets; the tables are of
-test problems. One JSON a run; what is there is not made again. One thread.
+test problems. One JSON a run, with what made it; what is there is not made again, and what other settings made is
+refused. One thread.
 """
 
 from __future__ import annotations
@@ -81,13 +82,20 @@ def answers(source: str, problems: list[dict], seed: int, samples: int) -> list[
     return found
 
 
+def pairs_made_by(seed: int, settings: argparse.Namespace) -> dict[str, Any]:
+    """Return what decides the pairs of a seed."""
+    names = ("problems", "samples", "pairs", "grpo_steps")
+    return {"seed": seed} | {name: getattr(settings, name) for name in names}
+
+
 def pairs_of(out: Path, seed: int, settings: argparse.Namespace) -> dict[str, list[dict]]:
     """Return the pairs of each kind of authors, as many of each; made once."""
-    file = out / f"pairs-{seed}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    file, made_by = out / f"pairs-{seed}.json", pairs_made_by(seed, settings)
+    known = kept(file, made_by)
+    if known is not None:
+        return known
     short = (f"grpo.max_steps={settings.grpo_steps}", f"grpo.save_steps={settings.grpo_steps}")
-    strong = make(out / f"strong-{seed}", "grpo", f"seed={seed}", *short)
+    strong = make(out / f"strong-{seed}-{settings.grpo_steps}", "grpo", f"seed={seed}", *short)
     data = Data(source="sandbox:chains", split="train", limit=settings.problems, seed=seed)
     problems = load_problems(data).to_list()
     weak_said, strong_said = (
@@ -109,14 +117,27 @@ def pairs_of(out: Path, seed: int, settings: argparse.Namespace) -> dict[str, li
     rng = random.Random(seed)
     found = {name: rng.sample(kinds[name], 2 * half) for name in ("weak", "strong")}
     found["mixed"] = rng.sample(kinds["strong won"], half) + rng.sample(kinds["weak won"], half)
-    write(file, found)
+    write(file, made_by, found)
     return found
 
 
-def write(file: Path, values: Any) -> None:
-    """Write a JSON file whole or not at all."""
+def kept(file: Path, made_by: dict[str, Any]) -> Any:
+    """Return what a file holds, None where there is none; end where other settings made it."""
+    if not file.exists():
+        return None
+    known = json.loads(file.read_text())
+    theirs = known.get("made by", {})
+    if theirs != made_by:
+        changed = [name for name in made_by | theirs if theirs.get(name) != made_by.get(name)]
+        was = ", ".join(f"{name} {theirs.get(name, 'unknown')}, not {made_by.get(name)}" for name in changed)
+        raise SystemExit(f"{file} was made with {was}; choose another --out, or remove the file.")
+    return known["found"]
+
+
+def write(file: Path, made_by: dict[str, Any], found: Any) -> None:
+    """Write a JSON file with the settings that made it, whole or not at all."""
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(values))
+    partial.write_text(json.dumps({"made by": made_by, "found": found}))
     partial.replace(file)
 
 
@@ -177,24 +198,28 @@ def trained(learner: str, pairs: list[dict], rate: float, seed: int, folder: Pat
 
 def run(out: Path, learner: str, authors: str, rate: float, seed: int, settings: Any) -> dict[str, Any]:
     """Return what a learner comes to on one set of pairs, trained and measured once."""
-    tuning = seed == settings.tuning_seed
-    file = out / f"{learner.replace(' ', '_')}-{authors}-{rate:g}-{seed}.json"
-    if not file.exists():
+    split = "validation" if seed == settings.tuning_seed else "test"
+    file = out / f"{learner.replace(' ', '_')}-{authors}-{rate:g}-{seed}-{split}.json"
+    made_by = pairs_made_by(seed, settings) | {
+        "learner": learner,
+        "authors": authors,
+        "rate": rate,
+        "steps": settings.steps,
+        "split": split,
+        "test_problems": settings.test_problems,
+    }
+    row = kept(file, made_by)
+    if row is None:
         pairs = pairs_of(out, seed, settings)[authors]
         began = time.process_time()
         trainer = trained(learner, pairs, rate, seed, out / "trainer", settings.steps)
-        row = measured(
-            trainer.model,
-            trainer.processing_class,
-            "validation" if tuning else "test",
-            settings.test_problems,
-        )
+        row = measured(trainer.model, trainer.processing_class, split, settings.test_problems)
         logged = [entry for entry in trainer.state.log_history if "rewards/margins" in entry]
         row |= {name: logged[-1][name] for name in ("loss", "rewards/accuracies", "logps/chosen")}
         row |= {"pairs": len(pairs), "cpu seconds": time.process_time() - began}
-        write(file, row)
+        write(file, made_by, row)
         print(f"{file.stem}: sampled {row['sampled']:.3f}, {row['cpu seconds']:.0f} s", flush=True)
-    return json.loads(file.read_text())
+    return row
 
 
 def rates_of(out: Path, settings: Any) -> dict[str, float]:
@@ -253,11 +278,11 @@ def main() -> None:
     quiet()
     out = settings.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "base.json").exists():
-        write(
-            out / "base.json", measured(*load_model(Recipe(model="sandbox")), "test", settings.test_problems)
-        )
-    base = json.loads((out / "base.json").read_text())
+    made_by = {"split": "test", "test_problems": settings.test_problems}
+    base = kept(out / "base.json", made_by)
+    if base is None:
+        base = measured(*load_model(Recipe(model="sandbox")), "test", settings.test_problems)
+        write(out / "base.json", made_by, base)
     rates = rates_of(out, settings)
     found = {
         (learner, authors): [run(out, learner, authors, rates[learner], s, settings) for s in settings.seeds]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,20 +40,28 @@ def collect(
     length: Annotated[int, typer.Option(min=2, max=250, help="Steps of a segment.")] = 64,
     returns: Annotated[
         int,
-        typer.Option(min=0, help="Steps beyond a segment for the author's return; `label --by behaviour`."),
+        typer.Option(
+            min=0, max=250, help="Steps beyond a segment for the author's return; `label --by behaviour`."
+        ),
     ] = 0,
     seed: SeedOption = 0,
     processes: ProcessesOption = 1,
 ) -> None:
     """Collect segments by authors of a known success rate, each step with its author's mean and std."""
-    from entropilot.control.envs import check_task
+    from entropilot.control.envs import ACTION_SIZE, HORIZON, STATE_SIZE, check_task
 
     task = check_task(task)
     if policy and success:
         raise UserError("--policy and --success both name the authors; give one of them.")
     if any(not 0 <= rate <= 1 for rate in success or []):
         raise UserError("--success is a share between 0 and 1, such as 0.5.")
+    count = len(policy or success or (0.5,))
+    if segments < count:
+        raise UserError(f"{segments} segments are too few for {count} authors; set --segments to more.")
     _check_free(out)
+    kept = [] if policy else [out.with_name(f"{out.stem}.author{i}.npz") for i in range(count)]
+    for path in kept:
+        _check_free(path, f"choose another --out, or collect by it with --policy {path}")
     _need_torch()
     from entropilot.control.behaviour import NOISE, find_behaviours
     from entropilot.control.collect import CollectSettings
@@ -60,18 +69,24 @@ def collect(
     from entropilot.control.policies import load_policy
     from entropilot.control.segments import concatenate, save
 
+    # Two segments of an episode where they fit: the value between them is computed once.
+    cuts = CollectSettings(
+        length=length,
+        per_episode=2 if 2 * length <= HORIZON else 1,
+        returns=returns,
+        mark_every=16 if returns else 0,
+    )
     authors: list[NumpyPolicy]
     if policy:
-        authors = [load_policy(path) for path in policy]
+        authors = [load_policy(path, (STATE_SIZE, ACTION_SIZE)) for path in policy]
         # What control train writes acts by its mean; an author explores.
         authors = [author if author.std else author.with_std(NOISE) for author in authors]
     else:
         found = find_behaviours(task, tuple(success or (0.5,)), processes=processes, report=say)
         for i, (author, rate) in enumerate(found):
-            author.save(out.with_name(f"{out.stem}.author{i}.npz"))
-            say(f"author {i}: {author.name}, solves {rate:.2f} of 100 episodes")
+            author.save(kept[i])
+            say(f"author {i}: {author.name}, solves {rate:.2f} of 100 episodes: {kept[i]}")
         authors = [author for author, _ in found]
-    cuts = CollectSettings(length=length, returns=returns, mark_every=16 if returns else 0)
     share = [segments // len(authors) + (i < segments % len(authors)) for i in range(len(authors))]
     parts = [
         run(task, author, count, 10 + 10 * seed + i, cuts, processes)
@@ -86,12 +101,21 @@ def collect(
 def label(
     data: Annotated[Path, typer.Argument(help="What `control collect` wrote.")],
     out: OutOption,
-    by: Annotated[str, typer.Option(help="script, behaviour or return.")] = "script",
+    by: Annotated[str, typer.Option(help="script, behaviour, return or sac.")] = "script",
     pairs: Annotated[
         int | None, typer.Option(min=1, help="Comparisons, every segment in one at most; default: all pairs.")
     ] = None,
     flip: Annotated[float, typer.Option(min=0, max=1, help="Probability of a wrong answer.")] = 0.0,
     tie: Annotated[float, typer.Option(min=0, help="Differences of at most this are ties.")] = 0.0,
+    critic: Annotated[
+        Path | None, typer.Option(help="A SAC model of Stable-Baselines3 (.zip); `--by sac`.")
+    ] = None,
+    reward_scale: Annotated[
+        float, typer.Option(help="Of the critic's rewards, 0.1 if it learned reward/10; `--by sac`.")
+    ] = 1.0,
+    ensemble: Annotated[
+        str, typer.Option(help="Q of several critics: mean as in CPL's code, or min; `--by sac`.")
+    ] = "mean",
     fit: Annotated[
         Path | None,
         typer.Option(
@@ -101,20 +125,41 @@ def label(
     seed: SeedOption = 0,
     processes: ProcessesOption = 1,
 ) -> None:
-    """Say which segment of a pair is better: by regret against the script, of the author, or by return."""
+    """Say which segment of a pair is better: by regret against the script, of the author, by return or by a critic."""
     import numpy as np
 
-    from entropilot.control.labels import compare, fixed_pairs, save_pairs, scores, script_values
+    from entropilot.control.labels import (
+        check_labelling,
+        compare,
+        fixed_pairs,
+        save_pairs,
+        scores,
+        script_values,
+    )
     from entropilot.control.segments import load, save
 
-    if by not in ("script", "behaviour", "return"):
-        raise UserError(f"--by is {by!r}; choose script, behaviour or return.")
+    if by not in ("script", "behaviour", "return", "sac"):
+        raise UserError(f"--by is {by!r}; choose script, behaviour or return, or sac with --critic.")
+    if (by == "sac") != (critic is not None):
+        raise UserError("--by sac and --critic go together; give both, such as --by sac --critic model.zip.")
+    if ensemble not in ("min", "mean"):
+        raise UserError(f"--ensemble is {ensemble!r}; choose mean or min.")
     _check_free(out)
     if fit is not None:
-        _check_free(fit)
+        _check_free(fit, "give a new file with --fit")
+        if fit.absolute() == out.absolute():
+            raise UserError(f"--out and --fit are both {fit}; give two files.")
     segments = load(data)
-    values = None if by == "return" else script_values(segments, processes=processes)
-    score = scores(segments, by, values)  # type: ignore[arg-type]  # just checked
+    check_labelling(segments, by, pairs)  # type: ignore[arg-type]  # just checked
+    if critic is not None:
+        _need_torch()
+        from entropilot.control.critic import critic_scores, load_critic
+
+        judge = load_critic(critic)
+        score = critic_scores(segments, judge, seed=seed, ensemble=ensemble, reward_scale=reward_scale)  # type: ignore[arg-type]  # just checked
+    else:
+        values = None if by == "return" else script_values(segments, processes=processes)
+        score = scores(segments, by, values)  # type: ignore[arg-type]  # just checked
     rng = np.random.default_rng([7, seed])
     rows = np.triu_indices(len(segments), 1) if pairs is None else fixed_pairs(len(segments), pairs, rng)
     answers = compare(score, rows[0], rows[1], flip, tie, rng)
@@ -177,12 +222,16 @@ def evaluate(
     """Measure success (solved at any step, and at the last) with a 95 % interval."""
     from scipy import stats
 
-    from entropilot.control.envs import check_task
+    from entropilot.control.envs import ACTION_SIZE, STATE_SIZE, check_task
     from entropilot.control.policies import load_policy
     from entropilot.control.workers import in_processes, run_episodes
 
     task = check_task(task)
-    actor = None if policy == "script" else load_policy(policy).with_std(noise)
+    if policy == "script" and noise:
+        raise UserError(
+            f"--noise {noise:g} is for policy files; the script acts as it is: leave out --noise."
+        )
+    actor = None if policy == "script" else load_policy(policy, (STATE_SIZE, ACTION_SIZE)).with_std(noise)
     seeds = list(range(first_seed, first_seed + episodes))
     outcomes = in_processes(run_episodes, seeds, processes, task, actor, 0, False)
     solved = sum(outcome.success for outcome in outcomes)
@@ -220,7 +269,7 @@ def bench(
     """Run tasks x data sets x methods x seeds; what is done is not done again, so it can be stopped at any time."""
     from entropilot.control.bench import BenchSettings, read_results, run_bench
     from entropilot.control.recipes import load as load_recipe
-    from entropilot.control.tables import paired_table, success_table, write_curves
+    from entropilot.control.tables import data_table, paired_table, success_table, write_curves
 
     settings = load_recipe(recipe, BenchSettings, overrides)
     folder = out or Path("runs") / settings.name
@@ -238,12 +287,16 @@ def bench(
             raise typer.Exit(130) from None
     if not rows:
         raise UserError(f"{folder} holds no finished run yet; leave out --table.")
-    typer.echo("Success in percent, last step, mean ± half of the 95 % t interval over seeds (seeds)\n")
+    typer.echo(
+        "The data: segments that beat the script by its own judgement make a poor label of more than a tenth\n"
+    )
+    typer.echo(data_table(rows))
+    typer.echo("\nSuccess in percent, last step, mean ± half of the 95 % t interval over seeds (seeds)\n")
     typer.echo(success_table(rows))
     typer.echo("\nThe same at the best step of each mean curve\n")
     typer.echo(success_table(rows, best=True))
     typer.echo(f"\nDifference to {against} in points, paired by seed\n")
-    typer.echo(paired_table(rows, against))
+    typer.echo(paired_table(rows, against, settings.tuned_on))
     try:
         say(f"curves: {write_curves(rows, folder / 'curves.html', settings.name)}")
     except UserError as error:
@@ -260,23 +313,27 @@ def render(
     steps: Annotated[int, typer.Option(min=1, max=500, help="Of the episode at most.")] = 250,
 ) -> None:
     """Draw an episode. Without a screen set MUJOCO_GL=egl (the default) or osmesa."""
-    from entropilot.control.envs import check_task
+    from entropilot.control.envs import ACTION_SIZE, STATE_SIZE, check_task
     from entropilot.control.policies import load_policy
     from entropilot.control.render import frames as draw
     from entropilot.control.render import save_gif, save_strip
 
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"--out is {out}; name it .gif or .png.")
-    images, solved = draw(
-        check_task(task), None if policy == "script" else load_policy(policy), seed, steps=steps
-    )
+    _check_free(out)
+    actor = None if policy == "script" else load_policy(policy, (STATE_SIZE, ACTION_SIZE))
+    images, solved = draw(check_task(task), actor, seed, steps=steps)
     written = save_gif(images, out) if out.suffix == ".gif" else save_strip(images, out, frames)
     say(f"{len(images)} frames, {'solved' if solved else 'not solved'}: {written}")
 
 
-def _check_free(out: Path) -> None:
+def _check_free(out: Path, remedy: str = "give a new file with --out") -> None:
+    """Refuse what would overwrite a file, or could not be written after all the work."""
     if out.exists():
-        raise UserError(f"{out} exists; give a new file with --out.")
+        raise UserError(f"{out} exists; {remedy}.")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{out} can't be written: {folder} is no folder that you may write to; {remedy}.")
 
 
 def _need_torch() -> None:

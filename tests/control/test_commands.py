@@ -47,7 +47,7 @@ def test_there_is_a_smoke_recipe_and_the_papers_tasks():
     found = {path.stem: load_recipe(path, BenchSettings) for path in RECIPES if "train" not in path.stem}
     assert set(found["paper"].tasks) == set(PAPER_TASKS) and found["smoke"].seeds == [0]
     core = found["core"]
-    assert len(list(cells(core))) * len(core.methods) == 120
+    assert len(list(cells(core))) * len(core.methods) == 150
 
 
 def test_a_bench_goes_seed_by_seed():

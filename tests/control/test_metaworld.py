@@ -139,8 +139,7 @@ def test_short_episodes_and_bad_cuts(author):
     assert len(found) == 5 and np.isnan(found.returns).all() and found.marks.tolist() == [0, 64]
     with pytest.raises(UserError, match="2 segments of 200 steps do not fit into 250"):
         collect(TASK, author, 4, 0, CollectSettings(length=200))
-    with pytest.raises(UserError, match="mark_every=7 does not divide the length 64"):
-        collect(TASK, author, 4, 0, CollectSettings(mark_every=7))
+    assert CollectSettings(length=16, mark_every=7).marks.tolist() == [0, 7, 14, 16]
 
 
 def test_tasks_that_do_not_exist():
@@ -336,3 +335,36 @@ def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
         assert set(asked.flatten()) == set(range(4 * number, 4 * number + 4)), (
             "pairs of the round's own segments"
         )
+
+
+def test_a_method_keeps_its_name():
+    from entropilot.control.bench import BenchSettings
+    from entropilot.errors import UserError
+
+    bench = BenchSettings(methods={"ppl_fitted": {"method": "cpl"}, "fit_fast": {"method": "ppl_fitted"}})
+    with pytest.raises(UserError, match="methods.ppl_fitted sets method: cpl, another one"):
+        bench.settings("ppl_fitted", 0)
+    assert bench.settings("fit_fast", 3).method == "ppl_fitted" and bench.settings("fit_fast", 3).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": ["behaviour"]}, "needs returns: 100 or more"),
+        ({"author_seeds": [0]}, "author_seeds needs a seed for each"),
+        ({"pairs": 301}, "600 segments make 300 pairs at most"),
+        ({"seeds": [-1]}, "greater than or equal to 0"),
+        ({"targets": [7.0, -1.0]}, "less than or equal to 1"),
+        ({"labels": ["sac"]}, "'script', 'behaviour' or 'return'"),
+        ({"steps_of_segment": 200}, "do not fit"),
+        ({"returns": 300}, "500"),
+    ],
+)
+def test_a_bench_that_cannot_be(change, words):
+    from pydantic import ValidationError
+
+    from entropilot.control.bench import BenchSettings
+    from entropilot.errors import UserError
+
+    with pytest.raises((ValidationError, UserError), match=words):
+        BenchSettings(methods={"cpl": {}}, **change)

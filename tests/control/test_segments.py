@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from entropilot.control.labels import compare, fixed_pairs, load_pairs, save_pairs, scores
+from entropilot.control.labels import (
+    check_labelling,
+    compare,
+    fixed_pairs,
+    load_pairs,
+    save_pairs,
+    scores,
+)
 from entropilot.control.segments import Pairs, check, check_pairs, concatenate, load, save
 from entropilot.errors import UserError
 
@@ -32,7 +39,12 @@ def damaged(segments, name, rows, value):
 @pytest.mark.parametrize(
     ("name", "rows", "value", "message"),
     [
-        ("lengths", [3, 7], 6, r"segments 3, 7: lengths other than 8.*set unequal: true"),
+        (
+            "lengths",
+            [3, 7],
+            6,
+            r"segments 3, 7: lengths other than 8.*cut them to one length, or leave these out\.$",
+        ),
         ("lengths", [3], 9, r"segment 3: a length outside of 1 to 8"),
         ("states", (5, 2, 0), np.nan, r"segment 5: NaN or infinite states; remove"),
         ("states", (5, 2, 0), np.inf, r"segment 5: NaN or infinite states"),
@@ -53,19 +65,6 @@ def test_many_bad_rows_are_counted(make_segments):
         check(damaged(make_segments(), "states", slice(None), np.nan))
 
 
-def test_labels_of_other_segments_are_noticed(make_segments):
-    segments = make_segments()
-    segments.std_b = np.full_like(segments.std_b, 0.02)
-    segments.actions = segments.mean_b.copy()
-    check(segments)
-    segments.mean_b = segments.mean_b[::-1].copy()
-    with pytest.raises(
-        UserError,
-        match=r"actions lie more than 4 std from their labels on average; these labels belong to other",
-    ):
-        check(segments)
-
-
 def test_labels_of_another_number_of_segments(make_segments):
     segments = make_segments()
     segments.mean_b = segments.mean_b[:5]
@@ -81,6 +80,12 @@ def test_another_task(make_segments, tmp_path):
         load(tmp_path / "d.npz", "door-open")
     with pytest.raises(UserError, match="door-open and drawer-open don't mix"):
         concatenate([make_segments(), make_segments(task="door-open")])
+    with pytest.raises(UserError, match="cut in different ways don't mix"):
+        concatenate([make_segments(), make_segments(steps=9)])
+    other = make_segments()
+    other.marks = np.array([0, 4])
+    with pytest.raises(UserError, match="cut in different ways don't mix"):
+        concatenate([make_segments(), other])
 
 
 def test_unequal_lengths_where_they_are_wanted(make_segments):
@@ -164,11 +169,35 @@ def test_preferences_by_hand():
     assert compare(score, first, second, flip=1.0, tie=0.2, rng=rng).preferred.tolist() == [1, 0, 0.5]
 
 
-def test_fixed_pairs_use_a_segment_once_while_they_last():
-    first, second = fixed_pairs(10, 5, np.random.default_rng(0))
-    assert sorted([*first, *second]) == list(range(10))
-    first, second = fixed_pairs(10, 12, np.random.default_rng(0))
-    assert len(first) == 12 and (first != second).all()
+@pytest.mark.parametrize(("n", "count", "used"), [(10, 5, 10), (10, 3, 6), (11, 5, 10), (2, 1, 2)])
+def test_fixed_pairs_use_a_segment_once(n, count, used):
+    first, second = fixed_pairs(n, count, np.random.default_rng(0))
+    assert len(first) == len(second) == count and len({*first, *second}) == used
+
+
+@pytest.mark.parametrize(("n", "count", "most"), [(10, 6, 5), (4, 300, 2), (11, 6, 5), (1, 3, 0), (0, 1, 0)])
+def test_more_fixed_pairs_than_there_are_are_refused(n, count, most):
+    with pytest.raises(
+        UserError, match=f"{count} pairs of {n} segments, each in one at most.*take at most {most}"
+    ):
+        fixed_pairs(n, count, np.random.default_rng(0))
+
+
+def test_a_labelling_that_cannot_work_is_known_beforehand(make_segments):
+    segments = make_segments()
+    check_labelling(segments, "return", 6)
+    with pytest.raises(UserError, match="7 pairs of 12 segments.*take at most 6"):
+        check_labelling(segments, "return", 7)
+    with pytest.raises(UserError, match="1 segment can't be compared; label a data set of two or more"):
+        check_labelling(segments.take(np.array([0])), "return")
+    with pytest.raises(
+        UserError, match="no simulator states, which the label script needs.*or label by return"
+    ):
+        check_labelling(segments, "script")
+    segments.snapshots = np.zeros((12, 2, 3))
+    check_labelling(segments, "script")
+    with pytest.raises(UserError, match="needs the authors' own returns; collect with returns: 100"):
+        check_labelling(segments, "behaviour")
 
 
 def test_scores_by_hand(make_segments):
@@ -195,7 +224,7 @@ def test_scores_by_hand(make_segments):
 def test_two_authors_are_found(make_segments):
     from entropilot.control.authors import fit_authors, with_labels
 
-    segments = make_segments(120, 16, size=6)
+    segments = make_segments(120, 16, size=6, task="mine")
     fitted = fit_authors(segments, features=16)
     assert fitted.count == 2, fitted.heldout
     again = with_labels(segments, fitted)

@@ -10,6 +10,7 @@ import torch
 
 from entropilot.control import train as training
 from entropilot.control.actor import STD, Actor, action_logp, cpu_has_bf16
+from entropilot.control.authors import fit_authors, with_labels
 from entropilot.control.labels import compare, fixed_pairs
 from entropilot.control.policies import load_policy
 from entropilot.control.segments import Pairs
@@ -106,7 +107,9 @@ def test_imitation_imitates_and_a_seed_is_a_run(data):
     assert not torch.equal(weights(after), weights(imitate(segments, replace(QUICK, seed=1))))
 
 
-@pytest.mark.parametrize("method", ["sft", "cpl", "cpl_kl", "dpo", "ppl", "ppl_sampled", "ppl_dirac", "piql"])
+@pytest.mark.parametrize(
+    "method", ["sft", "cpl", "cpl_kl", "dpo", "ppl", "ppl_sampled", "ppl_dirac", "ppl_fitted", "piql"]
+)
 def test_every_method_moves_towards_the_preferred_author(data, method):
     segments, pairs = data
     settings = replace(QUICK, method=method, steps=120, learning_rate=3e-3, lam=None)
@@ -146,6 +149,41 @@ def test_the_score_is_the_methods(data, near):
     near(found, (logp - ahead * kl).sum(-1), "S of rows 4, 0, 9", rtol=1e-4)
 
 
+def test_dropping_the_constant_ends_in_the_dirac_label(data):
+    """σ_b → 0 at the action: −E_b[log π_θ] is the Dirac label, in the convention of the log-probs beside it."""
+    segments, pairs = data
+    segments.mean_b, segments.std_b = segments.actions, np.full_like(segments.actions, 1e-3)
+    actor, rows = new_actor(segments, QUICK), torch.tensor([4, 0, 9])
+    scores = {}
+    for method, constant in (("ppl", "drop"), ("ppl_fitted", "drop"), ("ppl", "keep"), ("ppl_dirac", "keep")):
+        settings = replace(QUICK, method=method, constant=constant, window="sum")
+        phase = Phase(actor, Data(segments, pairs, actor), settings, "preference")
+        scores[method, constant] = phase.score(rows).detach()
+    dirac = scores["ppl_dirac", "keep"]
+    # What is left: d·σ_b² = 4e-6 a step, and single precision.
+    torch.testing.assert_close(scores["ppl", "drop"], dirac, rtol=1e-5, atol=0)
+    torch.testing.assert_close(scores["ppl_fitted", "drop"], dirac, rtol=1e-5, atol=0)
+    assert (scores["ppl", "keep"] - dirac).abs().min() > 100
+
+
+def test_fitted_authors_are_fitted_by_training_itself(data, tmp_path):
+    segments, pairs = data
+    clone = imitate(segments, QUICK)
+    fitted = with_labels(segments, fit_authors(segments, seed=QUICK.seed))
+    expected = prefer(clone, fitted, pairs, replace(QUICK, method="ppl"))
+    unknown = replace(
+        segments, mean_b=np.full_like(segments.mean_b, np.nan), std_b=np.full_like(segments.std_b, np.nan)
+    )
+    settings = replace(QUICK, method="ppl_fitted")
+    assert torch.equal(weights(prefer(clone, unknown, pairs, settings)), weights(expected))
+    assert not torch.equal(
+        weights(prefer(clone, segments, pairs, replace(QUICK, method="ppl"))), weights(expected)
+    )
+    policy = load_policy(run("drawer-open", unknown, pairs, settings, tmp_path))
+    for one, other in zip(policy.weights, expected.to_numpy().weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_without_a_look_ahead_the_dirac_label_trains_cpl(data):
     segments, pairs = data
     clone = imitate(segments, QUICK)
@@ -159,7 +197,7 @@ def test_without_a_look_ahead_the_dirac_label_trains_cpl(data):
 # --- runs on disk --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", [15, 55])
+@pytest.mark.parametrize("stop", [0, 15, 55])
 def test_resumed_is_uninterrupted(data, tmp_path, monkeypatch, stop):
     segments, pairs = data
     settings = replace(QUICK, method="cpl_kl")
@@ -264,12 +302,3 @@ def test_the_defaults_of_each_method():
     }
     assert TrainSettings(method="sft").loss() is None
     assert training.settings_from({"look_ahead": None}).look_ahead is None
-
-
-def test_piql_refuses_what_it_does_not_know(data, tmp_path):
-    segments, pairs = data
-    clone = imitate(segments, QUICK)
-    with pytest.raises(UserError, match="train.piql: .*unexpected keyword"):
-        prefer(clone, segments, pairs, replace(QUICK, method="piql", piql={"tau": 1}))
-    with pytest.raises(UserError, match="piql is trained by control bench only"):
-        run("drawer-open", segments, pairs, replace(QUICK, method="piql"), tmp_path / "x")

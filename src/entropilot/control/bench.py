@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,7 +21,8 @@ from entropilot.control.collect import CollectSettings, collect
 from entropilot.control.labels import Label, compare, fixed_pairs, scores, script_values
 from entropilot.control.policies import NumpyPolicy, load_policy
 from entropilot.control.segments import Pairs, Segments, concatenate
-from entropilot.control.train import TrainSettings, imitate, prefer, settings_from
+from entropilot.control.settings import MethodName, TrainSettings, settings_from
+from entropilot.control.train import imitate, prefer
 from entropilot.control.workers import success_rate
 from entropilot.errors import UserError
 
@@ -42,7 +43,9 @@ class BenchSettings(BaseModel):
     name: str = "bench"
     tasks: list[str] = Field(default=["drawer-open", "door-open", "plate-slide"], min_length=1)
     kinds: list[Literal["hom", "het"]] = Field(default=["hom", "het"], min_length=1)
-    labels: list[Label] = Field(default=["script"], min_length=1)
+    labels: list[Literal["script", "behaviour", "return"]] = Field(
+        default=["script"], min_length=1
+    )  # sac needs a critic
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 1, 2, 3, 4], min_length=1)
     targets: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.5, 0.2], min_length=1, max_length=2)
     author_seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 0], min_length=1, max_length=2)
@@ -67,12 +70,31 @@ class BenchSettings(BaseModel):
             raise ValueError(
                 f"{self.segments} segments make {self.segments // 2} pairs at most; null compares all"
             )
+        self.cuts()
         return self
 
+    def cuts(self) -> CollectSettings:
+        """Return how episodes are cut.
+
+        Raises:
+            UserError: they cannot be.
+        """
+        return CollectSettings(
+            length=self.steps_of_segment, returns=self.returns, mark_every=16 if self.returns else 0
+        )
+
     def settings(self, method: str, seed: int) -> TrainSettings:
-        """Return the settings of one run."""
-        values = {"method": "ppl" if method == "ppl_fitted" else method} | self.train | self.methods[method]
-        return replace(settings_from(values), seed=seed)
+        """Return the settings of one run.
+
+        Raises:
+            UserError: they cannot work, or a method's name is that of another method.
+        """
+        found = settings_from({"method": method} | self.train | self.methods[method])
+        if method in get_args(MethodName) and found.method != method:
+            raise UserError(
+                f"methods.{method} sets method: {found.method}, another one; give it a name of its own."
+            )
+        return replace(found, seed=seed)
 
 
 def behaviours(
@@ -143,10 +165,7 @@ def data_set(
         path = folder / f"{task}_{seed}_{i}.npz"
         size = bench.segments if i == 0 else bench.segments // 2  # whatever kinds are added later
         if not path.is_file():
-            cuts = CollectSettings(
-                length=bench.steps_of_segment, returns=bench.returns, mark_every=16 if bench.returns else 0
-            )
-            segment_files.save(collect(task, author, size, 10 + 10 * seed + i, cuts, processes), path)
+            segment_files.save(collect(task, author, size, 10 + 10 * seed + i, bench.cuts(), processes), path)
         part = segment_files.load(path, task)
         if needs_values:
             kept = path.with_suffix(".values.npy")
@@ -238,7 +257,7 @@ def _run(
         clones: dict[tuple[Any, ...], tuple[Actor, float]] = {}
         for method in missing:
             row = {"seed": seed, "task": task, "kind": kind, "label": label, "method": method, **about}
-            row |= _train_one(bench.settings(method, seed), method, segments, pairs, clones, processes)
+            row |= _train_one(bench.settings(method, seed), segments, pairs, clones, processes)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             report(
@@ -286,7 +305,6 @@ def _claim(bench: BenchSettings, path: Path) -> None:
 
 def _train_one(
     settings: TrainSettings,
-    method: str,
     segments: Segments,
     pairs: Pairs,
     clones: dict[tuple[Any, ...], tuple[Actor, float]],
@@ -304,16 +322,18 @@ def _train_one(
         clone = imitate(segments, settings)
         clones[key] = clone, success(clone, settings.final_episodes)
     clone, rate = clones[key]
-    if method == "ppl_fitted":
+    chosen = settings
+    if settings.method == "ppl_fitted":  # as `prefer` would, and how many authors were found is kept
         fitted = fit_authors(segments, seed=settings.seed)
         segments, note = with_labels(segments, fitted), {"authors": fitted.count}
+        chosen = replace(settings, method="ppl")
     curve: list[tuple[int, float]] = []
 
     def watch(actor: Actor, step: int, _: Any) -> None:
         if settings.evaluate_every and step % settings.evaluate_every == 0 and step < settings.steps:
             curve.append((step, success(actor, settings.evaluate_episodes)))
 
-    final = success(prefer(clone, segments, pairs, settings, watch), settings.final_episodes)
+    final = success(prefer(clone, segments, pairs, chosen, watch), settings.final_episodes)
     curve.append((settings.steps, final))
     return {
         "success": final,

@@ -12,18 +12,46 @@ from entropilot.control.segments import Segments, concatenate
 from entropilot.control.workers import env_of, in_processes
 from entropilot.errors import UserError
 
+LIMIT = 500  # steps after which MetaWorld wants a reset
+
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """How episodes are cut into segments."""
+    """How episodes are cut into segments.
+
+    Raises:
+        UserError: cuts that no episode can give.
+    """
 
     length: int = 64
     per_episode: int = 2  # consecutive, so that the value between them is computed once
     after_success: int = 30  # steps on after the first success; else most segments would sit at the goal
     horizon: int = HORIZON
-    mark_every: int = 0  # steps between kept simulator states; 0 keeps those at a segment's ends only
+    mark_every: int = 0  # steps between kept simulator states, and both ends; 0 keeps those at the ends only
     returns: int = 0  # steps beyond a segment for the author's own discounted return; 0 does not collect it
     gamma: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.per_episode < 1 or self.mark_every < 0 or self.returns < 0:
+            raise UserError(
+                f"length={self.length} and per_episode={self.per_episode} must be at least 1, "
+                f"mark_every={self.mark_every} and returns={self.returns} at least 0."
+            )
+        if self.per_episode * self.length > self.horizon:
+            raise UserError(
+                f"{self.per_episode} segments of {self.length} steps do not fit into {self.horizon}; "
+                "take fewer or shorter ones."
+            )
+        if self.horizon + self.returns > LIMIT:
+            raise UserError(
+                f"returns={self.returns} after an episode of {self.horizon} steps passes MetaWorld's limit of {LIMIT}; "
+                f"take at most {LIMIT - self.horizon} for returns."
+            )
+
+    @property
+    def marks(self) -> np.ndarray:
+        """Steps within a segment whose simulator state is kept, (k,), both ends among them."""
+        return np.append(np.arange(0, self.length, self.mark_every or self.length), self.length)
 
 
 def collect_episodes(
@@ -41,13 +69,7 @@ def _episode(
     env: ControlEnv, seed: int, policy: NumpyPolicy, rng: np.random.Generator, settings: CollectSettings
 ) -> Segments:
     length, wanted = settings.length, settings.per_episode
-    latest, every = settings.horizon - wanted * length, settings.mark_every or length
-    if latest < 0:
-        raise UserError(
-            f"{wanted} segments of {length} steps do not fit into {settings.horizon}; take fewer or shorter ones."
-        )
-    if length % every:
-        raise UserError(f"mark_every={every} does not divide the length {length}; take 16, for example.")
+    latest = settings.horizon - wanted * length
     begin = int(rng.integers(0, latest + 1))
     state, solved_at = env.reset(seed), None
     states, actions, means, rewards, snapshots = [], [], [], [], []
@@ -76,7 +98,7 @@ def _episode(
     starts = [begin + i * length for i in range(count)]
     reward_array = np.array(rewards, np.float32)
     returns = _returns(reward_array, settings) if settings.returns else np.full_like(reward_array, np.nan)
-    marks = np.arange(0, length + 1, every)
+    marks = settings.marks
 
     def cut(values: list[np.ndarray] | np.ndarray) -> np.ndarray:
         array = np.asarray(values, np.float32)

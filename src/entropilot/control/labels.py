@@ -8,13 +8,49 @@ from typing import Literal
 import numpy as np
 
 from entropilot.control.envs import script_value
-from entropilot.control.files import read_npz
+from entropilot.control.files import as_kind, read_npz, written_whole
 from entropilot.control.segments import Pairs, Segments, check_pairs
 from entropilot.control.workers import env_of, in_processes
 from entropilot.errors import UserError
 
-Label = Literal["script", "behaviour", "return"]
+Label = Literal["script", "behaviour", "return", "sac"]
 GAMMA = 0.99
+
+
+def check_labelling(segments: Segments, label: Label, pairs: int | None = None) -> None:
+    """Refuse a labelling that cannot work, before anything is computed for it.
+
+    Args:
+        pairs: how many comparisons; None for all.
+
+    Raises:
+        UserError: what the label needs was not collected, or there are too few segments.
+    """
+    if len(segments) < 2:
+        raise UserError(f"{len(segments)} segment can't be compared; label a data set of two or more.")
+    if pairs is not None:
+        _check_count(len(segments), pairs)
+    if label == "behaviour":
+        _check_returns(segments)
+    if label in ("script", "behaviour") and not segments.snapshots.size:
+        raise UserError(
+            f"These segments hold no simulator states, which the label {label} needs; collect them with control collect, "
+            "or label by return."
+        )
+
+
+def _check_count(n: int, count: int) -> None:
+    if count > n // 2:
+        raise UserError(
+            f"{count} pairs of {n} segments, each in one at most, cannot be made; take at most {n // 2}, or all pairs."
+        )
+
+
+def _check_returns(segments: Segments) -> None:
+    if not np.isfinite(segments.returns).all():
+        raise UserError(
+            "The label behaviour needs the authors' own returns; collect with returns: 100 or more steps."
+        )
 
 
 def _values(jobs: list[tuple[int, list[np.ndarray]]], task: str, gamma: float) -> list[list[float]]:
@@ -62,6 +98,7 @@ def scores(
         script     Σ γ^t r_t + γ^T V(s_T) − V(s_0): minus the regret of the actions against the script
         behaviour  −Σ γ^t (V(s_t) − G_t): minus the regret of the author, G_t its own return from there
         return     Σ r_t
+        sac        not here: it needs a critic, see entropilot.control.critic
 
     V is the scripted expert's; between marks it is interpolated. None holds the entropy of a MaxEnt value.
 
@@ -72,27 +109,27 @@ def scores(
     discounts = gamma ** np.arange(steps)
     if label == "return":
         return segments.rewards.sum(1)
+    if label == "sac":
+        raise UserError("The label sac needs a critic; make pairs with control label --by sac --critic.")
     if values is None:
         raise UserError(f"The label {label} needs the script's values; compute them with script_values.")
     if label == "script":
         ends = values[:, -1] * gamma**steps - values[:, 0]
         return segments.rewards @ discounts + ends
-    if not np.isfinite(segments.returns).all():
-        raise UserError(
-            "The label behaviour needs the authors' own returns; collect with returns: 100 or more steps."
-        )
+    _check_returns(segments)
     between = np.stack([np.interp(np.arange(steps), segments.marks, row) for row in values])
     return -((between - segments.returns) * discounts).sum(1)
 
 
 def fixed_pairs(n: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of segments, every segment in at most one while they last: one comparison a segment is `sparse`."""
-    first, second = [], []
-    while len(first) < count:
-        order = rng.permutation(n)
-        first += list(order[: n // 2])
-        second += list(order[n // 2 : 2 * (n // 2)])
-    return np.array(first[:count]), np.array(second[:count])
+    """Return `count` pairs of n segments, every segment in one at most: one comparison a segment is `sparse`.
+
+    Raises:
+        UserError: more than n//2 pairs.
+    """
+    _check_count(n, count)
+    order, half = rng.permutation(n), n // 2
+    return order[:half][:count], order[half : 2 * half][:count]
 
 
 def compare(
@@ -119,9 +156,12 @@ def compare(
 
 
 def save_pairs(pairs: Pairs, path: Path, segments: Segments, by: str) -> None:
-    """Write pairs with what tells their segments from others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    """Write pairs with what tells their segments from others; an earlier file stays whole until this one is.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    with written_whole(path) as file:
         np.savez(
             file,
             first=pairs.first,
@@ -141,13 +181,19 @@ def load_pairs(path: Path, segments: Segments) -> Pairs:
         UserError: they can't be read, or belong to others.
     """
     read = read_npz(path, "pairs", ("first", "second", "preferred", "task", "episode", "start"))
-    pairs = Pairs(read["first"], read["second"], read["preferred"])
-    task, episode, start = str(read["task"]), read["episode"], read["start"]
+    numbers = {
+        name: as_kind(read[name], f"{name} of {path}", "int64", 1)
+        for name in ("first", "second", "episode", "start")
+    }
+    episode, start = numbers["episode"], numbers["start"]
+    preferred = as_kind(read["preferred"], f"preferred of {path}", "float64", 1)
+    pairs = Pairs(numbers["first"], numbers["second"], preferred)
+    task = str(as_kind(read["task"], f"task of {path}", "text", 0))
     if task != segments.task:
         raise UserError(
             f"The pairs {path} are of {task}, the segments of {segments.task}; label these segments."
         )
-    if len(episode) != len(segments):
+    if {len(episode), len(start)} != {len(segments)}:
         raise UserError(
             f"The pairs {path} were made for {len(episode)} segments, there are {len(segments)}; label these segments."
         )

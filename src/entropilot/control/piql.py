@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from entropilot.control.actor import Actor, action_logp
 from entropilot.control.segments import Pairs, Segments
 from entropilot.control.train import Data, TrainSettings
-from entropilot.errors import UserError
-from entropilot.methods.piql import PIQL
 
 AVERAGING = 0.005  # of the target critic, IQL's
 STATES = 512  # a batch
@@ -33,13 +31,11 @@ def train_piql(
     settings: TrainSettings,
     on_step: Callable[[Actor, int, dict[str, Tensor]], Any],
 ) -> Actor:
-    """Return a policy: half of `steps` train the reward model, then `steps` train V, Q and the policy together."""
-    values = dict(settings.piql)
-    reward_steps = int(values.pop("reward_steps", settings.steps // 2))
-    try:
-        method = PIQL(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"train.piql: {error}.") from error
+    """Return a policy: half of `steps` train the reward model, then `steps` train V, Q and the policy together.
+
+    All of them take `learning_rate`; CPL's configs have 3e-4 for P-IQL.
+    """
+    method, reward_steps = settings.piql_settings()
     data = Data(segments, pairs, actor)
     state, action = data.inputs.shape[-1], data.actions.shape[-1]
     with torch.random.fork_rng():
@@ -52,7 +48,7 @@ def train_piql(
     target = copy.deepcopy(critic)
     generator = torch.Generator().manual_seed(2 * settings.seed + 5)
     both = torch.cat([data.inputs, data.actions], -1)
-    optimiser = torch.optim.Adam(reward.parameters(), lr=3e-4, fused=True)  # CPL's rate for P-IQL
+    optimiser = torch.optim.Adam(reward.parameters(), lr=settings.learning_rate, fused=True)
     for _ in range(reward_steps):
         drawn = torch.randint(len(data.first), (settings.batch,), generator=generator)
         rows = torch.cat([data.first[drawn], data.second[drawn]])
@@ -73,7 +69,7 @@ def train_piql(
     inputs, flat_both = data.inputs.flatten(0, 1), both.flatten(0, 1)
     actions, rewards = data.actions.flatten(0, 1), learned.flatten()
     networks = [*critic.parameters(), *value.parameters(), *actor.parameters()]
-    optimiser = torch.optim.Adam(networks, lr=3e-4, fused=True)
+    optimiser = torch.optim.Adam(networks, lr=settings.learning_rate, fused=True)
     for step in range(1, settings.steps + 1):
         rows = places[torch.randint(len(places), (STATES,), generator=generator)]
         with torch.no_grad():

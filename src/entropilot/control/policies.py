@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from entropilot.control.files import read_npz
+from entropilot.control.files import as_kind, read_npz, written_whole
 from entropilot.errors import UserError
 
 
@@ -40,35 +40,57 @@ class NumpyPolicy:
         return NumpyPolicy(self.weights, self.biases, self.shift, self.scale, std, self.name)
 
     def save(self, path: Path) -> None:
-        """Write an npz file."""
+        """Write an npz file; an earlier one stays whole until this one is.
+
+        Raises:
+            UserError: it can't be written.
+        """
         layers = {f"weight_{i}": w for i, w in enumerate(self.weights)}
         layers |= {f"bias_{i}": b for i, b in enumerate(self.biases)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:  # a name without .npz is kept as it is
+        with written_whole(path) as file:  # a name without .npz is kept as it is
             np.savez(
                 file, shift=self.shift, scale=self.scale, std=self.std, name=np.array(self.name), **layers
             )
 
 
-def load_policy(path: str | Path) -> NumpyPolicy:
+def load_policy(path: str | Path, sizes: tuple[int, int] | None = None) -> NumpyPolicy:
     """Read what `NumpyPolicy.save` wrote.
 
+    Args:
+        sizes: how many numbers the task's states and actions have.
+
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file, it holds something else, or a policy of other sizes.
     """
     read = read_npz(path, "policy", ("shift", "scale", "std", "name", "weight_0", "bias_0"))
+    numbers = [key for key in read if key.startswith(("weight_", "bias_", "shift", "scale", "std"))]
+    for key in numbers:
+        as_kind(read[key], f"{key} of {path}", "float64")  # refused here; kept in the width it was saved in
     layers = range(sum(key.startswith("weight_") for key in read))
     weights, biases = ([read.get(f"{kind}_{i}") for i in layers] for kind in ("weight", "bias"))
-    sizes = [read["shift"].shape, *[np.shape(bias) for bias in biases]]
-    if [np.shape(weight) for weight in weights] != [
-        (*b, *a) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-    ]:
+    inputs = [read["shift"].shape, *[np.shape(bias) for bias in biases]]
+    fits = [np.shape(weight) for weight in weights] == [
+        (*b, *a) for a, b in zip(inputs[:-1], inputs[1:], strict=True)
+    ]
+    if not fits or any(len(shape) != 1 for shape in inputs) or read["scale"].shape != read["shift"].shape:
         raise UserError(f"{path} holds no policy: its layers do not fit together.")
+    std = read["std"]
+    finite = all(np.isfinite(read[key]).all() for key in numbers)
+    if not finite or std.shape != () or std < 0 or not (read["scale"] > 0).all():
+        raise UserError(
+            f"{path} holds no policy: every number has to be finite, scale above 0, and std one number of at least 0."
+        )
+    found = (read["shift"].size, biases[-1].size)  # type: ignore[union-attr]  # just checked
+    if sizes is not None and found != sizes:
+        raise UserError(
+            f"The policy {path} takes {found[0]} numbers and gives {found[1]}, the task has {sizes[0]} numbers a state and "
+            f"{sizes[1]} an action; give a policy that was trained on it."
+        )
     return NumpyPolicy(
         weights,  # type: ignore[arg-type]  # just checked
         biases,  # type: ignore[arg-type]
         read["shift"],
         read["scale"],
-        float(read["std"]),
+        float(std),
         str(read["name"]),
     )

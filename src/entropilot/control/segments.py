@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from entropilot.control.files import read_npz
+from entropilot.control.envs import ACTION_SIZE, PAPER_TASKS, STATE_SIZE, check_task
+from entropilot.control.files import Kind, as_kind, read_npz, written_whole
 from entropilot.errors import UserError
 
 SCHEMA = 1
 _SHOWN = 8  # row numbers in a sentence
-_FARTHEST = 4
+_FAR_SEGMENT, _FAR_ALL = (
+    3.0,
+    1.1,
+)  # mean z² beyond which labels are refused; theory has at most 1, fitted labels about 1
+_APART = 600  # Σ of squared distances, in std, between two arrangements of labels, from which on they can be told apart
+# Arrays by kind, and how many dimensions they have.
+_KINDS: dict[str, tuple[Kind, int]] = {
+    **dict.fromkeys(("states", "actions", "mean_b", "std_b"), ("float32", 3)),
+    **dict.fromkeys(("rewards", "returns"), ("float32", 2)),
+    **dict.fromkeys(("lengths", "author", "episode", "start", "marks"), ("int64", 1)),
+    "success": ("bool", 1),
+    "author_names": ("text", 1),
+    "snapshots": ("float64", 3),
+}
 
 
 @dataclass
@@ -69,11 +84,14 @@ def concatenate(parts: list[Segments]) -> Segments:
     """Return several data sets of one task as one; authors of the same name are the same author.
 
     Raises:
-        UserError: of different tasks.
+        UserError: of different tasks, or cut in different ways.
     """
     tasks = sorted({part.task for part in parts})
     if len(tasks) > 1:
         raise UserError(f"Segments of {' and '.join(tasks)} don't mix; give data sets of one task.")
+    cuts = {(part.states.shape[1], *part.marks.tolist(), part.snapshots.shape[-1]) for part in parts}
+    if len(cuts) > 1:
+        raise UserError("Segments that were cut in different ways don't mix; collect them with one --length.")
     names = list(dict.fromkeys(str(name) for part in parts for name in part.author_names))
     values: dict[str, Any] = {"task": tasks[0], "author_names": np.array(names), "marks": parts[0].marks}
     for field in fields(Segments):
@@ -103,6 +121,12 @@ def check(segments: Segments, task: str | None = None, unequal: bool = False) ->
         task: what they have to be of.
         unequal: let segments differ in length; what is constant in a pair's scores then no longer cancels.
 
+    Labels that do not belong to the actions are noticed by z = (a − clip(m_b))/σ_b. An action is clip(m_b + σ_b·ε), and
+    the clip brings no two numbers further apart, so |z| ≤ |ε| and Σ z² is at most a χ² of as many degrees as there are
+    numbers: its mean has a bound, for a segment and, closer, for all. Where the spread is wide, the labels of other
+    segments keep that bound too; so the actions also have to be likelier under their own labels than under those of
+    other segments and than under the same ones turned in time.
+
     Raises:
         UserError: the first thing that is wrong, with the numbers of the segments.
     """
@@ -110,10 +134,15 @@ def check(segments: Segments, task: str | None = None, unequal: bool = False) ->
         raise UserError(
             f"The data set is of {segments.task}, the run of {task}; collect for {task}, or set task: {segments.task}."
         )
-    n = len(segments)
-    if segments.states.ndim != 3 or not n:
+    if segments.states.ndim != 3 or segments.actions.ndim != 3 or not segments.states.size:
         raise UserError("The data set has no segments of shape (n, T, state); collect again.")
+    n = len(segments)
     steps, size = segments.states.shape[1], segments.actions.shape[-1]
+    if (segments.states.shape[-1], size) != (STATE_SIZE, ACTION_SIZE) and _of_metaworld(segments.task):
+        raise UserError(
+            f"The data set has {segments.states.shape[-1]} numbers a state and {size} an action, {segments.task} has "
+            f"{STATE_SIZE} and {ACTION_SIZE}; store states as control collect does."
+        )
     shapes = {
         "actions": (n, steps, size),
         "mean_b": (n, steps, size),
@@ -136,7 +165,7 @@ def check(segments: Segments, task: str | None = None, unequal: bool = False) ->
     if not unequal and (lengths != usual).any():
         raise UserError(
             f"{_rows(lengths != usual)}: lengths other than {usual}, which most have; "
-            "cut them to one length, or set unequal: true and mind the constants."
+            "cut them to one length, or leave these out."
         )
     inside = np.arange(steps) < lengths[:, None]
     for name in ("states", "actions", "rewards"):
@@ -161,29 +190,96 @@ def check(segments: Segments, task: str | None = None, unequal: bool = False) ->
     bad = (segments.author < -1) | (segments.author >= len(segments.author_names))
     if bad.any():
         raise UserError(f"{_rows(bad)}: an author that has no name ({len(segments.author_names)} are named).")
-    # An author's own actions lie about 0.8 std from its mean, less where the box cuts them: labels of other rows do not.
-    if known.all():
-        distance = (np.abs(segments.actions - np.clip(segments.mean_b, -1, 1)) / segments.std_b).mean(-1)
-        far = np.where(inside, distance, 0).sum(1) / lengths > _FARTHEST
-        if far.any():
+    if segments.snapshots.size:
+        marks, shape = segments.marks, segments.snapshots.shape
+        if shape[:2] != (n, len(marks)) or marks[0] != 0 or marks[-1] != steps or (np.diff(marks) <= 0).any():
             raise UserError(
-                f"{_rows(far)}: actions lie more than {_FARTHEST} std from their labels on average; these labels belong to "
-                "other segments."
+                f"snapshots has shape {shape} and marks are {marks.tolist()}; keep {n} times a simulator state at each "
+                f"mark, the first at 0 and the last at {steps}, or none."
             )
+    _check_labels(segments, inside & known)
     return segments
 
 
+def _of_metaworld(task: str) -> bool:
+    """Whether MetaWorld has the task; where it is not installed, the paper's six are known."""
+    if task in PAPER_TASKS:
+        return True
+    try:
+        return check_task(task) == task
+    except UserError:
+        return False
+
+
+def _mean_square_bound(count: Any) -> Any:
+    """What the mean of `count` squares of N(0, 1) exceeds once in 10¹⁰ (Laurent and Massart 2000, lemma 1)."""
+    x = 23.0
+    return 1 + 2 * np.sqrt(x / count) + 2 * x / count
+
+
+def _clipped_mean(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return E[clip(m + σ·ε, −1, 1)]."""
+    from scipy.special import ndtr
+
+    low, high = (-1 - mean) / std, (1 - mean) / std
+    density = (np.exp(-0.5 * low**2) - np.exp(-0.5 * high**2)) / math.sqrt(2 * math.pi)
+    return mean * (ndtr(high) - ndtr(low)) + std * density - ndtr(low) + ndtr(-high)
+
+
+def _check_labels(segments: Segments, seen: np.ndarray) -> None:
+    """Refuse labels that do not belong to the actions; `seen` are the steps that have both, (n, T)."""
+    numbers = np.flatnonzero(seen.any(1))
+    if not len(numbers):
+        return
+    seen, steps = seen[numbers], seen[numbers][..., None]
+    actions, mean, std = (
+        np.where(steps, getattr(segments, name)[numbers], empty).astype(np.float64)
+        for name, empty in (("actions", 0.0), ("mean_b", 0.0), ("std_b", 1.0))
+    )
+    square = ((actions - mean.clip(-1, 1)) / std) ** 2 * steps
+    count = seen.sum(1) * actions.shape[-1]
+    far = np.zeros(len(segments), bool)
+    far[numbers] = square.sum((1, 2)) / count > np.maximum(_FAR_SEGMENT, _mean_square_bound(count))
+    if far.any():
+        raise UserError(
+            f"{_rows(far)}: actions lie further from their labels than the labels' std allows (mean z² above "
+            f"{_FAR_SEGMENT:g}); these labels belong to other segments."
+        )
+    whole = square.sum() / count.sum()
+    if whole > max(_FAR_ALL, _mean_square_bound(count.sum())):
+        raise UserError(
+            f"Over all segments, actions lie further from their labels than the labels' std allows (mean z² {whole:.2f}, "
+            "at most 1 where they belong together); store the labels of these segments, or NaN."
+        )
+    own = _clipped_mean(mean, std)
+    weight = steps / std**2
+    half = len(numbers) // 2  # a neighbour may be of the same episode
+    for other, also, least, words in (
+        (np.roll(own, half, 0), np.roll(steps, half, 0), 0.5, "no better than those of other segments"),
+        (own[:, ::-1], steps[:, ::-1], -0.5, "worse than the same labels turned in time"),
+    ):
+        # E[(a − other)² − (a − own)²] is (own − other)² where the labels are right: `better` is about `apart`, and minus
+        # that where `other` is right, about 0 where neither is. The noise of better/apart is at most 2/√apart.
+        apart = (weight * also * (own - other) ** 2).sum()
+        better = (weight * also * (own - other) * (2 * actions - other - own)).sum()
+        if apart > _APART and better < least * apart:
+            raise UserError(
+                f"The labels fit the actions {words}; their rows or steps were mixed up: store each segment's own, or NaN."
+            )
+
+
 def save(segments: Segments, path: Path) -> None:
-    """Write an npz file; an earlier one stays whole until the new one is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    """Write an npz file; an earlier one stays whole until the new one is.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    with written_whole(path) as file:
         np.savez(
             file,
             schema=SCHEMA,
             **{field.name: np.asarray(getattr(segments, field.name)) for field in fields(Segments)},
         )
-    part.replace(path)
 
 
 def load(path: str | Path, task: str | None = None, unequal: bool = False) -> Segments:
@@ -193,16 +289,19 @@ def load(path: str | Path, task: str | None = None, unequal: bool = False) -> Se
         UserError: it can't be read, is of another schema, or `check` refuses it.
     """
     read = read_npz(path, "segments", ("schema",))
-    if int(read["schema"]) != SCHEMA:
-        raise UserError(
-            f"{path} has schema {int(read['schema'])}, this version reads {SCHEMA}; collect again."
-        )
-    names = [field.name for field in fields(Segments)]
-    missing = [name for name in names if name not in read]
+    schema = int(as_kind(read["schema"], f"schema of {path}", "int64", 0))
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; collect again.")
+    missing = [field.name for field in fields(Segments) if field.name not in read]
     if missing:
         raise UserError(f"{path} holds no segments: {missing[0]} is missing.")
-    values: dict[str, Any] = {name: read[name] for name in names}
-    values["task"] = str(values["task"])
+    if not read["snapshots"].size:  # none were kept, whatever its shape says
+        read["snapshots"] = np.zeros((*read["states"].shape[:1], *read["marks"].shape[:1], 0))
+    values: dict[str, Any] = {
+        name: as_kind(read[name], f"{name} of {path}", kind, dimensions)
+        for name, (kind, dimensions) in _KINDS.items()
+    }
+    values["task"] = str(as_kind(read["task"], f"task of {path}", "text", 0))
     return check(Segments(**values), task, unequal)
 
 
@@ -224,7 +323,7 @@ def check_pairs(pairs: Pairs, n: int) -> Pairs:
     Raises:
         UserError: with the numbers of the pairs.
     """
-    if not len(pairs) or not pairs.first.shape == pairs.second.shape == pairs.preferred.shape:
+    if not pairs.first.size or not pairs.first.shape == pairs.second.shape == pairs.preferred.shape:
         raise UserError(
             f"{len(pairs.first)} first and {len(pairs.second)} second segments with {len(pairs.preferred)} labels "
             "do not match; give one label a pair."

@@ -6,81 +6,23 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from entropilot.control import checkpoint as checkpoints
 from entropilot.control.actor import STD, Actor, action_logp, cpu_has_bf16
 from entropilot.control.segments import Pairs, Segments, check, check_pairs
+from entropilot.control.settings import MethodName, TrainSettings, settings_from
 from entropilot.errors import UserError
 from entropilot.methods.cpl import CPL
 from entropilot.methods.imitation import imitation_loss
 from entropilot.methods.ppl import PPL, dirac_label, gaussian_label, sampled_label
 
-MethodName = Literal["bc", "sft", "cpl", "cpl_kl", "dpo", "ppl", "ppl_sampled", "ppl_dirac", "piql"]
-CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What a run is made of; the losses' settings as in `methods`.
-
-    alpha and lam none: the method's own (CPL, PPL 0.1 and 0.5; CPL-KL 0.2 and 0.75; DPO 0.1 and 1).
-    """
-
-    method: MethodName = "ppl"
-    alpha: float | None = None
-    lam: float | None = None
-    gamma: float = 1.0
-    look_ahead: int | None = 16
-    window: Literal["sum", "mean_L", "mean_terms"] = "mean_L"
-    constant: Literal["keep", "drop", "means"] = "keep"
-    hidden: tuple[int, ...] = (256, 256)
-    bc_steps: int = 1500
-    bc_learning_rate: float = 3e-4
-    bc_batch: int = 4096  # states
-    steps: int = 1500
-    learning_rate: float = 1e-4  # CPL's; at 3e-4 runs went up and then down again
-    batch: int = 32  # pairs
-    evaluate_every: int = 300
-    evaluate_episodes: int = 20
-    final_episodes: int = 100
-    checkpoint_every: int = 500
-    bf16: bool | None = None  # none: where the CPU has it
-    seed: int = 0
-    piql: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(MethodName):
-            raise UserError(
-                f"The method {self.method!r} does not exist; choose one of {', '.join(get_args(MethodName))}."
-            )
-        for name in ("bc_steps", "steps", "evaluate_every", "final_episodes", "evaluate_episodes"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 0.")
-        for name in ("bc_learning_rate", "learning_rate", "batch", "bc_batch", "checkpoint_every"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name}={getattr(self, name)} must be a positive number.")
-        self.loss()
-
-    def loss(self) -> PPL | CPL | None:
-        """Return the preference method; None where there is none.
-
-        Raises:
-            UserError: its settings cannot work.
-        """
-        own = {"cpl_kl": (0.2, 0.75), "dpo": (0.1, 1.0)}.get(self.method, (0.1, 0.5))
-        alpha = own[0] if self.alpha is None else self.alpha
-        lam = own[1] if self.lam is None else self.lam
-        try:
-            if self.method.startswith("ppl"):
-                return PPL(alpha, lam, self.gamma, self.look_ahead, self.window, self.constant)
-            return CPL(alpha, lam) if self.method in ("cpl", "cpl_kl", "dpo") else None
-        except ValueError as error:
-            raise UserError(str(error)) from error
+__all__ = ["MethodName", "TrainSettings", "imitate", "new_actor", "prefer", "prepare", "run", "settings_from"]
 
 
 class Data:
@@ -134,8 +76,17 @@ def prepare(
     if settings.method in ("ppl", "ppl_sampled") and not segments.labelled:
         raise UserError(
             f"{settings.method} needs the author's mean and std at every step, which these segments lack; "
-            "take method: ppl_dirac, or fit authors with control label --fit."
+            "take method: ppl_dirac, or ppl_fitted, which fits authors."
         )
+
+
+def with_fitted_authors(segments: Segments, settings: TrainSettings) -> Segments:
+    """Return what a method trains on: with the labels of fitted authors for ppl_fitted, else the segments as they are."""
+    if settings.method != "ppl_fitted":
+        return segments
+    from entropilot.control.authors import fit_authors, with_labels
+
+    return with_labels(segments, fit_authors(segments, seed=settings.seed))
 
 
 def _author_logp(data: Data) -> Tensor:
@@ -211,10 +162,13 @@ class Phase:
         if isinstance(self.method, CPL):
             return self.method.score(logp, mask, None if self.reference is None else self.reference[rows])
         assert isinstance(self.method, PPL)
-        if settings.method == "ppl":
+        if settings.method in ("ppl", "ppl_fitted"):
             kl = gaussian_label(
                 data.mean_b[rows], data.std_b[rows], mean, self.std.expand_as(mean), settings.constant
             )
+            if settings.constant == "drop":
+                # −E_b[log π_θ] in the convention of `action_logp`, as the other labels and log π_θ itself are.
+                kl = kl - 0.5 * mean.shape[-1] * math.log(math.pi)
         elif settings.method == "ppl_sampled":
             kl = sampled_label(self.author_logp[rows], logp, settings.constant)
         else:
@@ -261,6 +215,7 @@ def prefer(
     actor = copy.deepcopy(actor)
     if settings.method == "bc":
         return actor
+    segments = with_fitted_authors(segments, settings)
     if settings.method == "piql":
         from entropilot.control.piql import train_piql
 
@@ -270,28 +225,6 @@ def prefer(
         values = phase.update()
         on_step(actor, phase.step, values)
     return actor
-
-
-def settings_from(values: dict[str, Any]) -> TrainSettings:
-    """Return settings from a recipe's section.
-
-    Raises:
-        UserError: a key that does not exist, or a value of another kind.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    known = [f.name for f in fields(TrainSettings)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"train.{key} does not exist; the keys here are: {', '.join(known)}.")
-    try:
-        return TypeAdapter(TrainSettings).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"train.{place} = {first['input']!r} does not fit ({first['msg'].lower()}); change this value."
-        ) from error
 
 
 def run(
@@ -307,7 +240,8 @@ def run(
     """Train in a folder: run.jsonl, checkpoint.pt, policy.npz; return the policy's path.
 
     Raises:
-        UserError: the data can't be trained on, the folder holds another run, or there is nothing to resume.
+        UserError: the data can't be trained on, the folder holds another run, or nothing that can be resumed with these
+            settings and data.
     """
     from entropilot.control.workers import success_rate
     from entropilot.records import RunWriter
@@ -315,28 +249,33 @@ def run(
     prepare(segments, pairs, settings, task)
     if settings.method == "piql":
         raise UserError("piql is trained by control bench only; take cpl, ppl or sft here.")
-    checkpoint = out / CHECKPOINT
-    state = None
-    if resume:
-        if not checkpoint.is_file():
-            raise UserError(f"{out} holds no checkpoint to resume from; leave out --resume.")
-        state = torch.load(checkpoint, weights_only=True)
-        if state["settings"] != _plain(settings) or state["task"] != task:
-            raise UserError(
-                f"The run in {out} was begun with other settings; resume with its recipe, or choose another --out."
-            )
+    kept = out / checkpoints.NAME
+    mine = {
+        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()},
+        "task": task,
+        "data": checkpoints.digest(segments, None if settings.method == "bc" else pairs),
+    }
+    state = checkpoints.load(out, mine) if resume else None
     total = settings.bc_steps + (0 if settings.method == "bc" else settings.steps)
     done = 0 if state is None else state["step"] + (settings.bc_steps if state["phase"] != "bc" else 0)
     header = {"name": out.name, "recipe": {"task": task, "train": asdict(settings)}, "metrics": METRICS}
-    writer = RunWriter(out, header, resume_step=done if resume else None)
+    if state is not None:  # on another CPU too, the run goes on in the precision that it began with
+        settings = replace(settings, bf16=state["bf16"])
+    segments = with_fitted_authors(segments, settings)
     actor = new_actor(segments, settings)
+    mine["bf16"] = actor.bf16
     data = Data(segments, pairs, actor)
+    phase = Phase(actor, data, settings, "bc")
+    writer = RunWriter(out, header, resume_step=done if resume else None)
     began, reason = time.perf_counter(), "interrupted"
     try:
+        if state is None:  # a run that is cut off before its first checkpoint can be resumed too
+            checkpoints.save(kept, phase.state() | mine)
         for name in ("bc",) if settings.method == "bc" else ("bc", "preference"):
             if state is not None and name == "bc" and state["phase"] != "bc":
                 continue
-            phase = Phase(actor, data, settings, name)
+            if name != phase.name:
+                phase = Phase(actor, data, settings, name)
             if state is not None and state["phase"] == name:
                 phase.load(state)
             offset = 0 if name == "bc" else settings.bc_steps
@@ -359,7 +298,7 @@ def run(
                     writer.row(step, row)
                     report(step, row)
                 if phase.step % settings.checkpoint_every == 0 or last:
-                    _save(checkpoint, phase.state() | {"settings": _plain(settings), "task": task})
+                    checkpoints.save(kept, phase.state() | mine)
         path = out / "policy.npz"
         actor.to_numpy(f"{task} {settings.method}").save(path)
         reason = "finished"
@@ -379,13 +318,3 @@ METRICS = {
     "episodes": "evaluation episodes",
     "seconds": "since the start, evaluation included",
 }
-
-
-def _plain(settings: TrainSettings) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
