@@ -96,12 +96,24 @@ def test_states_and_snapshots_are_of_one_episode(segments):
             assert abs(reward - segments.rewards[row, step]) < 1e-3
 
 
-def test_processes_do_not_change_what_is_collected(segments, author):
+def test_processes_do_not_change_what_is_collected(segments, author, monkeypatch):
+    from entropilot.control import collect as collecting
     from entropilot.control.collect import CollectSettings, collect
     from entropilot.control.labels import script_values
+    from entropilot.control.workers import in_processes
 
+    asked = []
+
+    def spy(work, items, processes, *arguments):
+        asked.append((processes, len(items)))
+        return in_processes(work, items, processes, *arguments)
+
+    monkeypatch.setattr(collecting, "_WORTH_WORKERS", 3)
+    monkeypatch.setattr(collecting, "in_processes", spy)
     settings = CollectSettings(length=32, mark_every=16, returns=20)
     again = collect(TASK, author, 6, 7, settings, processes=2)
+    assert asked[0] == (2, 3), "enough episodes for workers"
+    assert all(processes == (2 if items >= 3 else 1) for processes, items in asked)
     for name, value in vars(segments).items():
         assert np.array_equal(getattr(again, name), value), name
     one, two = (

@@ -12,6 +12,7 @@ from entropilot.control.segments import Segments, concatenate
 from entropilot.control.workers import env_of, in_processes
 from entropilot.errors import UserError
 
+_WORTH_WORKERS = 50  # episodes
 LIMIT = 500  # steps after which MetaWorld wants a reset
 
 
@@ -159,7 +160,9 @@ def collect(
                 f"{episode} episodes gave {have} segments of {settings.length} steps; ask for shorter ones."
             )
         seeds = [seed * 100_000 + episode + i for i in range(batch)]
-        new = in_processes(collect_episodes, seeds, processes, task, policy, seed, settings)
+        # Starting workers takes as long as the few episodes that a first batch was short of.
+        workers = processes if batch >= _WORTH_WORKERS else 1
+        new = in_processes(collect_episodes, seeds, workers, task, policy, seed, settings)
         parts += [part for part in new if len(part)]
         have, episode = sum(len(part) for part in parts), episode + batch
     return concatenate(parts).take(np.arange(count))
