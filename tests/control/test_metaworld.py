@@ -60,6 +60,24 @@ def test_a_restored_state_goes_on_as_it_would_have(task):
     assert max(rewards) > min(rewards)
 
 
+def test_a_restored_state_is_seen_as_it_would_have_been():
+    """A state holds the step before as well: without it the first one after a restore would be another."""
+    from entropilot.control.envs import ControlEnv
+
+    env = ControlEnv(TASK)
+    env.reset(3)
+    for _ in range(20):
+        env.step(env.script_action())
+    kept = env.snapshot()
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 4)).astype(np.float32)
+    states = [env.step(action)[0] for action in actions]
+    fresh = ControlEnv(TASK)
+    fresh.reset(3)
+    fresh.restore(kept)
+    again = [fresh.step(action)[0] for action in actions]
+    np.testing.assert_allclose(again, states, rtol=0, atol=1e-6)
+
+
 def test_the_script_solves_it():
     from entropilot.control.workers import run_episodes, success_rate
 

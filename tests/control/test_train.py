@@ -149,6 +149,14 @@ def test_the_score_is_the_methods(data, near):
     near(found, (logp - ahead * kl).sum(-1), "S of rows 4, 0, 9", rtol=1e-4)
 
 
+def test_winners_are_counted_by_hand(make_segments):
+    """SFT draws a segment as often as it was preferred; a tie is half a win for both."""
+    segments = make_segments(5)
+    pairs = Pairs(np.array([0, 2, 0]), np.array([1, 3, 3]), np.array([1.0, 0.25, 0.5]))
+    found = Data(segments, pairs, training.new_actor(segments, TrainSettings("sft", hidden=(4,))))
+    assert found.wins.tolist() == [1.5, 0.0, 0.25, 1.25, 0.0]
+
+
 def test_dropping_the_constant_ends_in_the_dirac_label(data):
     """σ_b → 0 at the action: −E_b[log π_θ] is the Dirac label, in the convention of the log-probs beside it."""
     segments, pairs = data
