@@ -425,7 +425,9 @@ def test_what_the_command_refuses(arguments, message, model, make_segments, tmp_
 
 
 def test_as_stable_baselines3_has_it(tmp_path):
-    sb3 = pytest.importorskip("stable_baselines3")
+    sb3 = pytest.importorskip(
+        "stable_baselines3", reason="compares with stable-baselines3 where it is installed"
+    )
     gym = pytest.importorskip("gymnasium")
 
     class Toy(gym.Env):

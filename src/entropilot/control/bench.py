@@ -18,6 +18,7 @@ from entropilot.control.actor import Actor
 from entropilot.control.authors import fit_authors, with_labels
 from entropilot.control.behaviour import find_behaviours
 from entropilot.control.collect import CollectSettings, collect
+from entropilot.control.files import written_whole
 from entropilot.control.labels import Label, compare, fixed_pairs, scores, script_values
 from entropilot.control.policies import NumpyPolicy, load_policy
 from entropilot.control.segments import Pairs, Segments, concatenate
@@ -139,10 +140,8 @@ def authors_kl(authors: list[NumpyPolicy], states: np.ndarray) -> float:
 
 
 def _write(path: Path, values: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(values, indent=2))
-    part.replace(path)  # a kill leaves no half of it
+    with written_whole(path) as file:
+        file.write(json.dumps(values, indent=2).encode())
 
 
 def data_set(
@@ -170,9 +169,9 @@ def data_set(
         if needs_values:
             kept = path.with_suffix(".values.npy")
             if not kept.is_file():
-                whole = kept.with_name(f"{kept.stem}.part.npy")
-                np.save(whole, script_values(part, processes=processes))
-                whole.replace(kept)  # a kill leaves no half of it
+                found = script_values(part, processes=processes)
+                with written_whole(kept) as file:
+                    np.save(file, found)
             values.append(np.load(kept)[:count])
         parts.append(part.take(np.arange(min(count, len(part)))))
     return concatenate(parts), np.concatenate(values) if values else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from entropilot.control.files import written_whole
 from entropilot.control.segments import Pairs, Segments
 from entropilot.errors import UserError
 from entropilot.records import FILE_NAME
@@ -39,9 +40,8 @@ def digest(segments: Segments, pairs: Pairs | None) -> dict[str, str]:
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint; a kill leaves the one before."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    with written_whole(path) as file:
+        torch.save(state, file)
 
 
 def load(out: Path, mine: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entropilot.control.analytic import Teacher, Walks, Worlds, make_worlds, prefer_by, teach, walk
+from entropilot.control.analytic import Teacher, Walks, make_worlds, prefer_by, teach, walk
 from entropilot.control.learners import Learner, LearnSettings, learn
 from entropilot.errors import UserError
 
@@ -99,12 +99,6 @@ def online(learner: Learner, settings: OnlineSettings, seeds: list[int]) -> dict
     }
 
 
-def parameters(worlds: Worlds, learner: Learner) -> int:
-    """Return how many numbers a learner trains on a finite world: a policy table, or `pebble`'s reward table."""
-    del learner  # both are tables over states and actions; pebble's transitions are counted, not trained
-    return worlds.reward[0].numel()
-
-
 def metaworld_parameters(
     state: int = 35, action: int = 4, hidden: tuple[int, ...] = (256, 256)
 ) -> dict[str, int]:
@@ -183,8 +177,3 @@ def online_metaworld(
         found.append(row)
         report(row)
     return found
-
-
-def mean_regret(result: dict[str, Any]) -> Tensor:
-    """Return the mean over seeds of each round, (rounds + 1,)."""
-    return torch.tensor(result["regret"]).mean(1)
