@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from entropilot.answers.clusters import Clusters, cluster, cluster_one
+from entropilot.answers.clusters import Clusters, cluster
 from entropilot.answers.extract import extract
 from entropilot.answers.judges import build_judge
-from entropilot.answers.pool import shared_pool
+from entropilot.answers.math_pool import shared_pool
 
 
 def spellings(n: int) -> list[str]:
@@ -68,10 +68,10 @@ def growing(count: int, offset: int) -> list[str]:
 
 def timed(name: str, answers: list[str], judge) -> Clusters:
     start = time.perf_counter()
-    found = cluster_one(answers, judge)
+    found = cluster([answers], judge)[0]
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    cluster_one(answers, judge)
+    cluster([answers], judge)[0]
     again = time.perf_counter() - start
     print(
         f"| {name} | {len(answers)} | {len(set(answers))} | {len(found.sizes)} | {seconds:.3f} | {again:.4f} |"

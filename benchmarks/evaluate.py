@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from entropilot.engines.assess import assess
-from entropilot.engines.assess_model import Settings, Task
-from entropilot.engines.drawing import Transformers
-from entropilot.engines.loading import load_model, quiet
-from entropilot.engines.protocols import Sampling
-from entropilot.evaluate import render_prompt
-from entropilot.recipes import Data, Recipe
+from entropilot.evaluation.evaluate import assess
+from entropilot.evaluation.one_model import Settings, Task
+from entropilot.evaluation.protocols import Sampling
+from entropilot.evaluation.sampling import Transformers
+from entropilot.inputs.messages import render_prompt
+from entropilot.inputs.models import load_model, quiet
+from entropilot.recipes.schema import Data, Recipe
 from entropilot.sandbox.tasks import CHAINS
 
 

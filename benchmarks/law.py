@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.special import stdtrit
 
-from entropilot.analysis.diagnosis import FEW, diagnose
-from entropilot.analysis.forecast import forecast
-from entropilot.analysis.law import LawFit, fit_law
-from entropilot.analysis.live import law_metrics
-from entropilot.analysis.noise import mixture_quantile
+from entropilot.law.diagnosis import FEW, diagnose
+from entropilot.law.forecast import forecast
+from entropilot.law.law import LawFit, fit_law
+from entropilot.law.live import law_metrics
+from entropilot.law.noise import mixture_quantile
 
 Array = NDArray[np.float64]
 Halves = Callable[[LawFit, Array, np.random.Generator], Array]

@@ -28,9 +28,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from trl import GRPOConfig, GRPOTrainer
 
 from entropilot import ClipCov, EntropyGRPOTrainer, KLCov
-from entropilot.engines.loading import quiet
-from entropilot.engines.probe import Probe
-from entropilot.engines.trl_rewards import sandbox_reward
+from entropilot.inputs.models import quiet
+from entropilot.recording.probe import Probe
+from entropilot.rewards.named import sandbox_reward
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import get_tier
 

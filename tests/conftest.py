@@ -50,7 +50,7 @@ class Result(NamedTuple):
 @pytest.fixture
 def run(monkeypatch, capfd: pytest.CaptureFixture, tmp_path: Path) -> Callable[..., Result]:
     """Run a command line in this process, in an empty folder."""
-    from entropilot import cli
+    from entropilot.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())

@@ -14,12 +14,12 @@ _HOME = {
     "ClipCov": "entropilot.methods",
     "KLCov": "entropilot.methods",
     "TokenBatch": "entropilot.maths.tokens",
-    "policy_loss": "entropilot.maths.surrogate",
+    "policy_loss": "entropilot.methods.policy_loss",
     "token_covariance": "entropilot.maths.covariance",
-    "EntropyGRPOTrainer": "entropilot.engines.trl",
-    "PPLTrainer": "entropilot.engines.trl_preference",
-    "LawFit": "entropilot.analysis.law",
-    "fit_law": "entropilot.analysis.law",
+    "EntropyGRPOTrainer": "entropilot.engines.trl.trainer",
+    "PPLTrainer": "entropilot.engines.trl.preference",
+    "LawFit": "entropilot.law.law",
+    "fit_law": "entropilot.law.law",
     "Run": "entropilot.records",
     "read_run": "entropilot.records",
     "UserError": "entropilot.errors",
@@ -27,14 +27,14 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from entropilot.analysis.law import LawFit, fit_law
-    from entropilot.engines.trl import EntropyGRPOTrainer
-    from entropilot.engines.trl_preference import PPLTrainer
+    from entropilot.engines.trl.preference import PPLTrainer
+    from entropilot.engines.trl.trainer import EntropyGRPOTrainer
     from entropilot.errors import UserError
+    from entropilot.law.law import LawFit, fit_law
     from entropilot.maths.covariance import token_covariance
-    from entropilot.maths.surrogate import policy_loss
     from entropilot.maths.tokens import TokenBatch
     from entropilot.methods import ClipCov, KLCov
+    from entropilot.methods.policy_loss import policy_loss
     from entropilot.records import Run, read_run
 
 

@@ -249,3 +249,23 @@ def write_tokens(folder: Path, step: int, columns: Mapping[str, list[Any]]) -> P
     pq.write_table(pa.table(dict(columns)), partial)
     partial.replace(target)
     return target
+
+
+ENTROPY = "entropy/policy_T1"
+
+
+ACCURACY = "validation/accuracy"
+
+
+REWARD = "reward/mean"
+
+
+def finite_number(value: object) -> float | None:
+    """Return a number of a row as float; None for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -188,7 +188,7 @@ def test_a_histogram_takes_finite_values_only():
 def test_measure_by_hand():
     import torch
 
-    from entropilot.engines.logit_study import measure
+    from entropilot.evaluation.logits import measure
 
     # p = (1/2, 1/4, 1/4, 0) and (1, 0, 0, 0): logits up to a constant, −inf where filtered.
     rows = torch.tensor([[math.log(2), 0.0, 0.0, -math.inf], [5.0, -math.inf, -math.inf, -math.inf]])
@@ -210,11 +210,12 @@ def test_measure_by_hand():
 def test_a_study_is_the_pooled_logits_of_plain_forward_passes(scores, monkeypatch):
     import torch
 
-    from entropilot.engines import logit_study
-    from entropilot.engines.data import load_problems
-    from entropilot.engines.loading import load_model
-    from entropilot.evaluate import render_prompt, sample
-    from entropilot.recipes import Data, Recipe
+    from entropilot.evaluation import logits as logit_study
+    from entropilot.evaluation.in_memory import sample
+    from entropilot.inputs.messages import render_prompt
+    from entropilot.inputs.models import load_model
+    from entropilot.inputs.problems import load_problems
+    from entropilot.recipes.schema import Data, Recipe
 
     monkeypatch.setattr(logit_study, "CHUNK", 5)
     data = Data(split="test", limit=3)
@@ -259,9 +260,9 @@ def test_a_study_is_the_pooled_logits_of_plain_forward_passes(scores, monkeypatc
 
 @needs_torch
 def test_processed_scores_of_greedy_sampling_are_refused():
-    from entropilot.engines.logit_study import study
     from entropilot.errors import UserError
-    from entropilot.recipes import Data
+    from entropilot.evaluation.logits import study
+    from entropilot.recipes.schema import Data
 
     with pytest.raises(UserError, match="temperature"):
         study("sandbox", Data(limit=2), scores="processed", temperature=0.0)
@@ -270,7 +271,7 @@ def test_processed_scores_of_greedy_sampling_are_refused():
 @pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
     """Run the command in this process, in an empty folder: (exit code, standard output, standard error)."""
-    from entropilot import cli
+    from entropilot.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())
@@ -328,7 +329,7 @@ def test_what_can_not_work_is_one_sentence(tmp_path, command, words, said):
 def test_help_loads_no_torch():
     code = (
         "import sys; sys.argv = ['entropilot', 'logits', '--help']\n"
-        "import entropilot.cli as c\n"
+        "import entropilot.cli.main as c\n"
         "try: c.main()\nexcept SystemExit: pass\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

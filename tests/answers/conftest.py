@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from entropilot.answers.judges import Judge, build_judge
+from entropilot.answers.judge import Judge
+from entropilot.answers.judges import build_judge
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +17,7 @@ def math_judge() -> Iterator[Judge]:
     """The math judge; its workers are the process-wide ones and stay warm between tests."""
     if find_spec("math_verify") is None:
         pytest.skip("math-verify is not installed; pip install 'entropilot[math]'")
-    from entropilot.answers.pool import shared_pool
+    from entropilot.answers.math_pool import shared_pool
 
     yield build_judge("math")
     shared_pool().close()

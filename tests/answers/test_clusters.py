@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from entropilot.answers.clusters import cluster, cluster_one
+from entropilot.answers.clusters import cluster
 from entropilot.answers.judges import Function, build_judge
 
 EXACT = build_judge("exact")
@@ -16,7 +16,7 @@ EXACT = build_judge("exact")
 
 def test_t2_by_hand() -> None:
     """A A A B C C '': shares 3/7, 1/7, 2/7, 1/7; H = −(3/7 ln 3/7 + 2/7 ln 2/7 + 2 · 1/7 ln 1/7) = 1.27703…"""
-    found = cluster_one(["A", "A", "A", "B", "C", "C", ""], EXACT)
+    found = cluster([["A", "A", "A", "B", "C", "C", ""]], EXACT)[0]
     assert found.labels == [0, 0, 0, 1, 2, 2, 3]
     assert found.sizes == [3, 1, 2, 1]
     assert found.shares == pytest.approx([3 / 7, 1 / 7, 2 / 7, 1 / 7], rel=1e-12)
@@ -27,15 +27,15 @@ def test_t2_by_hand() -> None:
 
 
 def test_each_missing_answer_is_its_own_cluster() -> None:
-    found = cluster_one([None, "", "  \n", "1", None], EXACT)
+    found = cluster([[None, "", "  \n", "1", None]], EXACT)[0]
     assert found.labels == [0, 1, 2, 3, 4]
     assert found.missing == [True, True, True, False, True]
     assert found.semantic_entropy == pytest.approx(math.log(5), rel=1e-12)
 
 
 def test_one_cluster_has_no_entropy_and_an_empty_group_nothing() -> None:
-    assert cluster_one(["1"] * 5, EXACT).semantic_entropy == 0.0
-    empty = cluster_one([], EXACT)
+    assert cluster([["1"] * 5], EXACT)[0].semantic_entropy == 0.0
+    empty = cluster([[]], EXACT)[0]
     assert (empty.labels, empty.sizes, empty.semantic_entropy) == ([], [], 0.0)
     assert cluster([], EXACT) == []
 

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("math_verify")
 
-from entropilot.answers.clusters import cluster_one
+from entropilot.answers.clusters import cluster
 from entropilot.answers.extract import RULES, extract
-from entropilot.answers.mathjudge import Math
+from entropilot.answers.math_judge import Math
+from entropilot.answers.math_pool import Pool
 from entropilot.answers.normalise import normalise
-from entropilot.answers.pool import Pool
 
 PIECES = [
     *"0123456789", *"abcefinxyENCI", *"+-*/^_=<>!|.,;:'\"%$&~#@?", "(", ")", "[", "]", "{", "}", "\\", " ", "\n", "\x00",
@@ -80,7 +80,7 @@ def survive(count: int, seed: int, alive) -> None:
             assert all(type(verdict) is bool for verdict in verdicts)
             assert judge.equivalent([(b, a) for a, b in pairs]) == verdicts
             assert all(judge.equivalent([(text, text) for text in batch]))
-            group = cluster_one(batch, judge)
+            group = cluster([batch], judge)[0]
             assert sum(group.sizes) == len(batch)
             assert len(pool.pids()) <= 2
             seen.update(pool.pids())

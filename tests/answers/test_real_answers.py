@@ -17,7 +17,8 @@ import pytest
 
 from entropilot.answers.clusters import cluster
 from entropilot.answers.extract import extract
-from entropilot.answers.judges import Judge, build_judge
+from entropilot.answers.judge import Judge
+from entropilot.answers.judges import build_judge
 
 FILES = ("math500", "aime24", "aime25", "amc23", "minerva_math", "olympiadbench")
 _FRACTION = re.compile(r"\\d?frac\s?(?:\{(\d+)\}|(\d))\s?(?:\{(\d+)\}|(\d))")

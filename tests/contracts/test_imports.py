@@ -30,17 +30,17 @@ def methods() -> list[str]:
     [
         "import entropilot",
         "import entropilot.analysis",
-        "import entropilot.analysis.law",
+        "import entropilot.law.law",
         "import entropilot.records",
         "import entropilot.errors",
-        "import entropilot.recipes",
-        "import entropilot.cli",
+        "import entropilot.recipes.schema",
+        "import entropilot.cli.main",
         "import entropilot.reports.page",
         "import entropilot.sandbox.tasks",
         "from entropilot.methods import EMPO, Majority",
-        "import entropilot.answers.clusters, entropilot.answers.mathjudge",
+        "import entropilot.answers.clusters, entropilot.answers.math_judge",
         "from entropilot import fit_law, read_run, Run, LawFit, UserError",
-        "import entropilot.cli, sys; sys.argv[1:] = ['fit', '--help']\ntry: entropilot.cli.main()\nexcept SystemExit: 0",
+        "import entropilot.cli.main as cli, sys; sys.argv[1:] = ['fit', '--help']\ntry: cli.main()\nexcept SystemExit: 0",
     ],
 )
 def test_statistics_and_the_command_line_leave_engines_alone(statement: str) -> None:
@@ -84,7 +84,7 @@ def test_the_names_of_the_methods_are_read_right() -> None:
     from typing import get_args
 
     from entropilot.methods import METHODS
-    from entropilot.recipes import Recipe
+    from entropilot.recipes.schema import Recipe
 
     assert methods() == list(METHODS)
     known = get_args(Recipe.model_fields["method"].annotation)
@@ -122,7 +122,7 @@ def test_other_methods_have_them_too(name: str, recipe: str) -> None:
 @needs_torch
 @pytest.mark.parametrize("name", methods())
 def test_the_recipe_of_a_method_names_it(name: str) -> None:
-    from entropilot.recipes import load_recipe
+    from entropilot.recipes.schema import load_recipe
 
     assert load_recipe(ROOT / "recipes" / f"{name}.yaml").method == name
 
@@ -134,8 +134,8 @@ def test_there_are_recipes() -> None:
 @needs_torch
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
 def test_every_recipe_passes_doctor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from entropilot.engines.doctor import examine
-    from entropilot.recipes import load_recipe
+    from entropilot.recipes.schema import load_recipe
+    from entropilot.training.check import examine
 
     monkeypatch.chdir(ROOT)
     assert examine(load_recipe(path)).facts

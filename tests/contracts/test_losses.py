@@ -14,7 +14,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl_helpers import LOSS_TYPES, distance, make_trainer
 
-from entropilot.engines.trl import ELIGIBLE, SELECTED, EntropyGRPOTrainer
+from entropilot.engines.trl.trainer import ELIGIBLE, SELECTED, EntropyGRPOTrainer
 from entropilot.methods import ClipCov, KLCov
 
 F64 = torch.float64

@@ -1,6 +1,6 @@
 """What we lean on in TRL: the four seams, the names we read, and how extra columns of a rollout travel.
 
-A failure here after an upgrade of TRL says which assumption of engines/trl.py has to be looked at.
+A failure here after an upgrade of TRL says which assumption of engines/trl/trainer.py has to be looked at.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, shuffle_sequence_dict, split_tensor_dict
 from trl_helpers import Recorded, Spied, make_trainer, tiny_model
 
-from entropilot.engines.trl import ELIGIBLE, SELECTED
+from entropilot.engines.trl.trainer import ELIGIBLE, SELECTED
 from entropilot.methods import ClipCov, KLCov
 
 MULTIMODAL = [
@@ -47,7 +47,7 @@ SIGNATURES = {
     "_generate_and_score_completions": ["self", "inputs"],
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
-    # Not seams, but called by engines/trl.py:
+    # Not seams, but called by engines/trl/trainer.py:
     "get_high_entropy_mask": ["self", "entropies", "mask", "threshold"],
     "get_off_policy_mask": [
         "advantages",

@@ -23,7 +23,7 @@ if find_spec("torch") is None:
 @pytest.fixture
 def make_segments() -> Callable:
     """Make n segments of T steps by two authors, an MLP's worth of nothing: means are linear in the state."""
-    from entropilot.control.segments import Segments
+    from entropilot.control.segments.types import Segments
 
     def make(
         n: int = 12, steps: int = 8, size: int = 35, task: str = "drawer-open", seed: int = 0

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from entropilot.control.analytic import (
-    expected_visits,
-    make_authors,
-    make_worlds,
-    prefer_by,
-    teach,
-    walk,
-)
-from entropilot.control.learners import (
+from entropilot.analysis.seeds import paired
+from entropilot.control.worlds.learners import (
     LearnSettings,
     clone,
     expected_scores,
@@ -24,21 +17,32 @@ from entropilot.control.learners import (
     learn,
     linear_scores,
 )
-from entropilot.control.study import (
+from entropilot.control.worlds.worlds import (
+    expected_visits,
+    make_authors,
+    make_worlds,
+    prefer_by,
+    teach,
+    walk,
+)
+from entropilot.errors import UserError
+from entropilot.methods.cpl import CPL
+from entropilot.methods.ppl import PPL, dirac_label, sampled_label
+from experiments.finite_worlds.conditions import (
     Condition,
     conditions,
     draw_pairs,
-    paired,
     regrets,
     run_condition,
     study_row,
 )
-from entropilot.errors import UserError
-from entropilot.maths.gaussian import categorical_kl
-from entropilot.methods.cpl import CPL
-from entropilot.methods.ppl import PPL, dirac_label, sampled_label
 
 SEEDS = [0, 1, 2]
+
+
+def categorical_kl(logp_b, logp):
+    """KL(π_b ‖ π) of finite distributions from their log-probs, nats."""
+    return (logp_b.exp() * (logp_b - logp)).sum(-1)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from entropilot import cli_control
-from entropilot.control.bench import BenchSettings, cells, comparisons, read_results
-from entropilot.control.policies import NumpyPolicy, load_policy
-from entropilot.control.recipes import TrainRecipe
-from entropilot.control.recipes import load as load_recipe
-from entropilot.control.segments import save
-from entropilot.control.tables import paired_table, success_table, write_curves
-from entropilot.control.train import settings_from
+from entropilot.cli import control as cli_control
+from entropilot.control.learning.bench import BenchSettings, cells, comparisons, read_results
+from entropilot.control.learning.recipes import TrainRecipe
+from entropilot.control.learning.recipes import load as load_recipe
+from entropilot.control.learning.tables import paired_table, success_table, write_curves
+from entropilot.control.learning.train import settings_from
+from entropilot.control.segments.policies import NumpyPolicy, load_policy
+from entropilot.control.segments.segments import save
 from entropilot.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def test_every_recipe_is_read_and_opens_with_its_command(path):
 
 
 def test_there_is_a_smoke_recipe_and_the_papers_tasks():
-    from entropilot.control.envs import PAPER_TASKS
+    from entropilot.control.segments.envs import PAPER_TASKS
 
     found = {path.stem: load_recipe(path, BenchSettings) for path in RECIPES if "train" not in path.stem}
     assert set(found["paper"].tasks) == set(PAPER_TASKS) and found["smoke"].seeds == [0]
@@ -193,7 +193,7 @@ def test_labels_by_return_need_no_simulator(tmp_path, monkeypatch, make_segments
 def test_an_episode_is_drawn(name, tmp_path):
     # In a process of its own: mujoco chooses how to draw when it is first imported.
     environment = {**os.environ, "MUJOCO_GL": "egl", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "entropilot.cli", "control", "render", "script", "--task", "drawer-open"]
+    command = [sys.executable, "-m", "entropilot", "control", "render", "script", "--task", "drawer-open"]
     result = subprocess.run(
         [*command, "--steps", "20", "--out", name],
         cwd=tmp_path,

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from entropilot import cli_control  # noqa: E402
-from entropilot.control import critic as module  # noqa: E402
-from entropilot.control.critic import critic_scores, load_critic  # noqa: E402
-from entropilot.control.labels import scores  # noqa: E402
-from entropilot.control.segments import save  # noqa: E402
+from entropilot.cli import control as cli_control  # noqa: E402
+from entropilot.control.segments import critic as module  # noqa: E402
+from entropilot.control.segments.critic import critic_scores, load_critic  # noqa: E402
+from entropilot.control.segments.labels import scores  # noqa: E402
+from entropilot.control.segments.segments import save  # noqa: E402
 from entropilot.errors import UserError  # noqa: E402
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from entropilot.control import segments as module
-from entropilot.control.authors import fit_authors, with_labels
-from entropilot.control.segments import _clipped_mean, _mean_square_bound, check
+from entropilot.control.segments import check as module
+from entropilot.control.segments.authors import fit_authors, with_labels
+from entropilot.control.segments.check import _clipped_mean, _mean_square_bound, check
 from entropilot.errors import UserError
 
 

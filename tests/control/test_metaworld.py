@@ -19,20 +19,20 @@ TASK = "drawer-open"
 
 @pytest.fixture(scope="module")
 def author():
-    from entropilot.control.behaviour import imitation_checkpoints
+    from entropilot.control.segments.behaviour import imitation_checkpoints
 
     return imitation_checkpoints(TASK, 0, 20, episodes=3)[20]
 
 
 @pytest.fixture(scope="module")
 def segments(author):
-    from entropilot.control.collect import CollectSettings, collect
+    from entropilot.control.segments.collect import CollectSettings, collect
 
     return collect(TASK, author, 6, 7, CollectSettings(length=32, mark_every=16, returns=20))
 
 
 def test_a_seed_is_an_episode_and_another_seed_another():
-    from entropilot.control.envs import ControlEnv
+    from entropilot.control.segments.envs import ControlEnv
 
     env = ControlEnv(TASK)
     first = [env.reset(5), *[env.step(env.script_action())[0] for _ in range(5)]]
@@ -44,7 +44,7 @@ def test_a_seed_is_an_episode_and_another_seed_another():
 
 @pytest.mark.parametrize("task", ["drawer-open", "plate-slide"])
 def test_a_restored_state_goes_on_as_it_would_have(task):
-    from entropilot.control.envs import ControlEnv
+    from entropilot.control.segments.envs import ControlEnv
 
     env = ControlEnv(task)
     env.reset(3)
@@ -62,7 +62,7 @@ def test_a_restored_state_goes_on_as_it_would_have(task):
 
 def test_a_restored_state_is_seen_as_it_would_have_been():
     """A state holds the step before as well: without it the first one after a restore would be another."""
-    from entropilot.control.envs import ControlEnv
+    from entropilot.control.segments.envs import ControlEnv
 
     env = ControlEnv(TASK)
     env.reset(3)
@@ -79,7 +79,7 @@ def test_a_restored_state_is_seen_as_it_would_have_been():
 
 
 def test_the_script_solves_it():
-    from entropilot.control.workers import run_episodes, success_rate
+    from entropilot.control.segments.workers import run_episodes, success_rate
 
     assert success_rate(TASK, None, 2, 0) == 1.0
     (outcome,) = run_episodes([0], TASK, None)
@@ -87,7 +87,7 @@ def test_the_script_solves_it():
 
 
 def test_segments_are_what_the_author_did(segments, author):
-    from entropilot.control.segments import check
+    from entropilot.control.segments.check import check
 
     check(segments, TASK)
     assert segments.states.shape == (6, 32, 35) and segments.marks.tolist() == [0, 16, 32]
@@ -99,7 +99,7 @@ def test_segments_are_what_the_author_did(segments, author):
 
 
 def test_states_and_snapshots_are_of_one_episode(segments):
-    from entropilot.control.envs import ControlEnv
+    from entropilot.control.segments.envs import ControlEnv
 
     env = ControlEnv(TASK)
     for row in (0, 3):
@@ -115,10 +115,10 @@ def test_states_and_snapshots_are_of_one_episode(segments):
 
 
 def test_processes_do_not_change_what_is_collected(segments, author, monkeypatch):
-    from entropilot.control import collect as collecting
-    from entropilot.control.collect import CollectSettings, collect
-    from entropilot.control.labels import script_values
-    from entropilot.control.workers import in_processes
+    from entropilot.control.segments import collect as collecting
+    from entropilot.control.segments.collect import CollectSettings, collect
+    from entropilot.control.segments.labels import script_values
+    from entropilot.control.segments.workers import in_processes
 
     asked = []
 
@@ -143,8 +143,8 @@ def test_processes_do_not_change_what_is_collected(segments, author, monkeypatch
 
 def test_the_scripts_own_segments_have_no_regret_and_worse_actions_have(segments):
     """Regret against the script: about zero for the script itself, negative scores for a biased author."""
-    from entropilot.control.envs import ControlEnv, script_value
-    from entropilot.control.labels import scores, script_values
+    from entropilot.control.segments.envs import ControlEnv, script_value
+    from entropilot.control.segments.labels import scores, script_values
 
     env = ControlEnv(TASK)
     env.reset(11)
@@ -162,7 +162,7 @@ def test_the_scripts_own_segments_have_no_regret_and_worse_actions_have(segments
 
 
 def test_short_episodes_and_bad_cuts(author):
-    from entropilot.control.collect import CollectSettings, collect
+    from entropilot.control.segments.collect import CollectSettings, collect
     from entropilot.errors import UserError
 
     found = collect(TASK, author, 5, 8, CollectSettings(length=64))
@@ -173,7 +173,7 @@ def test_short_episodes_and_bad_cuts(author):
 
 
 def test_tasks_that_do_not_exist():
-    from entropilot.control.envs import ControlEnv, check_task
+    from entropilot.control.segments.envs import ControlEnv, check_task
     from entropilot.errors import UserError
 
     assert check_task("drawer-open-v3") == "drawer-open"
@@ -186,9 +186,9 @@ def test_tasks_that_do_not_exist():
 
 
 def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
-    from entropilot.control import bench as benching
-    from entropilot.control import segments
-    from entropilot.control.tables import data_table, paired_table, success_table
+    from entropilot.control.learning import bench as benching
+    from entropilot.control.learning.tables import data_table, paired_table, success_table
+    from entropilot.control.segments import segments
     from entropilot.errors import UserError
 
     settings = benching.BenchSettings(
@@ -248,7 +248,7 @@ def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
 
 def test_an_authors_own_return_is_discounted_and_goes_on():
     """Three rewards seen from each step, the last of them for ever after: 4·½³/(1 − ½) = 1 and so on, by hand."""
-    from entropilot.control.collect import CollectSettings, _returns
+    from entropilot.control.segments.collect import CollectSettings, _returns
 
     found = _returns(np.array([1.0, 2.0, 4.0, 8.0, 0.0], np.float32), CollectSettings(returns=3, gamma=0.5))
     assert found[:2].tolist() == [1 + 1 + 1 + 1, 2 + 2 + 2 + 2] and np.isnan(found[2:]).all()
@@ -256,8 +256,8 @@ def test_an_authors_own_return_is_discounted_and_goes_on():
 
 def test_segments_hold_their_own_returns(author):
     """The return of a segment's step is that of its place in the episode, by a simulation of the same episode."""
-    from entropilot.control.collect import CollectSettings, collect
-    from entropilot.control.envs import ControlEnv
+    from entropilot.control.segments.collect import CollectSettings, collect
+    from entropilot.control.segments.envs import ControlEnv
 
     found = collect(TASK, author, 2, 8, CollectSettings(length=16, mark_every=16, returns=10))
     env, start = ControlEnv(TASK), int(found.start[0])
@@ -275,7 +275,7 @@ def test_segments_hold_their_own_returns(author):
 
 
 def test_two_authors_make_a_heterogeneous_set(tmp_path, author):
-    from entropilot.control.bench import BenchSettings, data_set
+    from entropilot.control.learning.bench import BenchSettings, data_set
 
     bench = BenchSettings(
         tasks=[TASK], segments=8, pairs=4, steps_of_segment=16, methods={"cpl": {}}, labels=["return"]
@@ -297,7 +297,7 @@ def test_one_folder_takes_one_bench(tmp_path):
     """Two processes would collect the same data over each other."""
     import fcntl
 
-    from entropilot.control.bench import BenchSettings, run_bench
+    from entropilot.control.learning.bench import BenchSettings, run_bench
     from entropilot.errors import UserError
 
     with (tmp_path / ".lock").open("w") as file:
@@ -310,7 +310,7 @@ def test_one_folder_takes_one_bench(tmp_path):
 def test_the_commands_from_end_to_end(tmp_path, monkeypatch, author):
     from typer.testing import CliRunner
 
-    from entropilot import cli_control
+    from entropilot.cli import control as cli_control
 
     monkeypatch.chdir(tmp_path)
     author.save(tmp_path / "author.npz")
@@ -337,8 +337,8 @@ def test_the_commands_from_end_to_end(tmp_path, monkeypatch, author):
 
 
 def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
-    from entropilot.control import train
-    from entropilot.control.online import online_metaworld
+    from entropilot.control.learning import train
+    from entropilot.control.learning.online import online_metaworld
 
     seen = []
 
@@ -368,7 +368,7 @@ def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
 
 
 def test_a_method_keeps_its_name():
-    from entropilot.control.bench import BenchSettings
+    from entropilot.control.learning.bench import BenchSettings
     from entropilot.errors import UserError
 
     bench = BenchSettings(methods={"ppl_fitted": {"method": "cpl"}, "fit_fast": {"method": "ppl_fitted"}})
@@ -393,7 +393,7 @@ def test_a_method_keeps_its_name():
 def test_a_bench_that_cannot_be(change, words):
     from pydantic import ValidationError
 
-    from entropilot.control.bench import BenchSettings
+    from entropilot.control.learning.bench import BenchSettings
     from entropilot.errors import UserError
 
     with pytest.raises((ValidationError, UserError), match=words):

@@ -1,12 +1,12 @@
-"""The online loop on finite worlds, and the parameters of each method by count."""
+"""The online loop on finite worlds, and the parameters of a policy by count."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from entropilot.control.actor import Actor
-from entropilot.control.online import OnlineSettings, metaworld_parameters, online
+from entropilot.control.segments.actor import Actor
+from entropilot.control.worlds.online import OnlineSettings, online
 from entropilot.errors import UserError
 
 SMALL = OnlineSettings(rounds=6, segments=40)
@@ -37,12 +37,9 @@ def test_settings_that_cannot_work(settings):
         OnlineSettings(**settings)
 
 
-def test_parameters_are_counted():
-    found = metaworld_parameters()
-    assert found["ppl"] == sum(p.numel() for p in Actor(35, 4).parameters()) == 76_036
-    # Policy with 8 outputs 77,064; a net of 39 inputs and one output 76,289, five of them; one temperature.
-    assert found["pebble"] == 77_064 + 5 * 76_289 + 1
-    assert found["piql"] == 76_036 + 2 * 76_289 + (36 * 256 + 257 * 256 + 257)
+def test_a_policy_has_the_parameters_that_the_page_states():
+    """docs/methods/ppl.md: 35 inputs, 256 x 256, 4 outputs."""
+    assert sum(p.numel() for p in Actor(35, 4).parameters()) == 36 * 256 + 257 * 256 + 257 * 4 == 76_036
 
 
 def test_every_segment_keeps_its_own_author(monkeypatch):
@@ -53,7 +50,7 @@ def test_every_segment_keeps_its_own_author(monkeypatch):
         seen.append((walks, authors))
         return [torch.log_softmax(policy + torch.randn_like(policy), -1)]
 
-    monkeypatch.setattr("entropilot.control.online.learn", learn)
+    monkeypatch.setattr("entropilot.control.worlds.online.learn", learn)
     online("ppl", OnlineSettings(rounds=3, segments=6), [0, 1])
     walks, authors = seen[-1]
     assert walks.author[0].tolist() == [0] * 6 + [1] * 6 + [2] * 6

@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from entropilot.control.files import as_kind, read_npz, written_whole
-from entropilot.control.labels import load_pairs, save_pairs
-from entropilot.control.policies import NumpyPolicy, load_policy
-from entropilot.control.segments import Pairs, load, save
+from entropilot.control.segments.labels import load_pairs, save_pairs
+from entropilot.control.segments.npz import as_kind, read_npz
+from entropilot.control.segments.policies import NumpyPolicy, load_policy
+from entropilot.control.segments.segments import load, save
+from entropilot.control.segments.types import Pairs
 from entropilot.errors import UserError
+from entropilot.files import written_whole
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def test_two_processes_on_one_file(what, make_segments, tmp_path, monkeypatch):
 
 def test_real_processes_do_not_meet(tmp_path):
     code = (
-        "import sys, numpy as np; from pathlib import Path; from entropilot.control.policies import NumpyPolicy\n"
+        "import sys, numpy as np; from pathlib import Path; from entropilot.control.segments.policies import NumpyPolicy\n"
         "made = NumpyPolicy([np.ones((4, 35))], [np.ones(4)], np.zeros(35), np.ones(35))\n"
         "for _ in range(60): made.save(Path(sys.argv[1]))"
     )

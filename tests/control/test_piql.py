@@ -12,10 +12,11 @@ pytest.importorskip("torch")
 
 import torch
 
-from entropilot.control import piql as training
-from entropilot.control.labels import compare, fixed_pairs
-from entropilot.control.settings import TrainSettings, settings_from
-from entropilot.control.train import new_actor, prefer, run
+from entropilot.control.learning import piql as training
+from entropilot.control.learning.phase import new_actor
+from entropilot.control.learning.settings import TrainSettings, settings_from
+from entropilot.control.learning.train import prefer, run
+from entropilot.control.segments.labels import compare, fixed_pairs
 from entropilot.errors import UserError
 from entropilot.methods.piql import PIQL
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from entropilot import cli_control
-from entropilot.control import behaviour, envs, labels, workers
-from entropilot.control import collect as collecting
-from entropilot.control.collect import CollectSettings
-from entropilot.control.policies import NumpyPolicy
-from entropilot.control.segments import load, save
+from entropilot.cli import control as cli_control
+from entropilot.control.segments import behaviour, envs, labels, workers
+from entropilot.control.segments import collect as collecting
+from entropilot.control.segments.collect import CollectSettings
+from entropilot.control.segments.policies import NumpyPolicy
+from entropilot.control.segments.segments import load, save
 from entropilot.errors import UserError
 
 POLICY = NumpyPolicy(

@@ -12,12 +12,13 @@ pytest.importorskip("torch")
 
 import torch
 
-from entropilot.control import train as training
-from entropilot.control.labels import compare, fixed_pairs
-from entropilot.control.policies import load_policy
-from entropilot.control.segments import Pairs
-from entropilot.control.settings import TrainSettings
-from entropilot.control.train import Phase, run
+from entropilot.control.learning import phase as phases
+from entropilot.control.learning.phase import Phase
+from entropilot.control.learning.settings import TrainSettings
+from entropilot.control.learning.train import run
+from entropilot.control.segments.labels import compare, fixed_pairs
+from entropilot.control.segments.policies import load_policy
+from entropilot.control.segments.types import Pairs
 from entropilot.errors import UserError
 
 SETTINGS = TrainSettings(
@@ -54,7 +55,7 @@ def cut(data, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return usual(self)
 
-    monkeypatch.setattr(training, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(phases, "cpu_has_bf16", lambda: False)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Phase, "update", failing)
         run("drawer-open", *data, SETTINGS, out)
@@ -100,7 +101,7 @@ def test_the_same_data_goes_on(data, cut, make_segments, tmp_path):
 
 def test_a_run_keeps_its_precision_on_another_cpu(data, cut, tmp_path, monkeypatch):
     whole = load_policy(run("drawer-open", *data, SETTINGS, tmp_path / "whole"))
-    monkeypatch.setattr(training, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(phases, "cpu_has_bf16", lambda: True)
     resumed = load_policy(resume(data, cut))
     for one, other in zip(resumed.weights, whole.weights, strict=True):
         np.testing.assert_array_equal(one, other)

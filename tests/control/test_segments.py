@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from entropilot.control.labels import (
+from entropilot.control.segments.check import check, check_pairs
+from entropilot.control.segments.labels import (
     check_labelling,
     compare,
     fixed_pairs,
@@ -13,7 +14,8 @@ from entropilot.control.labels import (
     save_pairs,
     scores,
 )
-from entropilot.control.segments import Pairs, check, check_pairs, concatenate, load, save
+from entropilot.control.segments.segments import concatenate, load, save
+from entropilot.control.segments.types import Pairs
 from entropilot.errors import UserError
 
 
@@ -222,7 +224,7 @@ def test_scores_by_hand(make_segments):
 
 
 def test_two_authors_are_found(make_segments):
-    from entropilot.control.authors import fit_authors, with_labels
+    from entropilot.control.segments.authors import fit_authors, with_labels
 
     segments = make_segments(120, 16, size=6, task="mine")
     fitted = fit_authors(segments, features=16)
@@ -236,7 +238,7 @@ def test_two_authors_are_found(make_segments):
 
 
 def test_one_author_stays_one(make_segments):
-    from entropilot.control.authors import fit_authors
+    from entropilot.control.segments.authors import fit_authors
 
     segments = make_segments(160, 16, size=6)
     fitted = fit_authors(segments.take(np.flatnonzero(segments.author == 0)), features=16)

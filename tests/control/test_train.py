@@ -8,22 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from entropilot.control import train as training
-from entropilot.control.actor import STD, Actor, action_logp, cpu_has_bf16
-from entropilot.control.authors import fit_authors, with_labels
-from entropilot.control.labels import compare, fixed_pairs
-from entropilot.control.policies import load_policy
-from entropilot.control.segments import Pairs
-from entropilot.control.train import (
-    Data,
-    Phase,
-    TrainSettings,
-    imitate,
-    new_actor,
-    prefer,
-    run,
-    settings_from,
-)
+from entropilot.control.learning import train as training
+from entropilot.control.learning.phase import Data, Phase, new_actor
+from entropilot.control.learning.train import TrainSettings, imitate, prefer, run, settings_from
+from entropilot.control.segments.actor import STD, Actor, action_logp, cpu_has_bf16
+from entropilot.control.segments.authors import fit_authors, with_labels
+from entropilot.control.segments.labels import compare, fixed_pairs
+from entropilot.control.segments.policies import load_policy
+from entropilot.control.segments.types import Pairs
 from entropilot.errors import UserError
 from entropilot.maths.gaussian import gaussian_kl, gaussian_logp
 from entropilot.records import read_run

@@ -9,9 +9,10 @@ from math import exp
 import pytest
 import torch
 
-from entropilot.maths.surrogate import is_ppo_clipped, policy_loss
+from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.maths.tokens import TokenBatch
 from entropilot.methods import ClipCov, KLCov
+from entropilot.methods.policy_loss import policy_loss
 
 F64 = torch.float64
 # ratio of T1, padding left out: e^0.1, 1 | e^0.3, 1, e^−0.4

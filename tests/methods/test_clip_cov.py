@@ -10,9 +10,9 @@ from math import exp
 import pytest
 import torch
 
-from entropilot.maths.surrogate import policy_loss
 from entropilot.maths.tokens import TokenBatch, reduce_tokens
 from entropilot.methods import ClipCov
+from entropilot.methods.policy_loss import policy_loss
 
 F64 = torch.float64
 # T1 (tests/conftest.py): Cov 1.32, −0.96 | −0.16, −0.80, 1.20; −A·ratio:

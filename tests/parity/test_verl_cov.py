@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from entropilot.maths.surrogate import is_ppo_clipped, policy_loss
+from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.maths.tokens import TokenBatch
 from entropilot.methods import ClipCov, KLCov
+from entropilot.methods.policy_loss import policy_loss
 
 HERE = Path(__file__).parent
 TENSORS = ("old", "logp", "advantages", "mask", "gradient", "chosen")

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from entropilot.analysis.law import fit_run
 from entropilot.errors import UserError
+from entropilot.law.law import fit_run
 from entropilot.readers import lines, read
 from entropilot.records import RunWriter, read_run
 

@@ -230,7 +230,7 @@ def test_trackio_of_several_runs(tmp_path: Path, old: bool) -> None:
 
 def test_the_command_line_names_a_run_of_several(tmp_path: Path) -> None:
     path = project(tmp_path / "p.db", [("1", "a"), ("2", "b")])
-    command = [sys.executable, "-m", "entropilot.cli", "read", str(path), "--to", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "entropilot", "read", str(path), "--to", str(tmp_path / "out")]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "--run" in refused.stderr and not (tmp_path / "out").exists()
     subprocess.run([*command, "--run", "b"], capture_output=True, check=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from entropilot.analysis.law import fit_run
 from entropilot.errors import UserError
+from entropilot.law.law import fit_run
 from entropilot.readers import read
 
 H, R = "entropy/train_token_mean", "reward/mean"

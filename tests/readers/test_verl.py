@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from entropilot.analysis.law import fit_run
 from entropilot.errors import UserError
+from entropilot.law.law import fit_run
 from entropilot.readers import lines, read
 from entropilot.readers.gather import NO_NUMBER, NOT_FINITE, TORN
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entropilot.errors import UserError
-from entropilot.evaluate import evaluate
+from entropilot.evaluation.in_memory import evaluate
 from entropilot.sandbox import WEIGHTS, weights_of
 from entropilot.sandbox.pretrain import build_model, encode_batch, pretrain
 from entropilot.sandbox.tasks import CHAINS, SPLITS, TIERS, Problem, get_tier, split_of

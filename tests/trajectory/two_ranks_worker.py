@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-sys.path.append(str(Path(__file__).parents[1] / "engines"))
+sys.path.append(str(Path(__file__).parents[1] / "engines" / "trl"))
 
 from trl_helpers import Gradients, Recorded, Spied, chosen_of, make_trainer, parameters, problems, score
 
-from entropilot.engines.group_rewards import GroupReward
-from entropilot.engines.probe import Probe, Validation
 from entropilot.methods import ClipCov, KLCov
 from entropilot.methods.empo import EMPO
+from entropilot.recording.probe import Probe, Validation
+from entropilot.rewards.groups import GroupReward
 
 ROWS, PARTS = 6, 2  # completions per rank and pass; passes per rollout
 # 12 rows per rank and groups of 8: the middle group is torn over the ranks.

@@ -16,8 +16,9 @@ from scipy.ndimage import uniform_filter1d
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import norm, rankdata
 
-from entropilot.analysis.values import finite_number, flat
+from entropilot.analysis.values import flat
 from entropilot.errors import UserError
+from entropilot.records import finite_number
 
 Array = NDArray[np.float64]
 STEP_SIZES = (1e-1, 1e-2, 1e-3, 1e-4)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, spearmanr
 
-from entropilot.analysis.intervals import Interval
+from entropilot.analysis.values import Interval
 from entropilot.errors import UserError
 
 RULES = ("variance", "semantic_entropy", "majority_share", "token_entropy")

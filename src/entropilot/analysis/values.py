@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from entropilot.errors import UserError
 
-ENTROPY = "entropy/policy_T1"
-ACCURACY = "validation/accuracy"
-REWARD = "reward/mean"
-
 MAX_NATS = 700.0  # exp overflows float64 just above; a vocabulary of 150,000 tokens holds at most 11.9 nats
 _ROUNDING = 1e-12  # a spread below this share of the values is rounding, not data
-
-
-def finite_number(value: object) -> float | None:
-    """Return a number of a row as float; None for what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def flat(name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -57,3 +42,10 @@ def check_level(level: float) -> None:
     """Refuse a level that is no probability strictly between 0 and 1."""
     if not 0 < level < 1:
         raise UserError(f"An interval needs a level between 0 and 1, such as 0.95, but it is {level:g}.")
+
+
+class Interval(NamedTuple):
+    """The two ends of an interval."""
+
+    low: float
+    high: float

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entropilot.answers.judges import Judge
+from entropilot.answers.judge import Judge
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,6 @@ class Clusters:
     missing: list[bool]
 
 
-def cluster_one(answers: Sequence[str | None], judge: Judge, question: str | None = None) -> Clusters:
-    """Cluster one group; see `cluster`."""
-    return cluster([answers], judge, [question])[0]
-
-
 def cluster(
     groups: Sequence[Sequence[str | None]],
     judge: Judge,
@@ -57,7 +52,7 @@ def cluster(
 
     Args:
         groups: answers_P_G, one list per prompt, of any lengths.
-        judge: `entropilot.answers.judges.Judge`; asked as (leader, answer), once per pair.
+        judge: `entropilot.answers.judge.Judge`; asked as (leader, answer), once per pair.
         questions: one per group, for judges that read them.
 
     Returns:

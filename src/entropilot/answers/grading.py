@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from entropilot.answers.clusters import Clusters
 from entropilot.answers.extract import extract
-from entropilot.answers.judges import Judge
+from entropilot.answers.judge import Judge
 from entropilot.answers.normalise import normalise
 
 

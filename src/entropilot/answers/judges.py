@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
+from entropilot.answers.judge import Judge, Pairs, Questions
 from entropilot.answers.normalise import Normal, normalise
 from entropilot.errors import UserError
 
-Pairs = Sequence[tuple[str, str]]
-Questions = Sequence[str | None]
-
 _MODEL_JUDGES = {"entailment": "Entailment", "embedding": "Embedding", "verifier": "Verifier"}
 NAMES = ("exact", "math", *_MODEL_JUDGES)
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Says of many pairs at once whether the two answers are equivalent.
-
-    The verdicts come in the order of the pairs. A judge is symmetric unless its own text says otherwise; none promises
-    to be transitive. `questions`, one per pair where given, is the question that both answers belong to.
-    """
-
-    name: str
-
-    def equivalent(self, pairs: Pairs, questions: Questions | None = None) -> list[bool]: ...
 
 
 class Exact:
@@ -70,7 +55,7 @@ def build_judge(name: str, **options: Any) -> Judge:
     if name == "exact":
         kind: Callable[..., Judge] = Exact
     elif name == "math":
-        kind = import_module("entropilot.answers.mathjudge").Math
+        kind = import_module("entropilot.answers.math_judge").Math
     elif name in _MODEL_JUDGES:
         kind = getattr(import_module("entropilot.answers.model_judges"), _MODEL_JUDGES[name])
     elif "." in name.strip("."):

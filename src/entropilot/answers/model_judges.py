@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from entropilot.answers.models import LETTERS, ModelJudge
+from entropilot.answers.model_base import LETTERS, ModelJudge
 from entropilot.errors import UserError
 
 _CACHED = 16_384  # embeddings that a judge remembers, of some kB each

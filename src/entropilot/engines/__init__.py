@@ -1,1 +1,1 @@
-"""Thin adapters; the only files that import an engine."""
+"""One folder per training engine; the only folders that import one."""

@@ -31,33 +31,3 @@ def policy_entropy(entropy: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> 
     lengths = mask.sum(-1)
     per_row = full_precision(entropy).masked_fill(~mask, 0.0).sum(-1) / lengths.clamp(min=1)
     return per_row.sum(), (lengths > 0).sum()
-
-
-def _covariance_under(probability: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    mean_x = (probability * x).sum(-1, keepdim=True)
-    mean_y = (probability * y).sum(-1, keepdim=True)
-    return (probability * (x - mean_x) * (y - mean_y)).sum(-1)
-
-
-def entropy_change_pg(
-    logp: Float[Tensor, "*b v"], advantages: Float[Tensor, "*b v"], step_size: float
-) -> Float[Tensor, "*b"]:
-    """Return ΔH ≈ −η·Cov_{a∼π}(log π(a), π(a)·A(a)), nats: tabular softmax, policy gradient (Theorem 1).
-
-    Args:
-        logp: log π(a|s) of every action of a state, normalised.
-        advantages: A(s, a) of every action.
-        step_size: η of the step Δz = η·π·A on the logits.
-    """
-    probability = logp.exp()
-    return -step_size * _covariance_under(probability, logp, probability * advantages)
-
-
-def entropy_change_npg(
-    logp: Float[Tensor, "*b v"], advantages: Float[Tensor, "*b v"], step_size: float
-) -> Float[Tensor, "*b"]:
-    """Return ΔH ≈ −η·Cov_{a∼π}(log π(a), A(a)), nats: tabular softmax, natural policy gradient (Theorem 2).
-
-    Args as in `entropy_change_pg`; the step is Δz = η·A.
-    """
-    return -step_size * _covariance_under(logp.exp(), logp, advantages)

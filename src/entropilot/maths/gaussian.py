@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -46,10 +45,3 @@ def gaussian_kl(
 def gaussian_entropy(std: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
     """Return the differential entropy of N(·, diag std²), nats; it may be negative."""
     return (full_precision(std).log() + 0.5 * (1 + LOG_2PI)).sum(-1)
-
-
-def categorical_kl(logp_b: Float[Tensor, "*b a"], logp: Float[Tensor, "*b a"]) -> Float[Tensor, "*b"]:
-    """Return KL(π_b ‖ π) of finite distributions from their log-probs, nats; 0·log 0 is 0."""
-    logp_b, logp = full_precision(logp_b), full_precision(logp)
-    probability = logp_b.exp()
-    return torch.where(probability > 0, probability * (logp_b - logp), 0.0).sum(-1)

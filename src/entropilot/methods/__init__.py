@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from entropilot.methods.entropy_min import EntropyMin
     from entropilot.methods.kl_cov import KLCov
     from entropilot.methods.majority import Majority
-    from entropilot.methods.steering import Method, Scope, Steering
+    from entropilot.methods.token_method import Method, Scope, Steering
 
     # Those that choose tokens, by the name that a recipe writes behind `method:`.
     METHODS: dict[str, type[ClipCov] | type[KLCov]] = {"clip_cov": ClipCov, "kl_cov": KLCov}
@@ -25,9 +25,9 @@ _HOME = {
     "EntropyMin": "entropy_min",
     "KLCov": "kl_cov",
     "Majority": "majority",
-    "Method": "steering",
-    "Scope": "steering",
-    "Steering": "steering",
+    "Method": "token_method",
+    "Scope": "token_method",
+    "Steering": "token_method",
 }
 
 __all__ = ["METHODS", "ClipCov", "EMPO", "EntropyMin", "KLCov", "Majority", "Method", "Scope", "Steering"]

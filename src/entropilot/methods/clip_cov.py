@@ -12,7 +12,7 @@ from torch import Tensor
 from entropilot.maths.covariance import select_restrain, select_window, token_covariance
 from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.maths.tokens import TokenBatch
-from entropilot.methods.steering import Scope, Steering, check_choice, check_clip
+from entropilot.methods.token_method import Scope, Steering, check_choice, check_clip
 
 
 @dataclass(frozen=True)

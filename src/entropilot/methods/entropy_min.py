@@ -1,7 +1,7 @@
 """One-shot entropy minimisation.
 
 Engine path: the entropy comes from TRL's fused head, which the trainer's forward pass uses anyway; its gradient is exact
-since trl#6625 (tests/engines/test_entropy_min_trainer.py checks it by finite differences). It folds tiles of
+since trl#6625 (tests/engines/trl/test_entropy_min_trainer.py checks it by finite differences). It folds tiles of
 4,096 tokens × 32,768 words, and it knows what a head can have: a logit cap or scale, autocast, adapters, FSDP and
 ZeRO-3 shards. `entropilot.maths.entropy_loss` takes the gradient while the tile is at hand and so saves a matrix
 product, and 256 tokens a tile are less than TRL's default: 0.19 of the direct way's memory, where TRL's head takes 0.48

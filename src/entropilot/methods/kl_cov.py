@@ -11,7 +11,7 @@ from torch import Tensor
 
 from entropilot.maths.covariance import select_restrain, select_top, token_covariance
 from entropilot.maths.tokens import TokenBatch
-from entropilot.methods.steering import Scope, Steering, check_choice, check_clip
+from entropilot.methods.token_method import Scope, Steering, check_choice, check_clip
 
 
 @dataclass(frozen=True)

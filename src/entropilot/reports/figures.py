@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from entropilot.analysis.law import ACCURACY, ENTROPY, REWARD
+from entropilot.law.law import ACCURACY, ENTROPY, REWARD
 from entropilot.records import Run
 from entropilot.reports.table import series
 

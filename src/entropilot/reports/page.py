@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from entropilot.analysis.law import ACCURACY, ENTROPY, REWARD
 from entropilot.errors import UserError
+from entropilot.law.law import ACCURACY, ENTROPY, REWARD
 from entropilot.records import Run
 from entropilot.reports import figures, spans
 from entropilot.reports.reading import facts, reading

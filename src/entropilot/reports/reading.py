@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from entropilot.analysis.law import REWARD
+from entropilot.law.law import REWARD
 from entropilot.records import Run
 from entropilot.reports.figures import marks_ceiling
 from entropilot.reports.table import series

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from entropilot.analysis.law import finite_number
+from entropilot.law.law import finite_number
 from entropilot.records import TOKENS_FOLDER, Run
 from entropilot.reports.text import escape, number
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from entropilot.analysis.law import ACCURACY, ENTROPY, REWARD, finite_number, fit_run, verdict
 from entropilot.errors import UserError
+from entropilot.law.assess import verdict
+from entropilot.law.law import ACCURACY, ENTROPY, REWARD, finite_number, fit_run
 from entropilot.records import Run
 from entropilot.reports.text import MISSING, aligned, labels, mapping, method_name, number, one_line
 

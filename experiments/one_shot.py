@@ -1,0 +1,199 @@
+"""One-shot entropy minimisation and its neighbours on the sandbox: python -m experiments.one_shot --out runs/one_shot
+
+Per seed: the prompt of largest variance is chosen by `prompts rank`, entropy is minimised on it for 50 updates
+(every checkpoint is measured), on 16 prompts, on a random prompt, before and after GRPO, and at four training
+temperatures. Prints the tables of docs/methods/entropy_min.md: means with 95 % t intervals over seeds, paired
+differences. What is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from entropilot.records import read_run
+from entropilot.reports.text import aligned
+from experiments.measured import call, cell, differences, make, measured
+
+CHECKPOINTS = (1, 2, 5, 10, 20, 50)
+TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
+EVALUATED = (0, 0.25, 0.5, 1)
+SAMPLES = 16
+
+
+def chosen(out: Path, seed: int, top: int) -> Path:
+    """Return the file of the first prompts by variance, of 64 problems with 16 samples each."""
+    file = out / f"chosen{top}-{seed}.jsonl"
+    if not file.exists():
+        ranking = ("--model", "sandbox", "--data", "sandbox:chains", "--k", 16, "--problems", 64)
+        call(
+            "prompts",
+            "rank",
+            *ranking,
+            "--max-tokens",
+            40,
+            "--seed",
+            seed,
+            "--top",
+            top,
+            "--out",
+            file,
+            "--show",
+            0,
+        )
+    return file
+
+
+def from_file(file: Path) -> tuple[str, ...]:
+    """Return the settings that train on a file of prompts alone and validate on the sandbox."""
+    return (f"data.source={file}", "data.limit=null", "reward=none", "validate.data=sandbox:chains")
+
+
+def train_all(out: Path, seed: int) -> dict[str, Path]:
+    """Train everything of one seed; returns the models by name."""
+    one, many = from_file(chosen(out, seed, 1)), from_file(chosen(out, seed, 16))
+    models: dict[str, Path] = {}
+    long = out / f"em50-{seed}"
+    keep = ("method_args.updates=50", "grpo.save_steps=1", "grpo.save_total_limit=50")
+    make(long, "entropy_min", f"seed={seed}", *one, *keep)
+    for updates in CHECKPOINTS:
+        models[f"em {updates}"] = long / "checkpoints" / f"checkpoint-{updates}"
+    wide = ("method_args.prompts_per_update=16", "grpo.num_generations=4")
+    models["em 10, 16 prompts"] = make(out / f"em16-{seed}", "entropy_min", f"seed={seed}", *many, *wide)
+    random = ("data.limit=1", f"data.seed={seed}")
+    models["em 10, random prompt"] = make(out / f"emrandom-{seed}", "entropy_min", f"seed={seed}", *random)
+    models["grpo"] = make(out / f"grpo-{seed}", "grpo", f"seed={seed}")
+    before = f"model={models['em 10']}"
+    models["em 10, then grpo"] = make(out / f"em_grpo-{seed}", "grpo", f"seed={seed}", before)
+    after = f"model={models['grpo']}"
+    models["grpo, then em 10"] = make(out / f"grpo_em-{seed}", "entropy_min", f"seed={seed}", *one, after)
+    for temperature in TEMPERATURES:
+        how = (f"method_args.temperature={temperature}",)
+        models[f"T {temperature:g}"] = make(
+            out / f"emt{temperature:g}-{seed}", "entropy_min", f"seed={seed}", *one, *how
+        )
+    models["format only"] = make(out / f"format-{seed}", "format_reward", f"seed={seed}")
+    return models
+
+
+def row_of(found: dict[str, Any]) -> dict[str, float]:
+    """Return the columns of the main table."""
+    drawn = found["1"]
+    row = {"greedy": found["0"]["accuracy"], "avg@16": drawn["accuracy"], "pass@16": drawn["pass"]["16"]}
+    return row | {name: drawn[name] for name in ("majority", "semantic entropy", "length")}
+
+
+def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, Any]:
+    """Return the logit study of base, EM, RL and EM→RL of a seed, measured once."""
+    file = out / f"logits-{seed}.json"
+    if not file.exists():
+        names = ("em 10", "grpo", "em 10, then grpo")
+        given = [part for name in names for part in ("--model", models[name])]
+        call(
+            "logits",
+            "--model",
+            "sandbox",
+            *given,
+            "--data",
+            "sandbox:chains",
+            "--max-tokens",
+            40,
+            "--out",
+            file,
+        )
+    return json.loads(file.read_text())
+
+
+def draw(file: Path, out: Path, seeds: list[int], results: list[Any], base: dict[str, float]) -> None:
+    """Draw accuracy and loss against updates, a thin line per seed and a thick one for the mean; needs matplotlib."""
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(7, 5.5), height_ratios=(2, 1))
+    updates = [0, *CHECKPOINTS]
+    for column, colour in (("avg@16", "tab:blue"), ("greedy", "tab:orange"), ("pass@16", "tab:green")):
+        lines = [[base[column], *(found[f"em {n}"][column] for n in CHECKPOINTS)] for found, *_ in results]
+        for line in lines:
+            top.plot(updates, line, color=colour, alpha=0.25, linewidth=0.8)
+        top.plot(updates, np.mean(lines, axis=0), color=colour, linewidth=2, marker="o", label=column)
+    losses = []
+    for seed in seeds:
+        rows = read_run(out / f"em50-{seed}").column("entropy_min/loss")
+        losses.append([loss for _, loss in rows])
+        bottom.semilogy(range(1, len(rows) + 1), losses[-1], color="black", alpha=0.25, linewidth=0.8)
+    bottom.semilogy(range(1, len(losses[0]) + 1), np.mean(losses, axis=0), color="black", linewidth=2)
+    top.set_ylabel("held-out accuracy")
+    top.legend(loc="center right")
+    bottom.set_ylabel("loss, nats")
+    bottom.set_xlabel("updates on one prompt")
+    for axis in (top, bottom):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/one_shot"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--jobs", type=int, default=2, help="seeds side by side, one thread each")
+    parser.add_argument(
+        "--figure", type=Path, help="draw accuracy against updates into this file (matplotlib)"
+    )
+    settings = parser.parse_args()
+    out = settings.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+
+    def of_seed(seed: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        models = train_all(out, seed)
+        found, sweep = {}, {}
+        for name, model in models.items():
+            stem = name.replace(" ", "_").replace(",", "")
+            if name.startswith("T "):
+                sweep[name] = measured(model, out / f"{stem}-{seed}.json", samples=8, temperatures=EVALUATED)
+            else:
+                found[name] = row_of(measured(model, out / f"{stem}-{seed}.json", samples=SAMPLES))
+        return found, sweep, logit_shift(out, seed, models)
+
+    base = row_of(measured("sandbox", out / "base.json", samples=SAMPLES))
+    base_sweep = measured("sandbox", out / "base-sweep.json", samples=8, temperatures=EVALUATED)
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        results = list(pool.map(of_seed, settings.seeds))
+    if settings.figure:
+        draw(settings.figure, out, settings.seeds, results, base)
+    print(
+        f"seeds {settings.seeds}; test split, 128 problems x {SAMPLES} samples at T = 1; mean ± half of the"
+    )
+    print("95 % t interval over seeds\n")
+    table = [["", *base]]
+    table.append(["base", *(f"{value:.3f}" for value in base.values())])
+    for name in results[0][0]:
+        table.append([name, *(cell([found[name][column] for found, *_ in results]) for column in base)])
+    print(aligned(table))
+    print("\npaired differences over seeds\n")
+    columns = ("greedy", "avg@16", "pass@16")
+    table = [["", *columns]]
+    pairs = [(f"em {b}", f"em {a}") for a, b in zip(CHECKPOINTS, CHECKPOINTS[1:], strict=False)]
+    pairs += [("em 10", "em 10, random prompt"), ("em 10", "em 10, 16 prompts"), ("em 10", "format only")]
+    pairs += [("em 10, then grpo", "grpo"), ("grpo, then em 10", "grpo"), ("em 10", "grpo")]
+    for one, other in pairs:
+        both = [[found[name] for found, *_ in results] for name in (one, other)]
+        table.append([f"{one} - {other}", *(differences(*both, column) for column in columns)])
+    print(aligned(table))
+    print("\naccuracy by training temperature (rows) and evaluation temperature (columns)\n")
+    table = [["", *(f"T = {t:g}" for t in EVALUATED)]]
+    table.append(["base", *(f"{base_sweep[f'{t:g}']['accuracy']:.3f}" for t in EVALUATED)])
+    for temperature in TEMPERATURES:
+        name = f"T {temperature:g}"
+        cells = [cell([sweep[name][f"{t:g}"]["accuracy"] for _, sweep, _ in results]) for t in EVALUATED]
+        table.append([f"trained at {temperature:g}", *cells])
+    print(aligned(table))
+    print("\nlogits: see the JSON of each seed\n")
+    print(json.dumps([list(study) for *_, study in results][0]))
+
+
+if __name__ == "__main__":
+    main()

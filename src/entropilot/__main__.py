@@ -1,0 +1,5 @@
+"""Run the command line: `python -m entropilot`."""
+
+from entropilot.cli.main import main
+
+main()

@@ -1,0 +1,49 @@
+"""Compute t intervals over seeds, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def paired(one: list[float], other: list[float]) -> tuple[float, float]:
+    """Return the mean difference over seeds and half of its 95 % t interval."""
+    difference = np.asarray(one) - np.asarray(other)
+    if len(difference) < 2:
+        return float(difference.mean()), math.nan
+    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference))
+    return float(difference.mean()), float(half)
+
+
+def interval(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Return the mean and half of its 95 % t interval over seeds; a half of nan for one value, None for none."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if not known:
+        return None
+    if len(known) == 1:
+        return float(known[0]), float("nan")
+    half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
+    return float(np.mean(known)), float(half)
+
+
+def cell(values: Sequence[float | None], spec: str = ".3f", sign: bool = False) -> str:
+    """Return `mean ± half` for a table; a dash where nothing was measured."""
+    found = interval(values)
+    if found is None:
+        return "–"
+    mean = format(found[0], f"+{spec}" if sign else spec)
+    return mean if np.isnan(found[1]) else f"{mean} ± {found[1]:{spec}}"
+
+
+def ratio_cell(one: Sequence[float], other: Sequence[float]) -> str:
+    """Return the geometric mean of ratios, seed by seed, with the ends of its 95 % t interval."""
+    found = interval([float(np.log(a / b)) for a, b in zip(one, other, strict=True) if a > 0 and b > 0])
+    if found is None:
+        return "–"
+    mean, half = found
+    if np.isnan(half):
+        return f"{np.exp(mean):.1f}"
+    return f"{np.exp(mean):.1f} ({np.exp(mean - half):.1f} to {np.exp(mean + half):.1f})"

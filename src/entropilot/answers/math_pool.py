@@ -1,0 +1,280 @@
+"""Worker processes that can be killed: no answer, however hostile, holds the caller up for longer than its deadline."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entropilot.errors import UserError
+
+_START_LIMIT = 120.0  # seconds for a worker to import its libraries on a crowded machine
+_LONGEST_REPLY = 1 << 16
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that got no reply: the request, and why (deadline, budget, crash, memory, recursion, or an exception)."""
+
+    request: dict[str, Any]
+    reason: str
+
+
+@dataclass
+class Report:
+    """What went wrong in a pool's life: failures by reason, and the last of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    last: deque[Failure] = field(default_factory=lambda: deque(maxlen=100))
+
+    def add(self, failure: Failure) -> None:
+        """Count a failure and remember it, its texts cut to 200 characters."""
+        self.counts[failure.reason] += 1
+        cut = {
+            key: value[:200] if isinstance(value, str) else [part[:200] for part in value]
+            for key, value in failure.request.items()
+        }
+        self.last.append(Failure(cut, failure.reason))
+
+
+class _Worker:
+    def __init__(self, deadline: float, memory_mb: int) -> None:
+        # A new session: a Ctrl-C in the terminal is the caller's to handle. -P: no file of the working directory is run.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "entropilot.answers.math_worker", str(deadline), str(memory_mb)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,
+        )
+        self.item: int | None = None
+        self.ready = False
+        self.until = time.monotonic() + _START_LIMIT
+        self.received = b""
+
+    def send(self, item: int, request: dict[str, Any], seconds: float) -> None:
+        assert self.process.stdin is not None
+        self.item = item
+        self.until = time.monotonic() + seconds
+        with contextlib.suppress(BrokenPipeError):  # its end of file will say so
+            self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
+            self.process.stdin.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """A reply where one is complete; None where not yet. Raises EOFError when the process is gone or babbles."""
+        assert self.process.stdout is not None
+        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        self.received += data
+        if not data or len(self.received) > _LONGEST_REPLY:
+            raise EOFError
+        line, end, rest = self.received.partition(b"\n")
+        if not end:
+            return None
+        self.received = rest
+        return json.loads(line)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.let_go()
+
+    def let_go(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class Pool:
+    """Workers that answer requests of `worker.py`, each within `deadline` seconds or killed and replaced.
+
+    Safe to use from any thread; calls from several threads take turns. Workers start at the first call, stay warm, and
+    end with `close()`, with the interpreter, or by themselves when this process is gone. A process forked from this one
+    starts workers of its own.
+
+    Args:
+        workers: processes; default the CPUs that this process may use, at most 4.
+        deadline: seconds that one item may take.
+        budget: seconds that one call of `run` may take; what is left then fails unseen. None: no limit.
+        memory_mb: address space of a worker (Linux).
+
+    Raises:
+        UserError: math-verify is not installed, or the system is not POSIX.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        deadline: float = 5.0,
+        budget: float | None = 120.0,
+        memory_mb: int = 2048,
+    ) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise UserError(
+                "The judge 'math' needs math-verify: pip install 'entropilot[math]', or use the judge 'exact'."
+            )
+        if os.name != "posix":
+            raise UserError("The judge 'math' runs on Linux and macOS only; use the judge 'exact' here.")
+        if (
+            (workers is not None and workers < 1)
+            or not deadline > 0
+            or (budget is not None and not budget > 0)
+        ):
+            raise UserError(
+                "The judge 'math' needs at least one worker and a deadline and budget above 0 seconds."
+            )
+        self.size = workers or min(
+            len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 4
+        )
+        self.deadline = deadline
+        self.budget = budget
+        self.memory_mb = memory_mb
+        self.report = Report()
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+
+    def run(self, requests: Sequence[dict[str, Any]]) -> list[Any]:
+        """The reply to each request, in order; None where an item failed (`report` says why)."""
+        if os.getpid() != self._owner:  # forked: those workers belong to the parent
+            for worker in self._workers:
+                worker.let_go()
+            self._workers, self._lock, self._owner = [], threading.Lock(), os.getpid()
+        if not requests:
+            return []
+        with self._lock:
+            try:
+                return self._run(requests)
+            except BaseException:
+                # After an interrupt, replies still under way would be taken for those of the next call.
+                self._end_all()
+                raise
+
+    def _run(self, requests: Sequence[dict[str, Any]]) -> list[Any]:
+        results: list[Any] = [None] * len(requests)
+        waiting = deque(range(len(requests)))
+        over = time.monotonic() + self.budget if self.budget else float("inf")
+        starts = 0  # workers that died before they were ready, in a row
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+            while waiting or any(worker.item is not None for worker in self._workers):
+                if time.monotonic() > over:
+                    while waiting:
+                        self.report.add(Failure(requests[waiting.popleft()], "budget"))
+                while len(self._workers) < min(
+                    self.size, len(waiting) + sum(w.item is not None for w in self._workers)
+                ):
+                    worker = _Worker(self.deadline, self.memory_mb)
+                    self._workers.append(worker)
+                    selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+                for worker in self._workers:
+                    if worker.ready and worker.item is None and waiting:
+                        item = waiting.popleft()
+                        worker.send(item, requests[item], self.deadline)
+                busy = [worker for worker in self._workers if worker.item is not None or not worker.ready]
+                nearest = min((worker.until for worker in busy), default=over)
+                for key, _ in selector.select(max(0.0, min(nearest, over) - time.monotonic()) + 1e-3):
+                    worker = key.data
+                    try:
+                        reply = worker.receive()
+                    except (EOFError, OSError, ValueError):
+                        starts = 0 if worker.ready else starts + 1
+                        self._drop(worker, selector, requests, "crash")
+                        if starts > self.size + 2:
+                            raise RuntimeError(
+                                "The workers of the judge 'math' end before they are ready; "
+                                f"try: {sys.executable} -P -m entropilot.answers.math_worker 5 {self.memory_mb}"
+                            ) from None
+                        continue
+                    if reply is None:
+                        continue
+                    if not worker.ready:
+                        worker.ready, starts = True, 0
+                    elif worker.item is not None:
+                        if "failed" in reply:
+                            self.report.add(Failure(requests[worker.item], reply["failed"]))
+                        else:
+                            results[worker.item] = reply["done"]
+                        worker.item = None
+                now = time.monotonic()
+                for worker in list(self._workers):
+                    if (worker.item is not None or not worker.ready) and now > worker.until:
+                        self._drop(worker, selector, requests, "deadline")
+        return results
+
+    def _drop(
+        self, worker: _Worker, selector: selectors.BaseSelector, requests: Sequence[dict], reason: str
+    ) -> None:
+        selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
+        self._workers.remove(worker)
+        worker.kill()
+        if worker.item is not None:
+            self.report.add(Failure(requests[worker.item], reason))
+
+    def _end_all(self) -> None:
+        if os.getpid() == self._owner:
+            for worker in self._workers:
+                worker.kill()
+        self._workers = []
+
+    def pids(self) -> list[int]:
+        """The process ids of the workers that are alive."""
+        return [worker.process.pid for worker in self._workers]
+
+    def close(self) -> None:
+        """End the workers; a later `run` starts new ones."""
+        with self._lock:
+            self._end_all()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, with one thread per library and this very package first on the path."""
+    home = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(part for part in (home, os.environ.get("PYTHONPATH", "")) if part)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+
+
+_shared: Pool | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_pool() -> Pool:
+    """The pool that all judges with default settings use; started at the first call, closed with the interpreter."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = Pool()
+            atexit.register(_shared.close)
+        return _shared
+
+
+def _after_fork() -> None:
+    global _shared, _shared_lock
+    _shared_lock = threading.Lock()
+    if _shared is not None:
+        _shared._lock = threading.Lock()  # the thread that held it does not exist here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,182 @@
+"""Options and helpers that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from entropilot.answers.judge import Judge
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from entropilot.errors import UserError
+
+LogArgument = Annotated[
+    Path, typer.Argument(help="A run folder, or the log of TRL, verl, TensorBoard, W&B, Trackio, a table.")
+]
+
+
+LogsArgument = Annotated[
+    list[Path], typer.Argument(help="Run folders, or logs of other frameworks.", show_default=False)
+]
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")
+]
+
+
+def say(text: str) -> None:
+    """Print for people, to standard error; standard output is for results."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print strict JSON: what is not finite becomes null."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(value) for key, value in item.items()}
+        if isinstance(item, list):
+            return [plain(value) for value in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    typer.echo(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def need_training_extra() -> None:
+    """Refuse in one sentence where the packages of training are not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers", "trl", "datasets") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"This command needs {', '.join(missing)}; install torch for your machine first, "
+            'then: pip install "entropilot[train]"'
+        )
+
+
+EntropyOption = Annotated[
+    str | None, typer.Option("--entropy", help="Column of H; default: the framework's.")
+]
+
+
+PerformanceOption = Annotated[
+    str | None,
+    typer.Option("--performance", help="Column of R; default: validation, else the training reward."),
+]
+
+
+StepOption = Annotated[str | None, typer.Option("--step", help="Column of steps; default: the framework's.")]
+
+
+FrameworkOption = Annotated[
+    str | None, typer.Option("--framework", help="Whose log it is, where a folder holds several.")
+]
+
+
+NameOption = Annotated[
+    str | None, typer.Option("--run", help="Which run, where a file holds several (Trackio, a chart of W&B).")
+]
+
+
+def open_log(
+    path: Path,
+    entropy: str | None,
+    performance: str | None,
+    step: str | None,
+    framework: str | None,
+    name: str | None = None,
+) -> Any:
+    """Read any framework's log; how it was read is said on standard error."""
+    from entropilot.readers import read as read_log
+    from entropilot.reports.text import one_line
+
+    columns = {"entropy": entropy, "performance": performance, "step": step}
+    reading = read_log(path, framework=framework, run=name, **columns)
+    ours = reading.framework == "entropilot"  # its columns are no surprise; what was left out is
+    for line in reading.lines():
+        if not ours or line.startswith("skipped") or line in reading.notes:
+            say(one_line(line))
+    return reading
+
+
+JudgeOption = Annotated[
+    str,
+    typer.Option(help="exact, math, entailment, embedding, verifier, or a dotted path f(a, b, question)."),
+]
+
+
+JudgeArgOption = Annotated[
+    list[str] | None,
+    typer.Option("--judge-arg", help="key=value for the judge: rule=loose, threshold=0.85, device=cuda:1"),
+]
+
+
+ShowOption = Annotated[int, typer.Option(min=0, help="Rows of the table; --json and --out hold all.")]
+
+
+LevelOption = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")]
+
+
+def check_rule(name: str) -> None:
+    """Refuse an extraction rule that does not exist."""
+    from entropilot.answers.extract import RULES
+
+    if name not in RULES:
+        raise UserError(f"--extract is {name!r}; choose one of {', '.join(RULES)}.")
+
+
+def check_out(out: Path | None, file: Path | None) -> None:
+    """Refuse to write over the file that is read."""
+    if out is not None and file is not None and out.resolve() == file.resolve():
+        raise UserError(f"--out is {out}, which is read; give another file.")
+
+
+def find_judge(name: str, model: str | None, arguments: list[str] | None) -> Judge:
+    """Return the judge that the options name; a value of --judge-arg is JSON where it can be, else text."""
+    from entropilot.answers.judges import build_judge
+
+    options: dict[str, Any] = {} if model is None else {"model": model}
+    for argument in arguments or []:
+        key, equals, text = argument.partition("=")
+        if not equals or not key.isidentifier():
+            raise UserError(
+                f"--judge-arg {argument!r} is not of the form key=value; write for example rule=loose."
+            )
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    try:
+        return build_judge(name, **options)
+    except ImportError as error:
+        raise needs(f"The judge {name}", error) from error
+
+
+def needs(what: str, error: ImportError) -> UserError:
+    """Return the error of a package that is not installed."""
+    return UserError(
+        f'{what} needs {error.name or error}; install torch for your machine first, then: pip install "entropilot[train]"'
+    )
+
+
+def say_more(rows: int) -> None:
+    if rows > 0:
+        typer.echo(f"and {rows} more; --show, --out and --json hold them")
+
+
+def json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+
+
+def left_out(summary: dict[str, Any]) -> Iterator[str]:
+    if torn := summary["torn_rows"]:
+        shown = ", ".join(map(str, torn[:10])) + (", …" if len(torn) > 10 else "")
+        yield f"{len(torn)} rows are torn, or no JSON object, and are left out (row {shown})"

@@ -1,0 +1,345 @@
+"""The commands `control …`: segments with authors, preferences, training, the benchmark, pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entropilot.cli.common import JsonOption, print_json, say
+from entropilot.errors import UserError
+
+if TYPE_CHECKING:
+    from entropilot.control.segments.policies import NumpyPolicy
+
+app = typer.Typer(
+    help="PPL and its rivals on MetaWorld: learn control from preferences.", no_args_is_help=True
+)
+
+OutOption = Annotated[Path, typer.Option(help="What to write.")]
+TaskOption = Annotated[str, typer.Option(help="A MetaWorld task, such as drawer-open.")]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Worker processes; one a core at most.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=20_000)]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="key=value, dotted keys reach into sections: train.steps=300")
+]
+
+
+@app.command()
+def collect(
+    task: TaskOption,
+    out: OutOption,
+    success: Annotated[
+        list[float] | None,
+        typer.Option(help="Success rate of an author, found by search; several for a mixture. Default: 0.5."),
+    ] = None,
+    policy: Annotated[list[Path] | None, typer.Option(help="A policy file instead; repeatable.")] = None,
+    segments: Annotated[int, typer.Option(min=2, help="All authors together.")] = 600,
+    length: Annotated[int, typer.Option(min=2, max=250, help="Steps of a segment.")] = 64,
+    returns: Annotated[
+        int,
+        typer.Option(
+            min=0, max=250, help="Steps beyond a segment for the author's return; `label --by behaviour`."
+        ),
+    ] = 0,
+    seed: SeedOption = 0,
+    processes: ProcessesOption = 1,
+) -> None:
+    """Collect segments by authors of a known success rate, each step with its author's mean and std."""
+    from entropilot.control.segments.envs import ACTION_SIZE, HORIZON, STATE_SIZE, check_task
+
+    task = check_task(task)
+    if policy and success:
+        raise UserError("--policy and --success both name the authors; give one of them.")
+    if any(not 0 <= rate <= 1 for rate in success or []):
+        raise UserError("--success is a share between 0 and 1, such as 0.5.")
+    count = len(policy or success or (0.5,))
+    if segments < count:
+        raise UserError(f"{segments} segments are too few for {count} authors; set --segments to more.")
+    _check_free(out)
+    kept = [] if policy else [out.with_name(f"{out.stem}.author{i}.npz") for i in range(count)]
+    for path in kept:
+        _check_free(path, f"choose another --out, or collect by it with --policy {path}")
+    _need_torch()
+    from entropilot.control.segments.behaviour import NOISE, find_behaviours
+    from entropilot.control.segments.collect import CollectSettings
+    from entropilot.control.segments.collect import collect as run
+    from entropilot.control.segments.policies import load_policy
+    from entropilot.control.segments.segments import concatenate, save
+
+    # Two segments of an episode where they fit: the value between them is computed once.
+    cuts = CollectSettings(
+        length=length,
+        per_episode=2 if 2 * length <= HORIZON else 1,
+        returns=returns,
+        mark_every=16 if returns else 0,
+    )
+    authors: list[NumpyPolicy]
+    if policy:
+        authors = [load_policy(path, (STATE_SIZE, ACTION_SIZE)) for path in policy]
+        # What control train writes acts by its mean; an author explores.
+        authors = [author if author.std else author.with_std(NOISE) for author in authors]
+    else:
+        found = find_behaviours(task, tuple(success or (0.5,)), processes=processes, report=say)
+        for i, (author, rate) in enumerate(found):
+            author.save(kept[i])
+            say(f"author {i}: {author.name}, solves {rate:.2f} of 100 episodes: {kept[i]}")
+        authors = [author for author, _ in found]
+    share = [segments // len(authors) + (i < segments % len(authors)) for i in range(len(authors))]
+    parts = [
+        run(task, author, count, 10 + 10 * seed + i, cuts, processes)
+        for i, (author, count) in enumerate(zip(authors, share, strict=True))
+    ]
+    joined = concatenate(parts)
+    save(joined, out)
+    say(f"{len(joined)} segments of {task}, {joined.success.mean():.2f} from solved episodes: {out}")
+
+
+@app.command()
+def label(
+    data: Annotated[Path, typer.Argument(help="What `control collect` wrote.")],
+    out: OutOption,
+    by: Annotated[str, typer.Option(help="script, behaviour, return or sac.")] = "script",
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Comparisons, every segment in one at most; default: all pairs.")
+    ] = None,
+    flip: Annotated[float, typer.Option(min=0, max=1, help="Probability of a wrong answer.")] = 0.0,
+    tie: Annotated[float, typer.Option(min=0, help="Differences of at most this are ties.")] = 0.0,
+    critic: Annotated[
+        Path | None, typer.Option(help="A SAC model of Stable-Baselines3 (.zip); `--by sac`.")
+    ] = None,
+    reward_scale: Annotated[
+        float, typer.Option(help="Of the critic's rewards, 0.1 if it learned reward/10; `--by sac`.")
+    ] = 1.0,
+    ensemble: Annotated[
+        str, typer.Option(help="Q of several critics: mean as in CPL's code, or min; `--by sac`.")
+    ] = "mean",
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also fit authors, as if none were known, and write the segments with their labels here."
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    processes: ProcessesOption = 1,
+) -> None:
+    """Say which segment of a pair is better: by regret against the script, of the author, by return or by a critic."""
+    import numpy as np
+
+    from entropilot.control.segments.labels import (
+        check_labelling,
+        compare,
+        fixed_pairs,
+        save_pairs,
+        scores,
+        script_values,
+    )
+    from entropilot.control.segments.segments import load, save
+
+    if by not in ("script", "behaviour", "return", "sac"):
+        raise UserError(f"--by is {by!r}; choose script, behaviour or return, or sac with --critic.")
+    if (by == "sac") != (critic is not None):
+        raise UserError("--by sac and --critic go together; give both, such as --by sac --critic model.zip.")
+    if ensemble not in ("min", "mean"):
+        raise UserError(f"--ensemble is {ensemble!r}; choose mean or min.")
+    _check_free(out)
+    if fit is not None:
+        _check_free(fit, "give a new file with --fit")
+        if fit.absolute() == out.absolute():
+            raise UserError(f"--out and --fit are both {fit}; give two files.")
+    segments = load(data)
+    check_labelling(segments, by, pairs)  # type: ignore[arg-type]  # just checked
+    if critic is not None:
+        _need_torch()
+        from entropilot.control.segments.critic import critic_scores, load_critic
+
+        judge = load_critic(critic)
+        score = critic_scores(segments, judge, seed=seed, ensemble=ensemble, reward_scale=reward_scale)  # type: ignore[arg-type]  # just checked
+    else:
+        values = None if by == "return" else script_values(segments, processes=processes)
+        score = scores(segments, by, values)  # type: ignore[arg-type]  # just checked
+    rng = np.random.default_rng([7, seed])
+    rows = np.triu_indices(len(segments), 1) if pairs is None else fixed_pairs(len(segments), pairs, rng)
+    answers = compare(score, rows[0], rows[1], flip, tie, rng)
+    if fit is not None:
+        from entropilot.control.segments.authors import fit_authors, with_labels
+
+        authors = fit_authors(segments, seed=seed)
+        save(with_labels(segments, authors), fit)
+        held = ", ".join(f"{count}: {value:.3f}" for count, value in authors.heldout.items())
+        say(f"{authors.count} authors fitted (held-out nats a step by number, {held}): {fit}")
+    save_pairs(answers, out, segments, by)
+    say(f"{len(answers)} pairs by {by}, {(answers.preferred == 0.5).mean():.2f} ties: {out}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file (YAML) with task, data, pairs, train.")],
+    overrides: OverridesArgument = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
+    processes: ProcessesOption = 1,
+) -> None:
+    """Train a policy: imitation of all segments, then preferences; run.jsonl, checkpoint, policy.npz."""
+    _need_torch()
+    from entropilot.control.learning.recipes import TrainRecipe
+    from entropilot.control.learning.recipes import load as load_recipe
+    from entropilot.control.learning.train import run, settings_from
+    from entropilot.control.segments.envs import check_task
+    from entropilot.control.segments.labels import load_pairs
+    from entropilot.control.segments.segments import load
+
+    loaded = load_recipe(recipe, TrainRecipe, overrides)
+    settings, task = settings_from(loaded.train), check_task(loaded.task)
+    segments = load(loaded.data, task)
+    pairs = load_pairs(Path(loaded.pairs), segments) if loaded.pairs else None
+
+    def report(step: int, row: dict[str, Any]) -> None:
+        solved = f", success {row['success']:.2f} of {row['episodes']}" if "success" in row else ""
+        say(f"step {step} ({row['phase']}): loss {row['loss']:.3f}{solved}, {row['seconds']:.0f} s")
+
+    folder = out or Path("runs") / loaded.name
+    try:
+        policy = run(task, segments, pairs, settings, folder, resume, processes, report)
+    except KeyboardInterrupt:
+        say(f"interrupted; --resume continues from the last checkpoint in {folder}, if there is one.")
+        raise typer.Exit(130) from None
+    say(f"policy: {policy}")
+
+
+@app.command()
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="A policy file, or `script` for the scripted expert.")],
+    task: TaskOption,
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    noise: Annotated[float, typer.Option(min=0, help="Std added to the policy's actions.")] = 0.0,
+    first_seed: Annotated[int, typer.Option(min=0, help="Starts are those of consecutive seeds.")] = 0,
+    processes: ProcessesOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure success (solved at any step, and at the last) with a 95 % interval."""
+    from scipy import stats
+
+    from entropilot.control.segments.envs import ACTION_SIZE, STATE_SIZE, check_task
+    from entropilot.control.segments.policies import load_policy
+    from entropilot.control.segments.workers import in_processes, run_episodes
+
+    task = check_task(task)
+    if policy == "script" and noise:
+        raise UserError(
+            f"--noise {noise:g} is for policy files; the script acts as it is: leave out --noise."
+        )
+    actor = None if policy == "script" else load_policy(policy, (STATE_SIZE, ACTION_SIZE)).with_std(noise)
+    seeds = list(range(first_seed, first_seed + episodes))
+    outcomes = in_processes(run_episodes, seeds, processes, task, actor, 0, False)
+    solved = sum(outcome.success for outcome in outcomes)
+    interval = stats.binomtest(solved, episodes).proportion_ci(method="wilson")
+    result = {
+        "task": task,
+        "policy": policy,
+        "episodes": episodes,
+        "success": solved / episodes,
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "success_at_end": sum(outcome.at_end for outcome in outcomes) / episodes,
+        "return": sum(outcome.total for outcome in outcomes) / episodes,
+    }
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(
+        f"{task}: {result['success']:.2f} ({result['low']:.2f} to {result['high']:.2f}) of {episodes} episodes solved at "
+        f"any step, {result['success_at_end']:.2f} at the last; mean return {result['return']:.0f}"
+    )
+
+
+@app.command()
+def bench(
+    recipe: Annotated[Path, typer.Argument(help="A benchmark recipe (YAML).")],
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; default: runs/NAME. What is in it is kept.")
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Only print what the folder holds.")] = False,
+    against: Annotated[str, typer.Option(help="Method of the paired differences.")] = "cpl",
+    processes: ProcessesOption = 1,
+) -> None:
+    """Run tasks x data sets x methods x seeds; what is done is not done again, so it can be stopped at any time."""
+    from entropilot.control.learning.bench import BenchSettings, read_results, run_bench
+    from entropilot.control.learning.recipes import load as load_recipe
+    from entropilot.control.learning.tables import data_table, paired_table, success_table, write_curves
+
+    settings = load_recipe(recipe, BenchSettings, overrides)
+    folder = out or Path("runs") / settings.name
+    if table:
+        rows = read_results(folder)
+    else:
+        from entropilot.control.segments.envs import check_task
+
+        _need_torch()
+        settings.tasks = [check_task(task) for task in settings.tasks]
+        try:
+            rows = run_bench(settings, folder, processes, say)
+        except KeyboardInterrupt:
+            say(f"interrupted; the same command continues in {folder}.")
+            raise typer.Exit(130) from None
+    if not rows:
+        raise UserError(f"{folder} holds no finished run yet; leave out --table.")
+    typer.echo(
+        "The data: segments that beat the script by its own judgement make a poor label of more than a tenth\n"
+    )
+    typer.echo(data_table(rows))
+    typer.echo("\nSuccess in percent, last step, mean ± half of the 95 % t interval over seeds (seeds)\n")
+    typer.echo(success_table(rows))
+    typer.echo("\nThe same at the best step of each mean curve\n")
+    typer.echo(success_table(rows, best=True))
+    typer.echo(f"\nDifference to {against} in points, paired by seed\n")
+    typer.echo(paired_table(rows, against, settings.tuned_on))
+    try:
+        say(f"curves: {write_curves(rows, folder / 'curves.html', settings.name)}")
+    except UserError as error:
+        say(f"no curves: {error}")
+
+
+@app.command()
+def render(
+    policy: Annotated[str, typer.Argument(help="A policy file, or `script` for the scripted expert.")],
+    task: TaskOption,
+    out: Annotated[Path, typer.Option(help="A .gif, or a .png for a strip of frames.")],
+    seed: SeedOption = 0,
+    frames: Annotated[int, typer.Option(min=2, help="Of a strip.")] = 6,
+    steps: Annotated[int, typer.Option(min=1, max=500, help="Of the episode at most.")] = 250,
+) -> None:
+    """Draw an episode. Without a screen set MUJOCO_GL=egl (the default) or osmesa."""
+    from entropilot.control.segments.envs import ACTION_SIZE, STATE_SIZE, check_task
+    from entropilot.control.segments.policies import load_policy
+    from entropilot.control.segments.render import frames as draw
+    from entropilot.control.segments.render import save_gif, save_strip
+
+    if out.suffix not in (".gif", ".png"):
+        raise UserError(f"--out is {out}; name it .gif or .png.")
+    _check_free(out)
+    actor = None if policy == "script" else load_policy(policy, (STATE_SIZE, ACTION_SIZE))
+    images, solved = draw(check_task(task), actor, seed, steps=steps)
+    written = save_gif(images, out) if out.suffix == ".gif" else save_strip(images, out, frames)
+    say(f"{len(images)} frames, {'solved' if solved else 'not solved'}: {written}")
+
+
+def _check_free(out: Path, remedy: str = "give a new file with --out") -> None:
+    """Refuse what would overwrite a file, or could not be written after all the work."""
+    if out.exists():
+        raise UserError(f"{out} exists; {remedy}.")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{out} can't be written: {folder} is no folder that you may write to; {remedy}.")
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise UserError(
+            "This command needs torch; install it for your machine first, then entropilot[control]."
+        )

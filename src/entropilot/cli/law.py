@@ -1,0 +1,205 @@
+"""The commands about the law: `fit`, `forecast`, `scaling`, `read`. None of them needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from entropilot.cli.common import (
+    EntropyOption,
+    FrameworkOption,
+    JsonOption,
+    LogArgument,
+    LogsArgument,
+    NameOption,
+    PerformanceOption,
+    StepOption,
+    open_log,
+    print_json,
+    say,
+)
+from entropilot.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def fit(
+    runs: LogsArgument,
+    performance: PerformanceOption = None,
+    entropy: EntropyOption = None,
+    step: StepOption = None,
+    framework: FrameworkOption = None,
+    name: NameOption = None,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the interval.")] = 0.95,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit R = -a*exp(H) + b to runs of any framework and say how far to trust the ceiling -a + b."""
+    from entropilot.law.assess import verdict
+    from entropilot.law.diagnosis import diagnose
+    from entropilot.law.law import fit_run
+    from entropilot.reports.text import aligned, labels, number, one_line
+
+    readings = [open_log(path, entropy, performance, step, framework, name) for path in runs]
+    results: list[dict[str, Any]] = []
+    for path, reading in zip(runs, readings, strict=True):
+        fitted, names = fit_run(reading.run, entropy=reading.entropy, performance=reading.performance)
+        low, high = fitted.interval(level)
+        results.append(
+            {
+                "run": reading.run.name,
+                "path": str(path),
+                "framework": reading.framework,
+                "entropy": names[0],
+                "performance": names[1],
+                "a": fitted.a,
+                "b": fitted.b,
+                "ceiling": fitted.ceiling,
+                "ceiling_low": low,
+                "ceiling_high": high,
+                "level": level,
+                "r2": fitted.r2,
+                "rmse": fitted.rmse,
+                "n": fitted.n,
+                "dropped": fitted.dropped,
+                "verdict": verdict(fitted, names[1], [finding.words for finding in diagnose(fitted)]),
+            }
+        )
+    if as_json:
+        print_json(results)
+        return
+    rows = [["run", "R is", "a", "b", "ceiling", f"{level:.0%} interval", "R²", "RMSE", "n"]]
+    for label, result in zip(labels([reading.run for reading in readings]), results, strict=True):
+        values = [number(result[key], ".4f") for key in ("a", "b", "ceiling", "r2", "rmse")]
+        values.insert(3, " to ".join(number(result[key]) for key in ("ceiling_low", "ceiling_high")))
+        rows.append([label, one_line(result["performance"], 40), *values, str(result["n"])])
+    typer.echo(aligned(rows, (0, 1)))
+    for row, result in zip(rows[1:], results, strict=True):
+        typer.echo(f"{row[0]}: {one_line(result['verdict'])}")
+
+
+@app.command()
+def forecast(
+    run: LogArgument,
+    prefix: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the run that is used.")] = 0.15,
+    last_step: Annotated[
+        float | None, typer.Option(help="The step spoken of; default: the run's last.")
+    ] = None,
+    performance: PerformanceOption = None,
+    entropy: EntropyOption = None,
+    step: StepOption = None,
+    framework: FrameworkOption = None,
+    name: NameOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say from a prefix where a run will end; and the paper's protocol, on the later measured entropies."""
+    from entropilot.law.forecast import backtest, forecast_run
+    from entropilot.reports.text import number
+
+    reading = open_log(run, entropy, performance, step, framework, name)
+    names = (reading.entropy, reading.performance)
+    seen = forecast_run(reading.run, prefix, last_step, *names)
+    result: dict[str, Any] = {
+        "run": reading.run.name,
+        "prefix": prefix,
+        "last_step": seen.last_step,
+        "entropy_model": seen.model,
+        "entropy": seen.entropy,
+        "entropy_interval": seen.entropy_interval,
+        "performance_name": reading.performance,
+        "performance": seen.performance,
+        "interval": seen.interval,
+        "measured_interval": seen.measured_interval,
+        "spent_now": seen.spent_now,
+        "spent": seen.spent,
+        "ninety_step": seen.ninety_step,
+        "ceiling": seen.fit.ceiling,
+    }
+    if prefix < 1:
+        pairs = [(row[1], row[2]) for row in reading.run.column(*names)]
+        protocol = backtest([h for h, _ in pairs], [r for _, r in pairs], prefix)
+        result["paper_protocol"] = {
+            "fitted": protocol.fitted,
+            "predicted": len(protocol.predicted),
+            "rmse": protocol.rmse,
+            "final_error": protocol.final_error,
+            "naive_rmse": protocol.naive_rmse,
+        }
+    if as_json:
+        print_json(result)
+        return
+    low, high = (number(value) for value in seen.measured_interval)
+    typer.echo(
+        f"from the first {prefix:.0%}: {reading.performance} at step {seen.last_step:g} is forecast to be "
+        f"{seen.performance:.3f} (95 % of one measurement: {low} to {high}), entropy {seen.entropy:.3f} nats"
+    )
+    if seen.ninety_step is not None:
+        typer.echo(f"90 % of the gain until then is had by step {seen.ninety_step:.0f}")
+    if prefix < 1:
+        typer.echo(
+            f"the paper's protocol: fitted on {protocol.fitted} points, RMSE {protocol.rmse:.4f} on the other "
+            f"{len(protocol.predicted)} at their measured entropies (no change: {protocol.naive_rmse:.4f}), "
+            f"error at the end {protocol.final_error:.4f}"
+        )
+
+
+@app.command()
+def scaling(
+    runs: Annotated[
+        list[str], typer.Argument(help="RUN:PARAMETERS of three or more sizes, such as runs/a:1.5e9.")
+    ],
+    size: Annotated[float, typer.Option(min=1.0, help="Non-embedding parameters of the size to predict.")],
+    performance: PerformanceOption = None,
+    entropy: EntropyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the law of a larger model from the fits of smaller ones: a and b are lines in ln N."""
+    from entropilot.law.law import fit_run
+    from entropilot.law.scaling import fit_family
+
+    fits = {}
+    for run in runs:
+        path, _, params = run.rpartition(":")
+        try:
+            count = float(params)
+        except ValueError:
+            raise UserError(
+                f"{run!r} is not of the form RUN:PARAMETERS; write for example runs/small:1.5e9."
+            ) from None
+        reading = open_log(Path(path), entropy, performance, None, None)
+        fits[count] = fit_run(reading.run, entropy=reading.entropy, performance=reading.performance)[0]
+    result = fit_family(fits).predict(size)._asdict()
+    if as_json:
+        print_json(result)
+        return
+    for name, value in result.items():
+        if value is not None:
+            typer.echo(f"{name + ':':<22}{value if isinstance(value, str) else _numbers(value)}")
+
+
+@app.command()
+def read(
+    run: LogArgument,
+    to: Annotated[Path, typer.Option(help="Folder for the run in our own records.")],
+    performance: PerformanceOption = None,
+    entropy: EntropyOption = None,
+    step: StepOption = None,
+    framework: FrameworkOption = None,
+    name: NameOption = None,
+) -> None:
+    """Convert any framework's log to a run folder, which `fit`, `report` and every other command read."""
+    from entropilot.records import RunWriter
+
+    reading = open_log(run, entropy, performance, step, framework, name)
+    writer = RunWriter(to, reading.run.header)
+    for row in reading.run.rows:
+        writer.row(row["step"], {name: value for name, value in row.items() if name != "step"})
+    writer.end("converted")
+    writer.close()
+    say(f"{len(reading.run.rows)} steps: {to / 'run.jsonl'}")
+
+
+def _numbers(value: Any) -> str:
+    return " to ".join(f"{x:.4g}" for x in value) if isinstance(value, tuple) else f"{value:.4g}"

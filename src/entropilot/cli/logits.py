@@ -1,0 +1,160 @@
+"""The command `entropilot logits`: where a model's logits lie, and how they shift from model to model."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from entropilot.cli.common import JsonOption, print_json, say
+from entropilot.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def logits(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            help="sandbox, a folder, or a Hub id; repeat it, the first is what others are compared to."
+        ),
+    ],
+    data: Annotated[
+        str, typer.Option(help="sandbox[:TIER], a JSONL/Parquet/CSV file, or a Hub id.")
+    ] = "sandbox",
+    split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
+    problems: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    scores: Annotated[
+        str, typer.Option(help="raw logits, or processed: divided by the temperature, cut to the top k.")
+    ] = "raw",
+    samples: Annotated[int, typer.Option(min=1, help="Completions per problem.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the sampling; 0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Of processed scores only; 0 keeps all.")] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 500,
+    floor: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability from which a token is a candidate.")
+    ] = 0.01,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+    draws: Annotated[int, typer.Option(min=100, help="Of prompts, for the intervals.")] = 2000,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="A JSON file for all numbers, histograms included.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="An HTML page with the densities of all models.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the logits of models at the positions that they generate: mean, spread, skewness, mass, entropy."""
+    if scores not in ("raw", "processed"):
+        raise UserError(f"--scores is {scores!r}; choose raw or processed.")
+    if top_p == 0:
+        raise UserError("--top-p is 0, which leaves no token to sample; give a share above 0, or 1 for all.")
+    for option, path in (("--out", out), ("--figure", figure)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UserError(f"{option}: {path} is no place for a file; name a file in a folder that exists.")
+    wanted = ["torch", "transformers", "trl", "datasets"] + (["plotly"] if figure is not None else [])
+    if missing := [name for name in wanted if find_spec(name) is None]:
+        raise UserError(
+            f"This command needs {', '.join(missing)}; install torch for your machine first, "
+            'then: pip install "entropilot[train,report]"'
+        )
+    from entropilot.analysis.logits import compare
+    from entropilot.cli.progress import Progress
+    from entropilot.evaluation.logits import study
+    from entropilot.recipes.schema import Data
+
+    settings: dict[str, Any] = {
+        "scores": scores,
+        "samples": samples,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "max_new_tokens": max_tokens,
+        "floor": floor,
+        "seed": seed,
+    }
+    source = Data(source=data, split=split, limit=problems)
+    found = []
+    for i, name in enumerate(model):
+        progress = Progress(f"logits {name}", "completion")
+        try:
+            one = study(
+                name,
+                source,
+                batch_size=batch_size,
+                on_start=progress.start,
+                report=lambda done, progress=progress: progress.row(done, {}),
+                **settings,
+            )
+        finally:
+            progress.close()
+        again = model[:i].count(name)
+        one.name = f"{name} ({again + 1})" if again else name
+        found.append(one)
+    try:
+        result = compare(found, level=level, draws=draws, seed=seed)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    result = {"data": data, "split": split, **settings, **result}
+    if out is not None:
+        try:
+            out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"--out: {out} can't be written ({error.strerror}); choose another file."
+            ) from error
+        say(f"numbers: {out}")
+    if figure is not None:
+        from entropilot.reports.logit_figure import write_logit_figure
+
+        say(f"figure: {write_logit_figure(result, figure, scores)}")
+    if as_json:
+        print_json(result)
+    else:
+        _print(result, scores, floor)
+
+
+# What the rows of the table are called; each names what it is over.
+ROWS = {
+    "mean": "mean",
+    "sd": "standard deviation",
+    "skewness": "skewness",
+    "kurtosis": "excess kurtosis",
+    "top1": "mass of the top 1",
+    "top10": "mass of the top 10",
+    "top50": "mass of the top 50",
+    "entropy": "entropy, nats",
+    "candidates": "candidates",
+}
+
+
+def _print(result: dict[str, Any], scores: str, floor: float) -> None:
+    from entropilot.reports.text import one_line
+
+    percent = f"{result['level']:.0%} intervals over prompts"
+    for model in result["models"]:
+        typer.echo(one_line(model["name"]))
+        typer.echo(
+            f"  {model['prompts']} prompts, {model['tokens']} tokens, {model['values']} {scores} scores; {percent}"
+        )
+        _rows(model, floor)
+    for difference in result["differences"]:
+        typer.echo(f"{one_line(difference['model'])} minus {one_line(difference['minus'])}, paired by prompt")
+        _rows(difference, floor)
+
+
+def _rows(cells: dict[str, Any], floor: float) -> None:
+    for name, label in ROWS.items():
+        label += f" of p ≥ {floor:g}" if name == "candidates" else ""
+        value, low, high = (cells[name][key] for key in ("value", "low", "high"))
+        ends = "" if low is None or high is None else f"  [{low:.4f}, {high:.4f}]"
+        shown = math.nan if value is None else value
+        typer.echo(f"  {label + ':':<26}{shown:>10.4f}{ends}")

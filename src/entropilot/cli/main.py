@@ -1,0 +1,71 @@
+"""The command line. Heavy imports stay inside the commands: `entropilot fit --help` must not wait for torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import NoReturn
+
+import typer
+
+from entropilot.cli import answers, control, dynamics, evaluate, law, logits, prompts, report, train
+from entropilot.cli.common import say
+from entropilot.cli.sandbox import sandbox_app
+from entropilot.errors import UserError
+
+# Nothing phones home, and generation never waits for a fork warning, unless the user decided otherwise.
+QUIET_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_DISABLED_SERVICE_TELEMETRY": "1",
+    # Threads that wait by spinning take the core from each other on a busy machine: 12 steps of the quickstart beside
+    # two other processes took 46 s so, and 16 s with waiting threads that sleep.
+    "OMP_WAIT_POLICY": "passive",
+}
+
+app = typer.Typer(
+    help="Reinforcement learning of reasoning models, with entropy in hand.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(train.app)
+app.add_typer(law.app)
+app.add_typer(report.app)
+app.add_typer(answers.app)
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(logits.app)
+app.add_typer(dynamics.app)
+app.add_typer(evaluate.app)
+app.add_typer(control.app, name="control")
+app.add_typer(sandbox_app, name="sandbox")
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    from entropilot.reports.text import one_line  # names out of files may hold terminal escapes
+
+    say(one_line(message))
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line; errors for people are one sentence and exit code 2."""
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # A warning of ours (a torn line in a record) is a sentence for people; the place in our code is none of theirs.
+    usual, warnings.formatwarning = warnings.formatwarning, lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        app(prog_name="entropilot")
+    except UserError as error:
+        _exit(f"error: {error}", 2)
+    except BrokenPipeError:
+        sys.exit(0)
+    finally:
+        warnings.formatwarning = usual
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Commands of `entropilot sandbox`: the tiny model in the package, and its tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from entropilot.cli.common import need_training_extra, say
+from entropilot.errors import UserError
+
+sandbox_app = typer.Typer(help="The tiny model in the package, and its tasks.", no_args_is_help=True)
+
+
+@sandbox_app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder of the base model.")],
+    tier: Annotated[str, typer.Option(help="Which tier's text.")] = "chains",
+    steps: Annotated[int, typer.Option(min=1)] = 4500,
+    batch_size: Annotated[int, typer.Option(min=1)] = 96,
+    learning_rate: Annotated[float, typer.Option(min=0.0)] = 2e-3,
+    seed: Annotated[int, typer.Option()] = 0,
+    start: Annotated[
+        str | None,
+        typer.Option(help="A sandbox model's folder, or sandbox:TIER, to go on from; default: from scratch."),
+    ] = None,
+    hidden_size: Annotated[
+        int | None, typer.Option(min=8, help="Default 128; the MLP is three times as wide.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Default 3.")] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Default 4; half as many for keys and values.")
+    ] = None,
+) -> None:
+    """Make a tier's base model (chains, from scratch: about 12 minutes on two cores).
+
+    The pool's was made so: --tier pool --start sandbox:chains --steps 300 --batch-size 128 --learning-rate 5e-4
+    """
+    need_training_extra()
+    from entropilot.cli.progress import Progress
+    from entropilot.files import claim, unclaim
+    from entropilot.inputs.models import quiet
+    from entropilot.sandbox.pretrain import pretrain as run
+    from entropilot.sandbox.tasks import get_tier
+
+    try:
+        chosen = get_tier(tier)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give a new folder with --out.")
+    origin, architecture = _origin(start, hidden_size, layers, heads)
+    new = claim(out)
+    quiet()
+    progress = Progress(f"pretrain {tier}")
+    progress.start(steps)
+    try:
+        run(
+            chosen,
+            out,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            start=origin,
+            report=lambda step, loss: progress.row(step + 1, {"loss": loss}),
+            **architecture,
+        )
+    finally:
+        progress.close()
+        unclaim(out, new)
+    say(f"model: {out}")
+
+
+def _origin(
+    start: str | None, hidden_size: int | None, layers: int | None, heads: int | None
+) -> tuple[Path | None, dict[str, int]]:
+    """Return the folder to go on from, and what is changed in the architecture; both at once make no sense."""
+    architecture: dict[str, int] = {}
+    if hidden_size is not None:
+        architecture |= {"hidden_size": hidden_size, "intermediate_size": 3 * hidden_size}
+    if layers is not None:
+        architecture["num_hidden_layers"] = layers
+    if heads is not None:
+        architecture |= {"num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2)}
+    width, count = hidden_size or 128, heads or 4
+    if width % count or width // count % 2:
+        raise UserError(
+            f"--hidden-size {width} and --heads {count} give no even size per head; choose a multiple."
+        )
+    if heads is not None and heads > 1 and heads % 2:
+        raise UserError(
+            f"--heads {heads} is odd, and keys and values have half as many; choose an even number."
+        )
+    if start is None:
+        return None, architecture
+    if architecture:
+        raise UserError("--start brings its own architecture; remove --hidden-size, --layers and --heads.")
+    from entropilot.inputs.models import resolve_model
+    from entropilot.recipes.schema import Recipe
+
+    found = Path(resolve_model(Recipe(model=start)))
+    if not found.is_dir():
+        raise UserError(f"--start {start} is no folder; give a sandbox model's folder or sandbox:TIER.")
+    return found, architecture
+
+
+@sandbox_app.command()
+def properties(
+    tier: Annotated[str, typer.Option()] = "pool",
+    model: Annotated[str | None, typer.Option(help="Default: the tier's own in the package.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Problems.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Attempts at each.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the problems.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Of supervised training.")] = 100,
+) -> None:
+    """Measure what fixes a tier: how often its base model succeeds, and what it learns from right solutions."""
+    need_training_extra()
+    from entropilot.evaluation.tier_properties import attempts, capacity
+    from entropilot.inputs.models import load_model, quiet
+    from entropilot.recipes.schema import Recipe
+    from entropilot.sandbox.tasks import get_tier
+
+    try:
+        chosen = get_tier(tier)
+        found = chosen.problems("train", count, seed)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    quiet()
+    loaded, tokenizer = load_model(Recipe(model=model or f"sandbox:{tier}"))
+    tried = attempts(loaded, tokenizer, chosen, found, samples)
+    typer.echo(f"pass@1    {tried.accuracy:.3f}")
+    for k in (8, 64, 256):
+        if k <= samples:
+            typer.echo(f"pass@{k:<4} {tried.pass_at(k):.3f}")
+    typer.echo(f"greedy    {attempts(loaded, tokenizer, chosen, found, 1, 0.0).accuracy:.3f}")
+    learned = capacity(loaded, tokenizer, chosen, found, steps=steps)
+    typer.echo(f"supervised, greedy on the same problems, {steps} steps: {learned:.3f}")
+
+
+@sandbox_app.command()
+def problems(
+    tier: Annotated[str, typer.Option()] = "chains",
+    split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
+    count: Annotated[int, typer.Option(min=1)] = 10,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Print problems of a tier as JSONL with the columns prompt and answer."""
+    from entropilot.sandbox.tasks import SPLITS, get_tier
+
+    if split not in SPLITS:
+        raise UserError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
+    try:
+        found = get_tier(tier).problems(split, count, seed)  # type: ignore[arg-type]  # just checked
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for problem in found:
+        typer.echo(json.dumps({"prompt": problem.prompt, "answer": problem.answer}))

@@ -1,0 +1,1 @@
+"""Segments of trajectories: collection, labels, checks, files."""

@@ -1,0 +1,1 @@
+"""Finite worlds with exact regret, and the learners on them."""

@@ -1,0 +1,1 @@
+"""TRL's GRPO trainer with our methods."""

@@ -1,0 +1,71 @@
+"""k samples of every problem of a data source, with what a ranking of prompts needs: `entropilot prompts rank`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from entropilot.evaluation.sampling import Transformers
+from entropilot.inputs.models import context_room, load_model, quiet
+from entropilot.inputs.problems import fit_prompts, load_problems
+from entropilot.recipes.schema import Data, Recipe
+from entropilot.rewards.named import build_reward
+
+
+def sample_problems(
+    model_name: str,
+    data: Data,
+    *,
+    samples: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    on_start: Callable[[int], None] | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield every problem's columns, with `completions`, `token_entropy` and, of the sandbox, `correct`.
+
+    `token_entropy` holds the mean of each completion, at T = 1 over the full vocabulary, nats. `correct` comes from the
+    task's own reward; other data are graded by a judge later.
+
+    Args:
+        model_name: sandbox, a folder, or a Hub id.
+        data: the problems.
+        samples: k, per problem.
+        temperature, top_p, max_new_tokens, batch_size, seed: of the sampling.
+        on_start: is called with the number of completions to come.
+        report: is called with the number of completions so far.
+
+    Raises:
+        UserError: model or data can't be used.
+    """
+    quiet()
+    recipe = Recipe(model=model_name, data=data)
+    problems = load_problems(data)
+    model, tokenizer = load_model(recipe)
+    rows = fit_prompts(problems, tokenizer, data, context_room(model, max_new_tokens)).to_list()
+    kind = data.source.partition(":")[0]
+    reward = build_reward(kind, recipe.tier) if kind in ("sandbox", "reasoning_gym") else None
+    if on_start is not None:
+        on_start(len(rows) * samples)
+    drawn = Transformers(model, tokenizer, batch_size).draw(
+        [row["prompt"] for row in rows],
+        range(len(rows)),
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        report=report,
+    )
+    for indices, groups in drawn:
+        for index, group in zip(indices, groups, strict=True):
+            row, texts = rows[index], [sample.text for sample in group]
+            found = {**row, "completions": texts, "token_entropy": [sample.entropy for sample in group]}
+            if reward is not None:
+                columns = {name: [value] * len(texts) for name, value in row.items() if name != "prompt"}
+                given = reward(completions=texts, **columns)
+                found["correct"] = [(score or 0.0) > 0.5 for score in given]
+            yield found

@@ -1,0 +1,1 @@
+"""Models, problems and completions, and how a prompt becomes text."""

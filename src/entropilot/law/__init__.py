@@ -1,0 +1,1 @@
+"""Fit R = -a*exp(H) + b, diagnose the fit, and forecast."""

@@ -1,0 +1,258 @@
+"""Where a run will end: the paper's protocol, which is told the later entropies, and a forecast in time, which is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from entropilot.analysis.values import Interval, check_level, check_nats, flat
+from entropilot.errors import UserError
+from entropilot.law.courses import continuations
+from entropilot.law.law import LawFit, fit_law
+from entropilot.records import ACCURACY, ENTROPY, REWARD, Run, finite_number
+
+Array = NDArray[np.float64]
+
+SHARE = 0.15  # the paper's: 36 of 236 steps
+LEAST_ENTROPIES, LEAST_PAIRS = 8, 5
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """A law fitted on the first share of the points and held against the rest, at their measured entropies.
+
+    Attributes:
+        fit: of the first points.
+        fitted: how many those were.
+        predicted: (m,) R of the others, from their measured H.
+        measured: (m,) their R.
+        rmse: over all predicted points.
+        final_error: |predicted − measured| at the last one.
+        naive_rmse: of predicting no change, the mean of the last three R of the first points.
+        inside: the share of the others within their own 95 % interval.
+    """
+
+    fit: LawFit
+    fitted: int
+    predicted: Array
+    measured: Array
+    rmse: float
+    final_error: float
+    naive_rmse: float
+    inside: float
+
+
+def backtest(entropy: ArrayLike, performance: ArrayLike, share: float = SHARE) -> Backtest:
+    """Run the paper's protocol: fit on the first share of the points, predict R at every later measured H.
+
+    Raises:
+        UserError: fewer than 3 points in the first share, or none after it.
+    """
+    h, r = flat("entropy", entropy), flat("performance", performance)
+    if h.shape != r.shape:
+        raise UserError(f"The law needs as many values of each, but there are {h.size} and {r.size}.")
+    _check_share(share)
+    keep = np.isfinite(h) & np.isfinite(r)
+    h, r = h[keep], r[keep]
+    first = round(share * h.size)
+    if first < 3 or first == h.size:
+        raise UserError(
+            f"The first {100 * share:g} % of {h.size} points are {first}, but the law needs 3 or more, and some after "
+            "them to predict; take a larger share or validate more often."
+        )
+    fit = fit_law(h[:first], r[:first])
+    check_nats(h)
+    predicted, measured = fit.predict(h[first:]), r[first:]
+    low, high = fit.interval_at(h[first:], measured=True)
+    naive = r[max(0, first - 3) : first].mean()
+    return Backtest(
+        fit=fit,
+        fitted=first,
+        predicted=predicted,
+        measured=measured,
+        rmse=float(np.sqrt(np.mean((predicted - measured) ** 2))),
+        final_error=float(abs(predicted[-1] - measured[-1])),
+        naive_rmse=float(np.sqrt(np.mean((naive - measured) ** 2))),
+        inside=float(np.mean((low <= measured) & (measured <= high))),
+    )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a prefix says of the end of a run. Intervals are of the same level, medians and quantiles of the draws.
+
+    Attributes:
+        last_step: the step spoken of.
+        model: of entropy over steps, the best by AIC on the prefix.
+        models: the share of each model in the draws.
+        entropy, entropy_interval: H at the last step, nats.
+        performance, interval: R by the law at the last step.
+        measured_interval: of one R measured there, which has noise of its own.
+        spent_now, spent: (exp H₀ − exp H_t)/(exp H₀ − 1), the share of what entropy can buy, at the end of the prefix
+            and at the last step; nan where entropy began at 0.
+        ninety_step, ninety_interval: the step at which 90 % of the gain until the last step is had; None where
+            entropy is not expected to fall.
+        fit: the law on the prefix.
+        steps, path: the best model's course of R from the first to the last step.
+    """
+
+    last_step: float
+    model: str
+    models: dict[str, float]
+    entropy: float
+    entropy_interval: Interval
+    performance: float
+    interval: Interval
+    measured_interval: Interval
+    spent_now: float
+    spent: float
+    ninety_step: float | None
+    ninety_interval: Interval | None
+    fit: LawFit
+    steps: Array = field(repr=False, compare=False)
+    path: Array = field(repr=False, compare=False)
+
+
+def forecast(
+    steps: ArrayLike,
+    entropy: ArrayLike,
+    performance: ArrayLike,
+    last_step: float,
+    *,
+    level: float = 0.95,
+    draws: int = 4000,
+    seed: int = 0,
+) -> Forecast:
+    """Forecast R at a later step from a prefix alone.
+
+    Five models of H(t) (`courses.COURSES`) are fitted to all entropies, the law to the points that have both; draws of
+    the one are put through draws of the other, so the interval holds what either leaves open.
+
+    Args:
+        steps: increasing.
+        entropy: H at each, nats; a value that is not finite counts as not measured.
+        performance: R at each, likewise.
+        last_step: the step to speak of, after the prefix.
+        level: of the intervals.
+        draws: how many courses are drawn.
+        seed: of the draws.
+
+    Raises:
+        UserError: the prefix holds fewer than 8 entropies or 5 points with both, or the law can't be fitted to it.
+    """
+    t, h, r = flat("steps", steps), flat("entropy", entropy), flat("performance", performance)
+    if not t.shape == h.shape == r.shape:
+        raise UserError(
+            f"A forecast needs as many values of each, but there are {t.size} steps, {h.size} entropies "
+            f"and {r.size} values of performance."
+        )
+    check_level(level)
+    if draws < 100:
+        raise UserError(f"A forecast needs 100 draws or more for its interval, but draws is {draws}.")
+    if not (np.isfinite(t).all() and (np.diff(t) > 0).all()):
+        raise UserError("A forecast needs steps that are finite and increasing.")
+    known = np.isfinite(h)
+    pairs = known & np.isfinite(r)
+    if known.sum() < LEAST_ENTROPIES or pairs.sum() < LEAST_PAIRS:
+        raise UserError(
+            f"A forecast needs {LEAST_ENTROPIES} entropies and {LEAST_PAIRS} points that also have a performance, but "
+            f"the prefix holds {known.sum()} and {pairs.sum()}; give a longer prefix or validate more often."
+        )
+    if not (math.isfinite(last_step) and last_step > t[known][-1]):
+        raise UserError(
+            f"The step to forecast, {last_step:g}, must come after the prefix, which ends at {t[known][-1]:g}."
+        )
+    check_nats(h[known])
+    fit = fit_law(h[pairs], r[pairs])
+
+    rng = np.random.default_rng(seed)
+    t, h = t[known], h[known]
+    at = np.linspace(t[0], last_step, 201)
+    ahead = continuations(t, h, at, draws, rng)
+    law = fit.resample(draws, seed=int(rng.integers(2**63)))
+    power = np.exp(np.minimum(ahead.paths, 700.0))
+    final = law.b - law.a * power[:, -1]
+    noisy = final + law.noise * rng.standard_normal(draws)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    best = np.exp(ahead.best)
+    start, now = float(np.exp(h[0])), float(np.exp(h[-max(1, h.size // 10) :].mean()))
+    ninety, ninety_interval = _ninety(at, best, power, tails)
+    middle = float(np.median(power[:, -1]))
+    return Forecast(
+        last_step=float(last_step),
+        model=ahead.model,
+        models=ahead.weights,
+        entropy=math.log(middle),
+        entropy_interval=Interval(*np.quantile(ahead.paths[:, -1], tails).tolist()),
+        performance=float(np.median(final)),
+        interval=Interval(*np.quantile(final, tails).tolist()),
+        measured_interval=Interval(*np.quantile(noisy, tails).tolist()),
+        spent_now=(start - now) / (start - 1) if start > 1 else math.nan,
+        spent=(start - middle) / (start - 1) if start > 1 else math.nan,
+        ninety_step=ninety,
+        ninety_interval=ninety_interval,
+        fit=fit,
+        steps=at,
+        path=fit.b - fit.a * best,
+    )
+
+
+def forecast_run(
+    run: Run,
+    prefix: float = SHARE,
+    last_step: float | None = None,
+    entropy: str = ENTROPY,
+    performance: str | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Forecast:
+    """Forecast the end of a run from its first share of steps, or, with `prefix=1`, a step it has not reached.
+
+    By default R is validation accuracy where the run has it, else the mean training reward, as in `fit_run`.
+    """
+    if performance is None:
+        performance = ACCURACY if run.column(ACCURACY) else REWARD
+    if prefix != 1:
+        _check_share(prefix)
+    rows = [
+        (row["step"], finite_number(row.get(entropy)), finite_number(row.get(performance)))
+        for row in run.rows
+        if row.get(entropy) is not None
+    ]
+    if not rows:
+        raise UserError(f"The run {run.name} has no {entropy}, which a forecast needs.")
+    end = max(row["step"] for row in run.rows)
+    if prefix == 1 and last_step is None:
+        raise UserError(f"The whole run {run.name} ends at step {end}; say which later step to forecast.")
+    begin = rows[0][0]
+    kept = [row for row in rows if row[0] - begin <= prefix * (end - begin)]
+    columns = zip(*kept, strict=True)
+    t, h, r = (np.array([math.nan if v is None else v for v in column], dtype=float) for column in columns)
+    try:
+        return forecast(t, h, r, end if last_step is None else last_step, level=level, seed=seed)
+    except UserError as error:
+        raise UserError(f"Run {run.name}, the first {100 * prefix:g} %, {performance}: {error}") from error
+
+
+def _ninety(at: Array, best: Array, power: Array, tails: list[float]) -> tuple[float | None, Interval | None]:
+    """Return the step at which exp(H) has fallen by 90 % of its fall, on the best course and over the draws."""
+
+    def reached(paths: Array) -> Array:
+        goal = 0.1 * paths[:, :1] + 0.9 * paths[:, -1:]
+        return at[(paths <= goal).argmax(axis=1)]
+
+    falling = power[:, -1] < power[:, 0] * (1 - 1e-9)
+    if best[-1] >= best[0] * (1 - 1e-9) or falling.mean() < 0.5:
+        return None, None
+    return float(reached(best[None])[0]), Interval(*np.quantile(reached(power[falling]), tails).tolist())
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise UserError(
+            f"The first share of a run must be between 0 and 1, such as 0.15, but it is {share:g}."
+        )

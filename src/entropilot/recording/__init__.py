@@ -1,0 +1,1 @@
+"""Record what happens in a run, on any engine."""

@@ -1,0 +1,1 @@
+"""Rewards as callables in the form that TRL calls them."""

@@ -1,0 +1,202 @@
+"""Rewards that look at whole groups, as TRL reward callables; and the two controls that look at nothing of the kind.
+
+No label is used for a reward. Where the data has answers they are compared with for reporting alone, under names
+that say so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import gcd
+from typing import Any, Protocol
+
+from accelerate.utils import gather_object
+
+from entropilot.answers.clusters import Clusters, cluster
+from entropilot.answers.extract import extract as extract_answer
+from entropilot.answers.grading import gold_answer, grade
+from entropilot.answers.judge import Judge
+from entropilot.answers.judges import build_judge
+from entropilot.errors import UserError
+from entropilot.inputs.messages import question_of, text_of
+from entropilot.methods.majority import Majority
+
+Extract = Callable[[str], str | None]
+
+
+class GroupRule(Protocol):
+    """From the clusters of a group to its rewards: `EMPO`, `Majority`."""
+
+    def rewards(self, labels: Sequence[int], missing: Sequence[bool]) -> list[float | None]: ...
+
+
+class GroupReward:
+    """Clusters the answers of every group and rewards its completions by a rule; TRL calls it.
+
+    Groups are always whole: where a rank holds a part of one, the completions of all ranks are gathered first, and
+    every rank judges the groups that it has a part of.
+
+    Args:
+        rule: `EMPO(...)` or `Majority(...)`.
+        judge: a `Judge`, or the name of one (math, exact, entailment, embedding, verifier, a dotted path).
+        extract: a function, or the name of a rule of `entropilot.answers.extract`.
+        judge_args: options of a judge that is named.
+        name: under which TRL logs the reward.
+
+    Attributes:
+        stats: of the latest call, sums and counts over the groups whose first completion is on this rank.
+        labels: of the latest call, the cluster of every completion of this rank.
+        answers: likewise the extracted answers.
+    """
+
+    filters_groups = True  # None for a group means: no gradient from it, whatever other rewards say
+
+    def __init__(
+        self,
+        rule: GroupRule,
+        *,
+        judge: str | Judge = "math",
+        extract: str | Extract = "auto",
+        judge_args: dict[str, Any] | None = None,
+        name: str = "group_reward",
+    ) -> None:
+        self.rule, self.__name__ = rule, name
+        self._judge, self._judge_args = judge, judge_args or {}
+        if isinstance(extract, str):
+            extract_answer("", extract)  # an unknown rule is refused now, not at the first completion
+            self._extract: Extract = lambda text, rule=extract: extract_answer(text, rule)
+        else:
+            self._extract = extract
+        self.stats: dict[str, Any] = {}
+        self.labels: list[int] = []
+        self.answers: list[str | None] = []
+
+    @property
+    def judge(self) -> Judge:
+        """The judge, built when it is first asked: a model is loaded or workers are started then."""
+        if isinstance(self._judge, str):
+            self._judge = build_judge(self._judge, **self._judge_args)
+        return self._judge
+
+    def __call__(
+        self,
+        prompts: list[Any],
+        completions: list[Any],
+        answer: list[Any] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        """Return one reward per completion of this rank; None where its group is left out."""
+        questions = [question_of(prompt) for prompt in prompts]
+        found = [self._extract(text_of(completion)) for completion in completions]
+        gold: list[str | None] = [None] * len(found)
+        if answer is not None:
+            gold = [None if value is None else gold_answer(str(value)) for value in answer]
+        rows = list(zip(questions, found, gold, strict=True))
+        size = group_size(log_metric, prompts)
+        mine = slice(0, len(rows))
+        if len(rows) % size:  # a group is torn: TRL calls rewards per process
+            parts = gather_object([rows])
+            rank = _rank()
+            first = sum(len(part) for part in parts[:rank])
+            whole = [row for part in parts for row in part]
+            if len(whole) % size:
+                raise UserError(
+                    f"A rollout of {len(whole)} completions is no multiple of num_generations = {size}, so its groups "
+                    "can't be told apart; make per_device_train_batch_size x steps_per_generation x processes a multiple "
+                    "of it."
+                )
+            begin, end = first // size * size, -(-(first + len(rows)) // size) * size
+            mine = slice(first - begin, first - begin + len(rows))
+            rows = whole[begin:end]
+        groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+        clusters = cluster(
+            [[row[1] for row in group] for group in groups], self.judge, [group[0][0] for group in groups]
+        )
+        rewards = [self.rule.rewards(found.labels, found.missing) for found in clusters]
+        # A torn group is counted by the rank that holds its first completion.
+        owned = [index for index in range(len(groups)) if index * size >= mine.start]
+        self.stats = self._count(*([part[i] for i in owned] for part in (groups, clusters, rewards)))
+        self.labels = [label for found in clusters for label in found.labels][mine]
+        self.answers = [row[1] for row in rows][mine]
+        if log_metric is not None:
+            for name, value in summarise([self.stats]).items():
+                if isinstance(value, int | float):
+                    log_metric(name, value)
+        return [value for group in rewards for value in group][mine]
+
+    def _count(
+        self, groups: list[Any], clusters: list[Clusters], rewards: list[list[float | None]]
+    ) -> dict[str, Any]:
+        """Return what is reported of some groups, as sums and counts."""
+        stats: dict[str, Any] = {
+            "entropies": [found.semantic_entropy for found in clusters],
+            "clusters": sum(len(found.sizes) for found in clusters),
+            "majority": sum(max(found.shares) for found in clusters),
+            "filtered": sum(all(value is None for value in group) for group in rewards),
+            "groups": len(clusters),
+            "unanswered": sum(sum(found.missing) for found in clusters),
+            "completions": sum(len(found.labels) for found in clusters),
+        }
+        questions, golds = ([group[0][i] for group in groups] for i in (0, 2))
+        graded = grade([found.answers for found in clusters], golds, self.judge, questions)
+        labelled = [
+            (right, found) for right, found in zip(graded, clusters, strict=True) if right is not None
+        ]
+        stats["labelled_groups"] = len(labelled)
+        stats["labelled_completions"] = sum(len(right) for right, _ in labelled)
+        stats["right_completions"] = sum(sum(right) for right, _ in labelled)
+        stats["right_majorities"] = sum(
+            right[found.labels.index(label)]
+            for right, found in labelled
+            for label in Majority().winners(found.labels, found.missing)
+        )
+        return stats
+
+
+def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a row's `semantic/*` values from the statistics of all ranks."""
+    total: Counter[str] = Counter()
+    entropies: list[float] = []
+    for part in parts:
+        entropies += part["entropies"]
+        total.update({name: value for name, value in part.items() if name != "entropies"})
+    if not total["groups"]:
+        return {}
+    row: dict[str, Any] = {
+        "semantic/entropy": sum(entropies) / len(entropies),
+        "semantic/entropy_groups": entropies,
+        "semantic/clusters": total["clusters"] / total["groups"],
+        "semantic/majority_share": total["majority"] / total["groups"],
+        "semantic/filtered": total["filtered"] / total["groups"],
+        "semantic/unanswered": total["unanswered"] / total["completions"],
+    }
+    if total["labelled_groups"]:
+        row["semantic/label_accuracy"] = total["right_completions"] / total["labelled_completions"]
+        row["semantic/majority_accuracy"] = total["right_majorities"] / total["labelled_groups"]
+    return row
+
+
+def _rank() -> int:
+    from accelerate import PartialState
+
+    return PartialState().process_index
+
+
+def group_size(log_metric: Any, prompts: Sequence[Any]) -> int:
+    """Return G, the completions per prompt: TRL does not pass it, but hands over a method of the trainer that knows.
+
+    Without one (a call by hand) it is read from the prompts, which stand group by group: the largest size that all
+    runs of equal prompts are multiples of.
+    """
+    trainer = getattr(log_metric, "__self__", None)
+    if trainer is not None and hasattr(trainer, "num_generations"):
+        training = getattr(getattr(trainer, "model", None), "training", True)
+        return (
+            trainer.num_generations
+            if training
+            else getattr(trainer, "num_generations_eval", trainer.num_generations)
+        )
+    return gcd(*(len(list(run)) for _, run in groupby(prompts, key=str))) or 1

@@ -1,0 +1,177 @@
+"""All rewards as TRL reward callables; TRL's own command line takes them by their dotted path.
+
+A reward is `f(prompts, completions, completion_ids, **columns) -> list[float | None]`; the column `answer` holds
+the gold answer. Those that need no answer are `empo_math`, `empo_exact`, `majority_math`, `majority_exact` (whole
+groups), and the controls `format_reward` and `random_reward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from typing import Any, cast, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from entropilot.answers.extract import extract
+from entropilot.answers.grading import gold_answer
+from entropilot.answers.judge import Judge
+from entropilot.answers.judges import NAMES as JUDGES
+from entropilot.answers.judges import build_judge, refuse_options
+from entropilot.errors import UserError
+from entropilot.inputs.messages import question_of, text_of
+from entropilot.methods.empo import EMPO
+from entropilot.methods.majority import Majority
+from entropilot.recipes.schema import LABEL_FREE
+from entropilot.rewards.controls import FormatReward, RandomReward
+from entropilot.rewards.groups import GroupReward
+from entropilot.sandbox.tasks import get_tier
+
+RewardFunction = Callable[..., list[float | None]]
+
+empo_math = GroupReward(EMPO(), judge="math", name="empo_math")
+empo_exact = GroupReward(EMPO(), judge="exact", name="empo_exact")
+majority_math = GroupReward(Majority(), judge="math", name="majority_math")
+majority_exact = GroupReward(Majority(), judge="exact", name="majority_exact")
+format_reward = FormatReward()
+random_reward = RandomReward()
+
+
+def sandbox_reward(tier: str) -> RewardFunction:
+    """Return the reward of a sandbox tier: 1 for a right answer, else 0."""
+    score = get_tier(tier).score
+
+    def sandbox(completions: list[Any], answer: list[str], **_: Any) -> list[float | None]:
+        return [
+            None if gold is None else score(text_of(completion), gold)
+            for completion, gold in zip(completions, answer, strict=True)
+        ]
+
+    return sandbox
+
+
+def exact(completions: list[Any], answer: list[Any], **_: Any) -> list[float | None]:
+    """1 where the completion, or its last line, is the answer, blanks at the ends aside; else 0; None without gold."""
+    scores: list[float | None] = []
+    for completion, gold in zip(completions, answer, strict=True):
+        text, wanted = text_of(completion).strip(), str(gold).strip()
+        right = wanted in (text, text.rsplit("\n", 1)[-1].strip())
+        scores.append(None if gold is None else float(right))
+    return scores
+
+
+def math(
+    completions: list[Any], answer: list[Any], prompts: list[Any] | None = None, **_: Any
+) -> list[float | None]:
+    """1 where the completion's answer equals the gold one by the judge `math`, else 0; None where the gold holds nothing.
+
+    The answer is that of `extract`'s rule "auto". Text is parsed in worker processes, never evaluated; what takes one
+    longer than its deadline counts as wrong.
+    """
+    golds = [None if gold is None else gold_answer(str(gold)) for gold in answer]
+    found = [extract(text_of(completion)) for completion in completions]
+    questions = [""] * len(found) if prompts is None else [question_of(prompt) for prompt in prompts]
+    asked = [i for i, (text, gold) in enumerate(zip(found, golds, strict=True)) if text and gold]
+    pairs = [(cast(str, found[i]), cast(str, golds[i])) for i in asked]
+    verdicts = dict(zip(asked, _judge().equivalent(pairs, [questions[i] for i in asked]), strict=True))
+    return [None if gold is None else float(verdicts.get(i, False)) for i, gold in enumerate(golds)]
+
+
+@cache
+def _judge() -> Judge:
+    return build_judge("math")
+
+
+def reasoning_gym(completions: list[Any], entry: list[str], **_: Any) -> list[float | None]:
+    """The score that reasoning_gym's own task gives; `entry` is its JSON row (see `entropilot.inputs.problems`)."""
+    import json
+
+    import reasoning_gym as gym
+
+    scores: list[float | None] = []
+    for completion, row in zip(completions, entry, strict=True):
+        item = json.loads(row)
+        scorer = gym.get_score_answer_fn(item["metadata"]["source_dataset"])
+        scores.append(float(scorer(text_of(completion).strip(), item)))
+    return scores
+
+
+def build_reward(
+    name: str, tier: str | None, args: dict[str, Any] | None = None, seed: int = 0
+) -> RewardFunction:
+    """Return a reward by the name a recipe uses: sandbox, exact, math, reasoning_gym, empo, majority, format, random.
+
+    Or by a dotted path. Only the last four names take arguments: `empo` those of `EMPO`, `majority` those of
+    `Majority`, both of them and `format` also `extract`, both also `judge` and `judge_args`. On the sandbox's problems
+    answers are extracted by the rule of its own reward and compared as strings unless the recipe says otherwise.
+
+    Raises:
+        UserError: the name means nothing here, or an argument does not fit.
+    """
+    args = dict(args or {})
+    if name in LABEL_FREE:
+        return _label_free(name, tier, args, seed)
+    if args:
+        raise UserError(
+            f"reward_args: {name} takes none; only {', '.join(LABEL_FREE)} do, so remove reward_args or change reward."
+        )
+    if name == "sandbox":
+        if tier is None:
+            raise UserError(
+                "reward: sandbox needs data: sandbox; choose exact, math or a dotted path for other data."
+            )
+        return sandbox_reward(tier)
+    builtin = {"exact": exact, "math": math, "reasoning_gym": reasoning_gym}
+    if name in builtin:
+        return builtin[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise UserError(
+            f"reward: {name!r} is none of sandbox, {', '.join((*builtin, *LABEL_FREE))}, and no dotted path such as "
+            "my.rewards.f."
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # "a..b" and ".a" are among them
+        raise UserError(
+            f"reward: {name!r} can't be imported ({error}); check the path, and that it is installed."
+        ) from error
+    if not callable(found):
+        raise UserError(f"reward: {name!r} is no function; give the dotted path of one.")
+    return found
+
+
+def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) -> RewardFunction:
+    """Return EMPO's, the majority's, the format's or the random reward, with the arguments of a recipe."""
+    rules: dict[str, Any] = {"empo": EMPO, "majority": Majority}
+    own = [field.name for field in fields(rules[name])] if name in rules else []
+    known = {"format": ["extract"], "random": []}.get(name, [*own, "judge", "judge_args", "extract"])
+    for key in args:
+        if key not in known:
+            has = f"it has: {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"reward_args.{key} does not exist for {name}; {has}.")
+    if name == "random":
+        return RandomReward(seed)
+    if not isinstance(args.get("extract", ""), str):
+        raise UserError("reward_args.extract is the name of a rule of extraction, such as boxed.")
+    how: Any = args.pop("extract", "auto" if tier is None else get_tier(tier).answer_of)
+    if name == "format":
+        return FormatReward(how, name=name)
+    judge = args.pop("judge", "math" if tier is None else "exact")
+    judge_args = args.pop("judge_args", {})
+    if not isinstance(judge, str) or not isinstance(judge_args, dict):
+        raise UserError("reward_args: judge is the name of a judge, judge_args a section of its options.")
+    if "." not in judge and judge not in JUDGES:
+        raise UserError(f"reward_args.judge = {judge!r} does not exist; choose one of {', '.join(JUDGES)}.")
+    refuse_options(judge, judge_args)
+    hints, values = get_type_hints(rules[name]), {}
+    for key, value in args.items():
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
+            raise UserError(f"reward_args.{key} = {value!r} does not fit ({reason}); change it.") from error
+    rule = rules[name](**values)
+    return GroupReward(rule, judge=judge, judge_args=judge_args, extract=how, name=name)

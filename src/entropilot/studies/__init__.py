@@ -1,1 +1,0 @@
-"""Studies: many runs with their controls, made once each, and the tables over seeds that come out of them."""

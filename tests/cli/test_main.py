@@ -1,0 +1,445 @@
+"""The command line, as a user meets it: what is printed where, and one sentence with exit code 2 for what can't work."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from entropilot.cli import main as cli
+from entropilot.records import RunWriter, read_run
+
+RECIPE = """
+name: small
+data: {limit: 64}
+validate: {problems: 8}
+grpo:
+  per_device_train_batch_size: 16
+  steps_per_generation: 2
+  num_generations: 4
+  max_completion_length: 40
+  lr_scheduler_type: constant
+  learning_rate: 2e-4
+  max_steps: 2
+"""
+COMMANDS = {
+    "train": ("RECIPE", "--out", "--resume"),
+    "doctor": ("RECIPE", "--processes"),
+    "fit": ("RUNS", "--json", "--performance", "--entropy"),
+    "forecast": ("RUN", "--prefix", "--last-step", "--json"),
+    "scaling": ("RUNS", "--size", "--json"),
+    "read": ("RUN", "--to"),
+    "logits": ("--model", "--data", "--scores", "--out", "--figure", "--json"),
+    "dynamics": ("RUN", "--tabular", "--json"),
+    "cluster": ("FILE", "--judge", "--extract", "--threshold", "--json"),
+    "prompts": ("rank",),
+    "control": ("collect", "label", "train", "evaluate", "bench", "render"),
+    "report": ("RUNS", "--out", "--title"),
+    "evaluate": ("--model", "--data", "--samples", "--temperature", "--reward", "--json"),
+    "sandbox": ("pretrain", "problems", "properties"),
+    "sandbox pretrain": ("--out", "--steps", "--seed", "--start", "--hidden-size"),
+    "sandbox properties": ("--tier", "--model", "--samples", "--steps"),
+    "sandbox problems": ("--tier", "--split", "--count"),
+}
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
+
+
+def make_run(folder: Path, points: int = 12, name: str = "demo") -> Path:
+    """Write a run that follows R = −0.2·exp(H) + 0.9."""
+    writer = RunWriter(folder, {"name": name, "recipe": {"method": "kl_cov"}})
+    for step in range(points):
+        h = 0.6 - 0.04 * step
+        row = {"entropy/policy_T1": h, "validation/accuracy": 0.9 - 0.2 * math.exp(h), "reward/mean": 0.5}
+        writer.row(step + 1, row)
+    writer.end("finished", seconds=1.0)
+    writer.close()
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+# --- help -----------------------------------------------------------------------------------------------------
+
+
+def test_without_arguments_there_is_help(run) -> None:
+    result = run()
+    assert "Usage: entropilot" in result.out + result.err
+    for command in ("train", "doctor", "fit", "report", "evaluate", "sandbox"):
+        assert f" {command} " in result.out + result.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(run, command: str) -> None:
+    result = run(*command.split(), "-h")
+    assert run(*command.split(), "--help") == result
+    assert (result.code, result.err) == (0, "")
+    text = result.out.replace("[", " ").replace("{", " ").upper()
+    assert [word for word in COMMANDS[command] if word.upper() not in text] == []
+
+
+def test_help_covers_every_command() -> None:
+    top = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    names = set(top) | {f"sandbox {name}" for name in top["sandbox"].commands}
+    assert set(COMMANDS) <= names
+    assert {name for name in names if name not in COMMANDS} == set()
+
+
+# --- one sentence and exit code 2 -------------------------------------------------------------------------------
+
+WRONG = [
+    (["train"], "Missing argument"),
+    (["nothing"], "No such command"),
+    (["fit"], "Missing argument"),
+    (["fit", "x", "--nothing"], "No such option"),
+    (["sandbox", "problems", "--count", "0"], "greater than or equal to 1"),
+    (["sandbox", "problems", "--count", "x"], "integer"),
+    (["train", "no.yaml"], "error: The recipe no.yaml can't be read (No such file or directory)"),
+    (["train", "small.yaml", "max_steps"], "error: The override 'max_steps' is not of the form key=value"),
+    (["doctor", "small.yaml", "grp.max_steps=3"], "the key 'grp' does not exist; the keys here are: name,"),
+    (
+        ["fit", "no"],
+        "error: no is no file; give a log, or the folder that holds it.",
+    ),
+    (["fit", "."], "error: . holds no log that can be read"),
+    (["report", "no"], "error: no holds no run"),
+    (
+        ["sandbox", "problems", "--split", "dev"],
+        "error: There is no split 'dev'; choose one of train, validation, test.",
+    ),
+    (["sandbox", "problems", "--tier", "x"], "error: There is no sandbox tier 'x'; choose one of: chains"),
+]
+WRONG_WITH_TORCH = [
+    (["doctor", "small.yaml", "grpo.max_step=3"], "grpo.max_step is no field of TRL's GRPOConfig; did you mean max_steps"),
+    (["doctor", "small.yaml", "grpo.temperature=0"], "grpo.temperature = 0.0 is out of range; it must lie in (0, inf)."),
+    (["doctor", "small.yaml", "grpo.loss_type=x"], "grpo.loss_type = 'x' does not exist; choose one of: grpo, bnpo,"),
+    (["doctor", "small.yaml", "grpo.max_steps=x"], "grpo.max_steps = 'x' does not fit (input should be a valid integer"),
+    (["doctor", "small.yaml", "grpo.max_steps=0"], "grpo.max_steps = 0 trains nothing"),
+    (["doctor", "small.yaml", "grpo.num_generations=3"], "generation_batch_size (32) must be divisible by num_generations"),
+    (["doctor", "small.yaml", "grpo.output_dir=x"], "grpo.output_dir is set through --out; remove it"),
+    (["doctor", "small.yaml", "grpo.trust_remote_code=true"], "code that comes with a model is never run"),
+    (["doctor", "small.yaml", "grpo.push_to_hub=true"], "nothing leaves this machine"),
+    (["doctor", "small.yaml", "model=nothing"], "the folder nothing does not exist; give a path, a Hub id, or sandbox."),
+    (["doctor", "small.yaml", "model=sandbox:x"], "There is no sandbox tier 'x'; choose one of: chains"),
+    (["doctor", "small.yaml", "data=sandbox:x"], "There is no sandbox tier 'x'"),
+    (["doctor", "small.yaml", "reward=x"], "reward: 'x' is none of sandbox, exact, math"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.judge_args.x=1"], "The judge 'exact' has no option 'x'"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.judge_args=5"], "judge_args a section of its options"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.judge=no.such"], "The judge 'no.such' cannot be loaded"),
+    (["doctor", "small.yaml", "reward=empo", "reward_args.extract=5"], "reward_args.extract is the name of a rule"),
+    (["doctor", "small.yaml", "data=x.jsonl", "reward=exact"], "validate: a file has no validation split;"),
+    (["doctor", "small.yaml", "data=x.jsonl"], "a file has no validation split"),
+    (["doctor", "small.yaml", "method=kl_cov", "grpo.steps_per_generation=1"], "KL-Cov needs stale log-probs"),
+    (["doctor", "small.yaml", "method=kl_cov", "method_args.coeff=1"], "method_args.coeff does not exist for kl_cov"),
+    (["train", "small.yaml", "--out", "small.yaml/run"], "small.yaml/run can't be written (Not a directory)"),
+    (["train", "small.yaml", "--out", "run", "--resume"], "--resume: run holds no checkpoint to continue from"),
+    (["evaluate"], "--model is missing"),
+    (["evaluate", "--model", "nothing"], "model: the folder nothing does not exist"),
+    (["evaluate", "--model", "sandbox", "--data", "no.jsonl"], "the file no.jsonl does not exist"),
+    (["evaluate", "--model", "sandbox", "--split", "dev"], "the sandbox has no split 'dev'"),
+    (["evaluate", "--model", "sandbox", "--reward", "x"], "reward: 'x' is none of"),
+    (["evaluate", "--model", "sandbox", "--max-tokens", "2000"], "leave no room for a prompt"),
+    (["evaluate", "--model", "sandbox", "--over-length", "cut"], "--over-length is 'cut'; choose refuse or drop."),
+    (["evaluate", "--model", "sandbox", "--samples", "0"], "greater than or equal to 1"),
+    (["sandbox", "pretrain", "--out", "m", "--tier", "x"], "There is no sandbox tier 'x'"),
+    (["sandbox", "pretrain", "--out", "m", "--start", "sandbox", "--layers", "2"], "brings its own architecture"),
+    (["sandbox", "pretrain", "--out", "m", "--heads", "3"], "no even size per head"),
+    (["sandbox", "pretrain", "--out", "m", "--start", "nowhere/at/all"], "the folder nowhere/at/all does not exist"),
+    (["sandbox", "properties", "--tier", "x"], "There is no sandbox tier 'x'"),
+    (["sandbox", "pretrain", "--out", "."], "error: . is not empty; give a new folder with --out."),
+    (["sandbox", "pretrain", "--out", "small.yaml"], "small.yaml can't be written (File exists)"),
+]  # fmt: skip
+
+
+def wrong(run, tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.code == 2 and result.out == ""
+    assert "Traceback" not in result.err
+    if result.err.startswith("error: "):
+        assert result.err.count("\n") == 1 and result.err.endswith((".\n", "?\n"))
+    assert said in " ".join(result.err.replace("│", " ").split())
+    assert os.listdir(tmp_path) == ["small.yaml"]  # nothing half-written
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG)
+def test_what_cannot_work(run, recipe: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    wrong(run, tmp_path, arguments, said)
+
+
+@needs_torch
+@pytest.mark.parametrize(("arguments", "said"), WRONG_WITH_TORCH)
+def test_what_cannot_be_trained(run, recipe: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    wrong(run, tmp_path, arguments, said)
+
+
+def test_without_the_training_extra_it_is_named(run, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments in (["train", "small.yaml"], ["doctor", "small.yaml"], ["evaluate", "--model", "sandbox"]):
+        result = run(*arguments)
+        assert result.code == 2 and "needs torch, transformers, trl, datasets; install torch" in result.err
+        assert 'pip install "entropilot[train]"' in result.err
+
+
+def test_terminal_escapes_do_not_reach_the_terminal(run, tmp_path: Path) -> None:
+    result = run("fit", "\x1b]0;title\x07\x1b[31mred")
+    assert result.code == 2 and "\x1b" not in result.err and "\x07" not in result.err
+    folder = make_run(tmp_path / "run", name="\x1b[31mred\nline two")
+    shown = run("fit", str(folder)).out
+    assert "\x1b" not in shown and len(shown.splitlines()) == 4
+
+
+# --- fit, report, problems ------------------------------------------------------------------------------------------
+
+
+def test_fit_prints_a_table_and_a_verdict(run, tmp_path: Path) -> None:
+    result = run("fit", str(make_run(tmp_path / "one")), str(make_run(tmp_path / "two")))
+    assert result.code == 0 and result.err == ""
+    head, _, one, two, *verdicts = result.out.splitlines()
+    assert head.split() == ["run", "R", "is", "a", "b", "ceiling", "95%", "interval", "R²", "RMSE", "n"]
+    assert one.split()[:6] == ["demo", "(one)", "validation/accuracy", "0.2000", "0.9000", "0.7000"]
+    assert two.startswith("demo (two)")
+    assert verdicts[0].startswith("demo (one): ") and verdicts[1].startswith("demo (two): ")
+
+
+def test_fit_json_is_json_and_nothing_else(run, tmp_path: Path) -> None:
+    result = run("fit", str(make_run(tmp_path / "run")), "--json")
+    assert (result.code, result.err) == (0, "")
+    (fitted,) = json.loads(result.out)
+    assert fitted["a"] == pytest.approx(0.2) and fitted["b"] == pytest.approx(0.9)
+    assert fitted["ceiling"] == pytest.approx(0.7) and fitted["n"] == 12
+    assert (fitted["run"], fitted["performance"]) == ("demo", "validation/accuracy")
+    assert isinstance(fitted["verdict"], str)
+
+
+def test_fit_json_holds_null_for_what_is_not_defined(run, tmp_path: Path) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    result = run("fit", str(make_run(tmp_path / "run")), "--json", "--performance", "reward/mean")  # constant
+    (fitted,) = json.loads(result.out, parse_constant=refuse)
+    assert fitted["r2"] is None and fitted["performance"] == "reward/mean"
+
+
+def test_a_torn_record_is_a_warning_beside_clean_json(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    with (folder / "run.jsonl").open("a") as file:
+        file.write('{"step": 13, "ent')
+    command = [sys.executable, "-m", "entropilot", "fit", str(folder), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)[0]["n"] == 12
+    assert (
+        result.stderr.startswith("skipped: ") and "torn" in result.stderr and result.stderr.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize("option", ["--performance", "--entropy"])
+def test_fit_names_what_a_run_does_not_hold(run, tmp_path: Path, option: str) -> None:
+    result = run("fit", str(make_run(tmp_path / "run")), option, "x/y")
+    assert result.code == 2 and "no column x/y" in result.err and result.out == ""
+
+
+def test_fit_json_of_a_run_too_short_prints_no_json(run, tmp_path: Path) -> None:
+    result = run("fit", str(make_run(tmp_path / "run", points=2)), "--json")
+    assert result.code == 2 and result.out == "" and result.err.startswith("error: ")
+
+
+def test_report_writes_one_page_and_prints_the_table(run, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    result = run("report", str(make_run(tmp_path / "run")), "--out", "page.html", "--title", "A & B")
+    assert result.code == 0 and result.err == "page: page.html\n"
+    assert "demo" in result.out and "ceiling" in result.out
+    assert "A &amp; B" in (tmp_path / "page.html").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["page.html", "run"]
+
+
+def test_problems_are_json_lines(run) -> None:
+    arguments = ("sandbox", "problems", "--count", "3", "--split", "test")
+    result = run(*arguments, "--seed", "5")
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert (result.code, result.err) == (0, "")
+    assert len(rows) == 3 and all(set(row) == {"prompt", "answer"} for row in rows)
+    assert run(*arguments, "--seed", "5").out == result.out != run(*arguments).out
+
+
+# --- doctor, train, evaluate, pretrain ------------------------------------------------------------------------------
+
+
+@needs_torch
+def test_doctor_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) -> None:
+    result = run("doctor", "small.yaml", "method=kl_cov", "method_args.fraction=2e-4")
+    assert (result.code, result.err) == (0, "")
+    assert "rollout:              32 completions = 8 prompts x 4\n" in result.out
+    assert "updates per rollout:  2\n" in result.out
+    assert "note: A fraction of 0.0002 means at most 0 of 1,280 tokens per rollout" in result.out
+    assert result.out.endswith("No rule of the house is broken.\n")
+    assert os.listdir(tmp_path) == ["small.yaml"]
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("override", "note"),
+    [
+        ("grpo.save_steps=3", "A checkpoint every 3 steps falls inside a rollout of 2 updates"),
+        ("grpo.temperature=0.7", "Training samples at T = 0.7"),
+        ("validate=null", "No `validate` section"),
+        ("validate.data=held.csv", "The file held.csv is not here; training needs it."),
+        ("grpo.num_generations=32", None),
+    ],
+)
+def test_doctor_notes_what_would_surprise(run, recipe: Path, override: str, note: str | None) -> None:
+    result = run("doctor", "small.yaml", override)
+    assert result.code == 0
+    assert (note is None and "note:" not in result.out) or f"note: {note}" in result.out
+
+
+@needs_torch
+def test_train_then_evaluate(run, recipe: Path, tmp_path: Path) -> None:
+    result = run("train", "small.yaml", "grpo.max_steps=2")
+    assert result.code == 0 and result.out == ""
+    *progress, model, record = result.err.splitlines()
+    assert (model, record) == ("model: runs/small/model", "record: runs/small/run.jsonl")
+    assert len(progress) == 1 and progress[0].startswith("small: step 2 of 2, H 0.")
+    assert all(part in progress[0] for part in (" nats", "acc ", "reward ", "s/step "))
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    result = run("evaluate", "--model", "runs/small/model", "--problems", "8", "--samples", "4",
+                 "--temperature", "1", "--json")  # fmt: skip
+    (measured,) = json.loads(result.out)["results"]  # and nothing else
+    assert measured["model"] == "runs/small/model" and measured["problems"] == 8
+    assert measured["pass@1"] <= measured["pass@2"] <= measured["pass@4"]
+    (tmp_path / "sums.csv").write_text("prompt,answer\n1+1+1=?,3\n2*2*2=?,8\n")
+    result = run("evaluate", "--model", "runs/small/model", "--data", "sums.csv", "--reward", "exact")
+    assert (
+        result.code == 0
+        and "problems:             2\n" in result.out
+        and "accuracy:             0.0000" in result.out
+    )
+
+
+@needs_torch
+def test_pretrain_writes_a_folder_that_is_not_overwritten(run, tmp_path: Path) -> None:
+    result = run("sandbox", "pretrain", "--out", "new/base", "--steps", "2", "--batch-size", "4")
+    assert result.code == 0 and result.out == ""
+    said = result.err.splitlines()
+    assert said[0].startswith("pretrain chains: step 2 of 2, loss 4.") and said[1:] == ["model: new/base"]
+    before = sorted(os.listdir(tmp_path / "new" / "base"))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(before)
+    assert run("sandbox", "pretrain", "--out", "new/base", "--steps", "2").code == 2
+    assert sorted(os.listdir(tmp_path / "new" / "base")) == before
+
+
+@needs_torch
+def test_a_loss_that_is_not_finite_is_one_sentence(run, recipe: Path, tmp_path: Path) -> None:
+    result = run("train", "small.yaml", "grpo.learning_rate=1e8", "grpo.max_grad_norm=0", "grpo.max_steps=6")
+    assert result.code == 2 and "Traceback" not in result.err
+    assert result.err.splitlines()[-1].startswith("error: The loss of step")
+    assert read_run(tmp_path / "runs" / "small").header["end"]["reason"].startswith("The loss of step")
+
+
+@needs_torch
+@pytest.mark.parametrize(("save", "said"), [(2, "--resume continues"), (50, "there is no checkpoint yet")])
+def test_an_interrupt_is_no_error(
+    run, recipe: Path, tmp_path: Path, monkeypatch, save: int, said: str
+) -> None:
+    from entropilot.rewards import named as trl_rewards
+
+    calls: list[int] = []
+
+    def interrupted(completions: list[Any], **_: Any) -> list[float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return [float(i % 2) for i in range(len(completions))]
+
+    monkeypatch.setattr(trl_rewards, "exact", interrupted)
+    reward = "reward=entropilot.rewards.named.exact"
+    result = run(
+        "train", "small.yaml", reward, "validate=null", "grpo.max_steps=8", f"grpo.save_steps={save}"
+    )
+    assert result.code == 130 and "Traceback" not in result.err and result.out == ""
+    assert result.err.splitlines()[-1].startswith("interrupted; the record in runs/small is readable, and ")
+    assert said in result.err
+    record = read_run(tmp_path / "runs" / "small")
+    assert [row["step"] for row in record.rows] == [1, 2]
+    assert record.header["end"]["reason"] == "interrupted"
+
+
+def test_the_process_is_told_not_to_phone_home(run) -> None:
+    for name in cli.QUIET_ENVIRONMENT:
+        os.environ.pop(name, None)
+    run("fit", "--help")
+    assert {name: os.environ[name] for name in cli.QUIET_ENVIRONMENT} == cli.QUIET_ENVIRONMENT
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # the user's own word stands
+    run("fit", "--help")
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+
+
+# --- forecast, scaling, read ------------------------------------------------------------------------------------
+
+
+def test_forecast_of_a_run_that_follows_the_law_is_its_end(run, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", points=15)
+    result = run("forecast", str(folder), "--prefix", "0.6", "--json")
+    assert result.code == 0, result.err
+    seen = json.loads(result.out)
+    at_the_end = 0.9 - 0.2 * math.exp(0.6 - 0.04 * 14)
+    assert seen["last_step"] == 15 and abs(seen["performance"] - at_the_end) < 0.02
+    assert seen["paper_protocol"]["rmse"] == pytest.approx(0, abs=1e-9), (
+        "the law is exact at the measured entropies"
+    )
+
+
+def test_scaling_predicts_the_law_of_equal_sizes(run, tmp_path: Path) -> None:
+    runs = [f"{make_run(tmp_path / str(size))}:{size}e6" for size in (1, 2, 4)]
+    result = run("scaling", *runs, "--size", "8e6", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["ceiling"] == pytest.approx(0.7)
+    refused = run("scaling", str(tmp_path / "1"), "--size", "8e6")
+    assert refused.code == 2 and "RUN:PARAMETERS" in refused.err
+
+
+def test_a_log_of_verl_is_fitted_and_converted_alike(run, tmp_path: Path) -> None:
+    log = tmp_path / "verl.jsonl"
+    rows = []
+    for step in range(12):
+        h = 0.6 - 0.04 * step
+        data = {"actor/entropy": h, "val-core/math/acc/mean@8": 0.9 - 0.2 * math.exp(h)}
+        rows.append(json.dumps({"step": step + 1, "data": data}))
+    log.write_text("\n".join(rows) + "\n")
+    (direct,) = json.loads(run("fit", str(log), "--json").out)
+    assert run("read", str(log), "--to", str(tmp_path / "records")).code == 0
+    arguments = ("--entropy", "entropy/train_token_mean", "--json")
+    (converted,) = json.loads(run("fit", str(tmp_path / "records"), *arguments).out)
+    assert (direct["framework"], converted["framework"]) == ("verl", "entropilot")
+    for key in ("a", "b", "ceiling", "n"):
+        assert direct[key] == pytest.approx(converted[key]), f"{key} changed on the way through the records"
+    assert direct["a"] == pytest.approx(0.2)
+
+
+@needs_torch
+def test_doctor_counts_for_the_processes_a_recipe_is_meant_for(run) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "paper" / "kl_cov_qwen2.5_7b.yaml"
+    result = run("doctor", str(recipe), "--processes", "32")
+    assert result.code == 0, result.err
+    assert "2048 completions = 256 prompts x 8" in result.out and "updates per rollout:  8" in result.out
+
+
+@needs_torch
+def test_doctor_notes_that_processes_multiply_the_batch_of_entropy_minimisation(run) -> None:
+    recipe = str(Path(__file__).parents[2] / "recipes" / "entropy_min.yaml")
+    note = "note: The settings of entropy minimisation are for one process"
+    several, alone = run("doctor", recipe, "--processes", "4"), run("doctor", recipe)
+    assert (several.code, alone.code) == (0, 0), several.err
+    assert f"{note}: 4 of them take 4 times the samples an update; lower per_device_train" in several.out
+    assert note not in alone.out

@@ -1,0 +1,221 @@
+"""Taking a run up again: as if nothing had been, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_helpers import finished_run, recipe, rows_of, same_weights
+
+from entropilot.errors import UserError
+from entropilot.records import FILE_NAME, read_run
+from entropilot.training.resume import last_checkpoint
+from entropilot.training.run import train
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_run(tmp_path_factory)
+
+
+@pytest.fixture
+def killed(finished: Path, tmp_path: Path) -> Path:
+    """The run as a kill between steps 3 and 4 leaves it: the last row torn, one checkpoint, no model."""
+    out = tmp_path / "killed"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints" / "checkpoint-4")
+    lines = (out / FILE_NAME).read_text().splitlines()
+    (out / FILE_NAME).write_text("\n".join(lines[:4]) + "\n" + lines[4][:100])
+    return out
+
+
+@pytest.mark.filterwarnings("ignore::entropilot.records.RecordWarning")
+def test_a_killed_run_goes_on_as_if_nothing_had_been(finished: Path, killed: Path) -> None:
+    assert [row["step"] for row in read_run(killed).rows] == [1, 2, 3]  # and can be read as it is
+    torch.manual_seed(99)  # whatever the process did before
+    train(recipe(), killed, resume=True)
+    run = read_run(killed)
+    assert same_weights(finished / "model", killed / "model")
+    assert rows_of(run) == rows_of(read_run(finished))
+    assert run.header["resumed"] and run.header["end"]["reason"] == "finished"
+    text = (killed / FILE_NAME).read_text()
+    assert text.count('"kind": "header"') == 1 and text.count('"kind": "resume", "step": 2') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::entropilot.records.RecordWarning")
+def test_a_run_may_go_on_for_longer(finished: Path, killed: Path) -> None:
+    train(recipe({"max_steps": 6}), killed, resume=True)
+    assert [row["step"] for row in read_run(killed).rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert rows_of(read_run(killed))[:4] == rows_of(read_run(finished))[:4]
+
+
+def test_the_order_of_the_data_goes_on_in_later_epochs(tmp_path: Path) -> None:
+    # Two steps an epoch. TRL alone would repeat the first epoch's order after a resume.
+    epochs = {"max_steps": -1, "num_train_epochs": 3, "save_total_limit": 5}
+    fields = {"data": {"limit": 12}, "validate": None}
+    train(recipe(epochs, **fields), tmp_path / "whole")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    for gone in ("model", "checkpoints/checkpoint-6"):
+        shutil.rmtree(cut / gone)
+    train(recipe(epochs, **fields), cut, resume=True)
+    assert same_weights(whole / "model", cut / "model")
+    assert rows_of(read_run(cut)) == rows_of(read_run(whole))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_inside_a_rollout_begins_a_new_rollout(tmp_path: Path) -> None:
+    inside = {"save_steps": 3, "max_steps": 6, "save_total_limit": 5}
+    train(recipe(inside), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "run" / "model")
+    train(recipe(inside), tmp_path / "run", resume=True)
+    run = read_run(tmp_path / "run")
+    assert [row["step"] for row in run.rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [step for step, _ in run.column("rollout")] == [1, 3, 4, 6]
+
+
+def test_a_half_written_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> None:
+    for name, damage in (
+        ("torn", '{"global_step": 4, "ep'),
+        ("empty", ""),
+        ("foreign", "[]"),
+        ("none", None),
+    ):
+        out = tmp_path / name
+        shutil.copytree(finished, out)
+        shutil.rmtree(out / "model")
+        state = out / "checkpoints" / "checkpoint-4" / "trainer_state.json"
+        state.unlink() if damage is None else state.write_text(damage)
+    (out / "checkpoints" / "checkpoint-tmp").mkdir()
+    train(recipe(), out, resume=True)
+    assert '"kind": "resume", "step": 2' in (out / FILE_NAME).read_text()
+    assert same_weights(finished / "model", out / "model")
+    for name in ("torn", "empty", "foreign"):
+        assert last_checkpoint(tmp_path / name / "checkpoints")[0].name == "checkpoint-2"  # type: ignore[index]
+
+
+def test_a_run_killed_before_its_model_was_saved_takes_no_further_step(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "model").rename(out / "model.partial")
+    train(recipe(), out, resume=True)
+    assert same_weights(finished / "model", out / "model") and not (out / "model.partial").exists()
+    assert rows_of(read_run(out)) == rows_of(read_run(finished))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"grpo": {"learning_rate": 1e-5}},
+            r"another recipe \(grpo.learning_rate was 0.0002, is now 1e-05\)",
+        ),
+        ({"model": "sandbox:chains"}, r"another recipe \(model was 'sandbox', is now 'sandbox:chains'\)"),
+        ({"seed": 4}, r"another recipe \(seed was 3, is now 4\); use the same recipe, or another --out"),
+        ({"data": {"limit": 65}}, r"data.limit was 64, is now 65"),
+        ({"lora": {"r": 2}}, r"lora"),
+        ({}, r"has done all its 4 steps, and its model is saved; to go on, raise grpo.max_steps"),
+    ],
+)
+def test_another_recipe_does_not_go_on_with_a_run(finished: Path, change: dict[str, Any], said: str) -> None:
+    before = (finished / FILE_NAME).read_bytes()
+    with pytest.raises(UserError, match=said):
+        train(recipe(change.pop("grpo", None), **change), finished, resume=True)
+    assert (finished / FILE_NAME).read_bytes() == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(killed: Path) -> None:
+    config = killed / "checkpoints" / "checkpoint-2" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 128', '"hidden_size": 64'))
+    before = (killed / FILE_NAME).read_bytes()
+    with (
+        pytest.warns(UserWarning, match="torn"),
+        pytest.raises(UserError, match=r"is of another model \(hidden_size is 64 there, 128 in the model"),
+    ):
+        train(recipe(), killed, resume=True)
+    assert (killed / FILE_NAME).read_bytes() == before
+
+
+def test_nothing_to_resume(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no checkpoint to continue from"):
+        train(recipe(), tmp_path / "no", resume=True)
+    shutil.copytree(
+        finished / "checkpoints", tmp_path / "bare" / "checkpoints"
+    )  # checkpoints without a record
+    with pytest.raises(UserError, match="holds no checkpoint to continue from"):
+        train(recipe(), tmp_path / "bare", resume=True)
+    assert not (tmp_path / "no").exists() and not (tmp_path / "bare" / FILE_NAME).exists()
+
+
+def test_a_run_is_not_overwritten(finished: Path) -> None:
+    before = (finished / FILE_NAME).read_bytes()
+    with pytest.raises(UserError, match="already holds a run; choose another --out, remove it, or continue"):
+        train(recipe(), finished)
+    assert (finished / FILE_NAME).read_bytes() == before
+
+
+def test_a_crash_while_saving_leaves_no_half_model(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(self: Any, folder: str, **_: Any) -> None:
+        Path(folder).mkdir()
+        (Path(folder) / "model.safetensors").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "model").rename(tmp_path / "model")
+    monkeypatch.setattr("entropilot.engines.trl.trainer.EntropyGRPOTrainer.save_model", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(recipe(), out, resume=True)
+    assert not (out / "model").exists() and "No space left" in read_run(out).header["end"]["reason"]
+    monkeypatch.undo()
+    train(recipe(), out, resume=True)
+    assert same_weights(tmp_path / "model", out / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(recipe({"max_steps": 16, "save_steps": 4}).resolved()))  # JSON is YAML
+    command = [sys.executable, "-m", "entropilot", "train", str(path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole = subprocess.run(
+        [*command, "--out", "whole"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert whole.returncode == 0 and "Warning" not in whole.stderr and whole.stdout == ""
+    process = subprocess.Popen(
+        [*command, "--out", "cut"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    record = tmp_path / "cut" / "run.jsonl"
+    limit = time.monotonic() + 120
+    while not record.exists() or record.read_text().count('"step"') < 7:
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.02)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in said
+    assert 6 <= len(read_run(tmp_path / "cut").rows) < 16
+    again = subprocess.run(
+        [*command, "--out", "cut", "--resume"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "cut" / "model" / name).read_bytes() == (
+            tmp_path / "whole" / "model" / name
+        ).read_bytes()
+    assert [row["step"] for row in read_run(tmp_path / "cut").rows] == list(range(1, 18))
