@@ -29,7 +29,7 @@ quickstart: $(VENV)/.train ## GRPO and KL-Cov from one seed, the law fitted to b
 	@$(BIN)/entropilot report $(RUNS)/grpo $(RUNS)/kl_cov --out $(RUNS)/report.html --title "Quickstart: GRPO and KL-Cov"
 
 test: $(VENV)/.dev ## the fast suite
-	$(BIN)/python -m pytest -m "not slow and not gpu and not verl and not browser" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not verl and not browser" -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
 	$(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser" -q
