@@ -114,7 +114,7 @@ WRONG = [
         "error: no is no file; give a log, or the folder that holds it.",
     ),
     (["fit", "."], "error: . holds no log that can be read"),
-    (["report", "no"], "error: no holds no run"),
+    (["report", "no"], "error: no is no file"),
     (
         ["sandbox", "problems", "--split", "dev"],
         "error: There is no split 'dev'; choose one of train, validation, test.",

@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from entropilot.errors import UserError
-from entropilot.law.assess import verdict
+from entropilot.law.assess import assess
 from entropilot.law.law import Columns, LawFit, fit_law, fit_run
 from entropilot.records import Run
 
@@ -153,7 +153,7 @@ def test_a_run_without_validation_is_fitted_to_the_training_reward() -> None:
     fit, (entropy, performance) = fit_run(run_of([*rows, {"entropy/policy_T1": "words", "reward/mean": 1}]))
     assert (entropy, performance) == ("entropy/policy_T1", "reward/mean")
     assert (fit.n, fit.dropped) == (4, 1)
-    assert "R is the training reward (reward/mean)" in verdict(fit, performance)
+    assert "R is the training reward (reward/mean)" in assess(fit, performance_name=performance).verdict
 
 
 def test_a_run_that_lacks_a_metric_says_what_it_has() -> None:
@@ -185,7 +185,7 @@ def fitted(**changes) -> LawFit:
         (
             {},
             "validation/accuracy",
-            "explains 95 % of the variance of 30 points: the law describes this run well",
+            "explains 95 % of the variance of 30 points: it describes this run well",
         ),
         (
             {"r2": 0.31},
@@ -202,7 +202,7 @@ def fitted(**changes) -> LawFit:
     ],
 )
 def test_verdict(changes, name, words) -> None:
-    text = verdict(fitted(**changes), name)
+    text = assess(fitted(**changes), performance_name=name).verdict
     assert re.search(words, text), text
     assert ("; R is" in text) == (name != "validation/accuracy")
 

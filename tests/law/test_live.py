@@ -40,9 +40,9 @@ def test_long_histories_are_quick_and_their_interval_holds(synthetic) -> None:
     hits, seconds = 0, []
     for seed in range(30):
         h, r = synthetic.run(1000, 0.6, seed)
-        start = time.perf_counter()
+        start = time.process_time()
         metrics = law_metrics(np.arange(1000), h, r)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         hits += metrics["law/ceiling_low"] <= 0.8 <= metrics["law/ceiling_high"]
     assert hits >= 24  # 30 runs at 93 %: fewer has a chance of 3e-3
     assert min(seconds) < 0.005
@@ -129,7 +129,8 @@ def test_what_is_set_already_is_not_advised() -> None:
 def test_a_run_that_does_not_follow_the_law_has_no_ceiling_in_the_alarm() -> None:
     h = np.linspace(1, 0.01, 30) ** 2
     r = 0.5 + 0.1 * np.random.default_rng(1).standard_normal(30)
-    assert "R has not followed the law" in alarm(range(30), h, r)
+    words = alarm(range(30), h, r)
+    assert "though performance rose with entropy" in words and "ceiling near" not in words
 
 
 def test_shapes_that_differ_are_the_callers_mistake() -> None:

@@ -37,15 +37,13 @@ def fit(
     as_json: JsonOption = False,
 ) -> None:
     """Fit R = -a*exp(H) + b to runs of any framework and say how far to trust the ceiling -a + b."""
-    from entropilot.law.assess import verdict
-    from entropilot.law.diagnosis import diagnose
-    from entropilot.law.law import fit_run
+    from entropilot.law.assess import assess_run
     from entropilot.reports.text import aligned, labels, number, one_line
 
     readings = [open_log(path, entropy, performance, step, framework, name) for path in runs]
     results: list[dict[str, Any]] = []
     for path, reading in zip(runs, readings, strict=True):
-        fitted, names = fit_run(reading.run, entropy=reading.entropy, performance=reading.performance)
+        fitted, names, assessment = assess_run(reading.run, reading.entropy, reading.performance)
         low, high = fitted.interval(level)
         results.append(
             {
@@ -64,7 +62,8 @@ def fit(
                 "rmse": fitted.rmse,
                 "n": fitted.n,
                 "dropped": fitted.dropped,
-                "verdict": verdict(fitted, names[1], [finding.words for finding in diagnose(fitted)]),
+                "grade": assessment.grade,
+                "verdict": assessment.verdict,
             }
         )
     if as_json:
@@ -95,15 +94,18 @@ def forecast(
     as_json: JsonOption = False,
 ) -> None:
     """Say from a prefix where a run will end; and the paper's protocol, on the later measured entropies."""
+    from entropilot.law.assess import assess
     from entropilot.law.forecast import backtest, forecast_run
     from entropilot.reports.text import number
 
     reading = open_log(run, entropy, performance, step, framework, name)
     names = (reading.entropy, reading.performance)
     seen = forecast_run(reading.run, prefix, last_step, *names)
+    verdict = assess(seen.fit, performance_name=reading.performance).verdict
     result: dict[str, Any] = {
         "run": reading.run.name,
         "prefix": prefix,
+        "verdict": verdict,
         "last_step": seen.last_step,
         "entropy_model": seen.model,
         "entropy": seen.entropy,
@@ -130,6 +132,7 @@ def forecast(
     if as_json:
         print_json(result)
         return
+    typer.echo(f"the first {prefix:.0%}: {verdict}" if prefix < 1 else verdict)
     low, high = (number(value) for value in seen.measured_interval)
     typer.echo(
         f"from the first {prefix:.0%}: {reading.performance} at step {seen.last_step:g} is forecast to be "

@@ -7,27 +7,36 @@ from typing import Annotated
 
 import typer
 
-from entropilot.cli.common import say
+from entropilot.cli.common import (
+    EntropyOption,
+    FrameworkOption,
+    LogsArgument,
+    PerformanceOption,
+    open_log,
+    say,
+)
 
 app = typer.Typer()
-
-RunsArgument = Annotated[
-    list[Path], typer.Argument(help="Folders that `entropilot train` wrote.", show_default=False)
-]
 
 
 @app.command()
 def report(
-    runs: RunsArgument,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    title: Annotated[str, typer.Option(help="Its title.")] = "entropilot report",
+    runs: LogsArgument,
+    out: Annotated[Path, typer.Option(help="File of the HTML page.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "entropilot report",
+    performance: PerformanceOption = None,
+    entropy: EntropyOption = None,
+    framework: FrameworkOption = None,
 ) -> None:
-    """Write one self-contained page of runs, and print their table."""
-    from entropilot.records import read_run
+    """Write one self-contained HTML page about runs of any framework, and print their table."""
     from entropilot.reports.page import write_report
     from entropilot.reports.table import format_table
 
-    read = [read_run(path) for path in runs]
+    read = []
+    for path in runs:
+        reading = open_log(path, entropy, performance, None, framework)
+        reading.run.header["columns"] = {"entropy": reading.entropy, "performance": reading.performance}
+        read.append(reading.run)
     page = write_report(read, out, title=title)
     typer.echo(format_table(read))
     say(f"page: {page}")

@@ -1,4 +1,4 @@
-"""When the law does not hold, or cannot be told from what a run shows."""
+"""Find reasons to doubt a fit of the law, each with its evidence."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ class Alternative(NamedTuple):
 
 
 def diagnose(fit: LawFit, steps: ArrayLike | None = None) -> list[Finding]:
-    """Return what speaks against a fit, the gravest first; an empty list where nothing does.
+    """List what speaks against a fit, the gravest first; an empty list where nothing does.
 
     Args:
         fit: from `fit_law`, on points in order of training.
-        steps: the step of each point used, for the sigmoid and the drift; by default the points count as evenly spaced.
+        steps: the step of each point used, for the sigmoid and the drift; by default the fit's own steps, and even
+            spacing where it has none.
 
     Raises:
         UserError: the fit holds no points, or steps are not as many.
@@ -49,14 +50,14 @@ def diagnose(fit: LawFit, steps: ArrayLike | None = None) -> list[Finding]:
     line = fit.line
     if line is None:
         raise UserError("This fit holds no points, so it can't be examined; fit them with fit_law.")
-    time = _time(steps, fit.n)
+    time = _time(line.steps if steps is None else steps, fit.n)
     if math.isnan(fit.r2):
         return []
-    found = [_sign(fit, line) or _range(fit, line) or _entropy_noise(fit, line)]
+    findings = [_sign(fit, line) or _range(fit, line) or _entropy_noise(fit, line)]
     if fit.n >= 12:
-        found += [_trend(line, time), _better(fit, line, time)]
-    found.append(_few(fit))
-    return [finding for finding in found if finding is not None]
+        findings += [_trend(line, time), _better(fit, line, time)]
+    findings.append(_few(fit))
+    return [finding for finding in findings if finding is not None]
 
 
 def alternatives(fit: LawFit, steps: ArrayLike | None = None) -> list[Alternative]:
@@ -78,10 +79,10 @@ def alternatives(fit: LawFit, steps: ArrayLike | None = None) -> list[Alternativ
 
     law = aic([line.x, smoothed(line.x)], 2)
     linear = aic([line.entropy, smoothed(line.entropy)], 2)
-    curve = aic([_sigmoid(_time(steps, n), y, 1 / scale**2)], 4)
+    curve = aic([_sigmoid(_time(line.steps if steps is None else steps, n), y, 1 / scale**2)], 4)
     return [
-        Alternative("R linear in H", law - linear),
-        Alternative("R a sigmoid of the step", law - curve),
+        Alternative("a straight line in H", law - linear),
+        Alternative("a sigmoid of the step", law - curve),
     ]
 
 
@@ -108,10 +109,11 @@ def _sign(fit: LawFit, line: Line) -> Finding | None:
 
 def _range(fit: LawFit, line: Line) -> Finding | None:
     low, high = fit.interval(which="a")
-    span = f"entropies from {line.entropy.min():.3g} to {line.entropy.max():.3g} nats"
+    span = f"entropy ranges only from {line.entropy.min():.3g} to {line.entropy.max():.3g} nats"
     if low <= 0 <= high:
         return Finding(
-            "narrow", f"{span} do not tell a from 0 (95 % interval {low:.3g} to {high:.3g}) amid the noise"
+            "narrow",
+            f"{span}, too little amid the noise to tell a from 0 (95 % interval {low:.3g} to {high:.3g})",
         )
     rise = abs(fit.a) * float(np.ptp(np.exp(line.entropy)))
     low, high = fit.interval()
@@ -119,8 +121,8 @@ def _range(fit: LawFit, line: Line) -> Finding | None:
         return None
     return Finding(
         "narrow",
-        f"{span} range too narrowly for a ceiling: its 95 % interval, {low:.3g} to {high:.3g}, is wider than the "
-        f"{rise:.2g} by which R rose over them",
+        f"{span}, too little for a ceiling: its 95 % interval, {low:.3g} to {high:.3g}, is wider than the change "
+        f"of R over that range ({rise:.2g})",
     )
 
 
@@ -134,8 +136,8 @@ def _entropy_noise(fit: LawFit, line: Line) -> Finding | None:
     ceiling = fit.ceiling + (a - fit.a) * (float(line.weights @ x / line.weights.sum()) - 1)
     return Finding(
         "noisy entropy",
-        f"{100 * share:.0f} % of the variance of exp(H) is noise from point to point, which shrinks a and which the "
-        f"interval does not know: with it undone a is near {a:.3g} and the ceiling near {ceiling:.3g}",
+        f"about {100 * share:.0f} % of the variance of exp(H) is noise from point to point, which pulls a toward 0 "
+        f"and is not part of the interval; corrected for it, a is near {a:.3g} and the ceiling near {ceiling:.3g}",
     )
 
 
@@ -164,7 +166,8 @@ def _trend(line: Line, time: Array) -> Finding | None:
     return Finding(
         "trend",
         f"at the same entropy R {'rose' if drift > 0 else 'fell'} by {abs(drift):.2g} from the first point to the "
-        f"last (99 % interval of the drift: {drift - half:.2g} to {drift + half:.2g}), so more than entropy moves it",
+        f"last (99 % interval of the drift: {drift - half:.2g} to {drift + half:.2g}), so something besides entropy "
+        "moves it",
     )
 
 
@@ -174,7 +177,9 @@ def _better(fit: LawFit, line: Line, time: Array) -> Finding | None:
     best = max(alternatives(fit, time), key=lambda other: other.gain)
     if best.gain <= AIC_MARGIN:
         return None
-    return Finding("alternative", f"{best.name} describes it better (AIC lower by {best.gain:.0f})")
+    return Finding(
+        "alternative", f"{best.name} describes R better than the law (AIC lower by {best.gain:.0f})"
+    )
 
 
 def _few(fit: LawFit) -> Finding | None:
@@ -183,8 +188,8 @@ def _few(fit: LawFit) -> Finding | None:
         return None
     return Finding(
         "few points",
-        f"{fit.n} points with an autocorrelation of {fit.noise.persistence:.2f} tell as much as {points:.0f} "
-        "independent ones, where 95 % intervals held the truth in 85 to 95 % of synthetic runs",
+        f"there are only about {points:.0f} effectively independent points (autocorrelation "
+        f"{fit.noise.persistence:.2f}), so the interval may be too narrow",
     )
 
 

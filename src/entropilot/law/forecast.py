@@ -166,7 +166,7 @@ def forecast(
             f"The step to forecast, {last_step:g}, must come after the prefix, which ends at {t[known][-1]:g}."
         )
     check_nats(h[known])
-    fit = fit_law(h[pairs], r[pairs])
+    fit = fit_law(h[pairs], r[pairs], steps=t[pairs])
 
     rng = np.random.default_rng(seed)
     t, h = t[known], h[known]

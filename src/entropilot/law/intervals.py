@@ -20,6 +20,7 @@ class Line:
         entropy, performance, weights: (n,) the points used, in the order given.
         residual: (n,) what each estimate is linear in: the residuals, or, under a robust loss, ψ(e)/mean ψ'.
         top: the largest entropy.
+        steps: (n,) the step of each point; None where they are not known.
     """
 
     entropy: Array
@@ -27,6 +28,7 @@ class Line:
     weights: Array
     residual: Array
     top: float
+    steps: Array | None = None
 
     @property
     def x(self) -> Array:
@@ -87,9 +89,11 @@ def standardised(values: Array) -> Array:
     return np.stack([(values - values.mean()) / (values.std() or 1.0), np.ones_like(values)], axis=1)
 
 
-def line_of(entropy: Array, performance: Array, weights: Array, residual: Array) -> Line:
+def line_of(
+    entropy: Array, performance: Array, weights: Array, residual: Array, steps: Array | None = None
+) -> Line:
     """Return the line behind a fit."""
     # Rounding of a perfect fit is no noise.
     if np.abs(residual).max() <= 1e-13 * max(float(np.abs(performance).max()), 1e-300):
         residual = np.zeros_like(residual)
-    return Line(entropy, performance, weights, residual, float(entropy.max()))
+    return Line(entropy, performance, weights, residual, float(entropy.max()), steps)

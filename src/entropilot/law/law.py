@@ -1,4 +1,4 @@
-"""The law of entropy and performance: what a policy gives up in entropy, it gains in reward, up to a ceiling."""
+"""Fit the law R = −a·exp(H) + b of performance and policy entropy, with intervals."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ def fit_law(
     performance: ArrayLike,
     weights: ArrayLike | None = None,
     *,
+    steps: ArrayLike | None = None,
     loss: Loss = "squared",
     loss_scale: float | None = None,
 ) -> LawFit:
@@ -141,6 +142,7 @@ def fit_law(
         entropy: H, policy entropies in nats, in order of training if intervals are wanted.
         performance: R, validation accuracy in the paper, one value per entropy.
         weights: relative precision of each R, at least 0; a weight of 2 moves a and b as the point given twice would.
+        steps: the training step of each point, which `assess` and `diagnose` use; they do not change the fit.
         loss: `soft_l1` or `huber` bound the pull of outliers (scipy's `least_squares`); r2 and rmse then weigh each
             point as the loss did.
         loss_scale: the residual, in units of R, from which a robust loss holds back; by default 1.345 robust
@@ -150,7 +152,12 @@ def fit_law(
         UserError: shapes differ, fewer than 3 points are usable, all entropies are equal or beyond any vocabulary, or
             a weight is negative or not finite.
     """
-    h, r, w, dropped = _usable(entropy, performance, weights)
+    h, r, w, used_points, dropped = _usable(entropy, performance, weights)
+    time = None if steps is None else flat("steps", steps)
+    if time is not None and time.shape != used_points.shape:
+        raise UserError(
+            f"The law needs one step per point, but there are {time.size} for {used_points.size}."
+        )
     top = float(h.max())
     w = w / w.max()
     # x = exp(H − max H) − 1: no overflow, and nearby entropies keep their difference. R = slope·x + const.
@@ -183,14 +190,20 @@ def fit_law(
         covariance=((float(var_a), float(cov_ab)), (float(cov_ab), float(var_b))),
         dropped=dropped,
         # A robust estimate moves as if each point's error were ψ(e)/mean ψ' (Huber's expansion).
-        line=line_of(h, r, w, kept * residual * (w.sum() / (w @ slopes))),
+        line=line_of(
+            h,
+            r,
+            w,
+            kept * residual * (w.sum() / (w @ slopes)),
+            None if time is None else time[used_points],
+        ),
     )
 
 
 def _usable(
     entropy: ArrayLike, performance: ArrayLike, weights: ArrayLike | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
-    """Return the entropies, performances and weights that can be fitted, and how many were not finite."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], int]:
+    """Return what can be fitted: entropies, performances, weights, which points these are; and how many were not finite."""
     h, r = flat("entropy", entropy), flat("performance", performance)
     w = np.ones_like(h) if weights is None else flat("weights", weights)
     if not h.shape == r.shape == w.shape:
@@ -212,7 +225,7 @@ def _usable(
             f"The law can't be fitted because all {h.size} entropies are equal ({h.max():.4g} nats); it needs points "
             "at different entropies, from more steps of training."
         )
-    return h, r, w, int((~finite).sum())
+    return h, r, w, keep, int((~finite).sum())
 
 
 def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) -> tuple[LawFit, Columns]:
@@ -222,7 +235,7 @@ def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) ->
         run: a run read by `records.read_run`.
         entropy: the metric taken as H, in nats.
         performance: the metric taken as R; by default validation accuracy where the run has it, else the mean
-            training reward, which is not what the law speaks of: `verdict` and the returned names say so.
+            training reward, which is not what the law speaks of: `assess` and the returned names say so.
 
     Raises:
         UserError: a metric is missing, or the law can't be fitted to what there is.
@@ -236,11 +249,10 @@ def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) ->
             )
             has = ", ".join(name for name in known if "/" in name) or "no metric at all"
             raise UserError(f"The run {run.name} has no {name}, which the law needs; it has {has}.")
-    points = [(finite_number(h), finite_number(r)) for _, h, r in run.column(entropy, performance)]
-    h = [math.nan if value is None else value for value, _ in points]
-    r = [math.nan if value is None else value for _, value in points]
+    rows = run.column(entropy, performance)
+    h, r = ([math.nan if (x := finite_number(row[i])) is None else x for row in rows] for i in (1, 2))
     try:
-        fit = fit_law(h, r)
+        fit = fit_law(h, r, steps=[row[0] for row in rows])
     except UserError as error:
         raise UserError(f"Run {run.name}, {performance} on {entropy}: {error}") from error
     return fit, Columns(entropy, performance)

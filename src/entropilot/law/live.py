@@ -1,4 +1,4 @@
-"""The law while a run is training: what to log every few steps, and when to speak up."""
+"""Compute the law while a run is training: what to log every few steps, and when to warn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from entropilot.analysis.values import check_nats, flat
 from entropilot.errors import UserError
+from entropilot.law.assess import assess
 from entropilot.law.law import LawFit, fit_law
 from entropilot.records import ACCURACY
 
@@ -61,7 +62,7 @@ def law_metrics(steps: ArrayLike, entropy: ArrayLike, performance: ArrayLike) ->
         raise UserError(
             f"Steps, entropies and performances must be as many, but are {t.size}, {h.size}, {r.size}."
         )
-    fitted = _fit(h, r)
+    fitted = _fit(t, h, r)
     if fitted is not None:
         fit, half = fitted
         metrics = {
@@ -113,20 +114,23 @@ def alarm(
         f"{100 * gone:.0f} % of what the law R = -a*exp(H) + b can buy with it"
     )
     if performance is not None:
-        evidence += _prospect(h, flat("performance", performance), performance_name)
+        evidence += _prospect(flat("steps", steps), h, flat("performance", performance), performance_name)
     return f"{evidence}; {_advice(settings or {})}."
 
 
-def _prospect(h: Array, r: Array, name: str) -> str:
-    fitted = _fit(h, r)
-    if fitted is None or fitted[0].a <= 0 or not fitted[0].r2 >= 0.5:
-        return ", though R has not followed the law so far"
+def _prospect(t: Array, h: Array, r: Array, name: str) -> str:
+    """Say where R stands and what the law makes of it, in the words of `assess`."""
+    fitted = _fit(t, h, r)
+    if fitted is None:
+        return ", though the law can't be fitted yet"
     fit, half = fitted
+    assessment = assess(fit, performance_name=name)
+    if not assessment.trusted:
+        return f", though {assessment.verdict}"
     latest = r[np.isfinite(r)]
     return (
         f", and {name}, now {latest[-min(3, latest.size) :].mean():.3g}, has its ceiling near {fit.ceiling:.3g} "
-        f"(95 % interval {fit.ceiling - half:.3g} to {fit.ceiling + half:.3g}; the fit explains {100 * fit.r2:.0f} % "
-        "of the variance)"
+        f"(95 % interval {fit.ceiling - half:.3g} to {fit.ceiling + half:.3g}; {assessment.verdict})"
     )
 
 
@@ -156,14 +160,15 @@ def _advice(settings: Mapping[str, Any]) -> str:
     return "to keep exploring from an earlier checkpoint, " + ", or ".join(tries)
 
 
-def _fit(h: Array, r: Array) -> tuple[LawFit, float] | None:
+def _fit(t: Array, h: Array, r: Array) -> tuple[LawFit, float] | None:
     """Return the law and half of its ceiling's 95 % interval, from quick noise models; None where there is no fit."""
     both = np.isfinite(h) & np.isfinite(r)
-    h, r = h[both], r[both]
+    t, h, r = t[both], h[both], r[both]
     if h.size < LEAST:
         return None
     try:
-        fit = fit_law(h, r)
+        increasing = bool(np.isfinite(t).all() and (np.diff(t) > 0).all())
+        fit = fit_law(h, r, steps=t if increasing else None)
         block = -(-h.size // MOST)
         rest = h.size % block
         power = np.exp(h[rest:] - h.max()).reshape(-1, block).mean(axis=1)

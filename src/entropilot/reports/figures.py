@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from entropilot.law.law import ACCURACY, ENTROPY, REWARD
-from entropilot.records import Run
-from entropilot.reports.table import series
+from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
+from entropilot.reports.table import chosen_columns, series
 
 Figure = dict[str, Any]
 
@@ -34,7 +33,7 @@ def over_steps(runs: Sequence[Run], names: Sequence[str], metric: str, unit: str
     """Return one metric over optimiser steps, a line per run; None where no run holds it."""
     traces = []
     for i, run in enumerate(runs):
-        steps, values = series(run, metric)
+        steps, values = series(run, chosen_columns(run)[0] if metric == ENTROPY else metric)
         if values:
             hover = "step %{x}<br>%{y:.4g} " + plotly_text(unit)
             few = len(values) <= _MANY
@@ -85,7 +84,7 @@ def law(runs: Sequence[Run], names: Sequence[str], summaries: Sequence[Mapping[s
                 "hovertemplate": "step %{customdata}<br>H %{x:.3f} nats<br>R %{y:.3f}",
             }
         )
-        good = trusted(summary)
+        good = summary["trusted"]
         grid = np.linspace(0.0, max(h for _, h, _ in points), 80)
         curve = summary["b"] - summary["a"] * np.exp(grid)
         traces.append(
@@ -99,7 +98,7 @@ def law(runs: Sequence[Run], names: Sequence[str], summaries: Sequence[Mapping[s
                 "hoverinfo": "skip",
             }
         )
-        if marks_ceiling(summary):
+        if summary["has_ceiling"]:
             traces.append(
                 base
                 | {
@@ -139,24 +138,12 @@ def law(runs: Sequence[Run], names: Sequence[str], summaries: Sequence[Mapping[s
 
 def paired(run: Run, metric: str) -> list[tuple[int, float, float]]:
     """Return (step, entropy, performance) of the rows that hold both as finite numbers: what `fit_run` fitted."""
-    entropy = dict(zip(*series(run, ENTROPY), strict=True))
+    entropy = dict(zip(*series(run, chosen_columns(run)[0]), strict=True))
     return [
         (step, entropy[step], value)
         for step, value in zip(*series(run, metric), strict=True)
         if step in entropy
     ]
-
-
-def trusted(summary: Mapping[str, Any]) -> bool:
-    """Whether a fit says enough to draw it as a firm line; the bounds are those of `analysis.law.verdict`."""
-    return marks_ceiling(summary) and summary["r2"] >= 0.5 and summary["n"] >= 10
-
-
-def marks_ceiling(summary: Mapping[str, Any]) -> bool:
-    """Whether −a + b is a ceiling at all, and one that its metric can reach."""
-    if summary["a"] is None or summary["a"] < 0 or summary["r2"] != summary["r2"]:
-        return False
-    return summary["performance"] != ACCURACY or summary["ceiling"] <= 1
 
 
 def glyph(i: int) -> tuple[str, str]:

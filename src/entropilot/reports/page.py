@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from entropilot.errors import UserError
-from entropilot.law.law import ACCURACY, ENTROPY, REWARD
-from entropilot.records import Run
+from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
 from entropilot.reports import figures, spans
 from entropilot.reports.reading import facts, reading
 from entropilot.reports.table import summarise, summary_table
@@ -61,8 +60,8 @@ def render(runs: Sequence[Run], title: str | None = None) -> str:
         (
             f'<header><h1>{escape(title, 200)}</h1><p class="quiet">Entropy, held-out accuracy, and the law that '
             f"joins them ({_PAPER}).</p></header>",
-            _section("What is seen", _readings(runs, names, summaries)),
-            _section("From start to end", _table(runs)),
+            _section("Summary", _readings(runs, names, summaries)),
+            _section("Results", _table(runs, summaries)),
             _section("Charts", _chart_cards(charts, names)),
             _section("Tokens", _tokens(runs, names)),
             _section(
@@ -139,9 +138,9 @@ def _readings(runs: Sequence[Run], names: Sequence[str], summaries: Sequence[Map
     return f'<ul class="reading">{"".join(items)}</ul>'
 
 
-def _table(runs: Sequence[Run]) -> str:
+def _table(runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]]) -> str:
     rows = []
-    for i, (name, method, *cells) in enumerate(summary_table(runs)):
+    for i, (name, method, *cells) in enumerate(summary_table(runs, summaries)):
         numbers = "".join(
             f'<td class="text">{escape(cell)}</td>' if j == 8 else f"<td>{escape(cell)}</td>"
             for j, cell in enumerate(cells)
@@ -152,7 +151,7 @@ def _table(runs: Sequence[Run]) -> str:
     law = ("a", "b", "ceiling −a + b", "R²")
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Table of runs"><table>'
-        "<caption>A start is the first measurement, an end the last; a dash stands for what was not measured.</caption>"
+        "<caption>First and last recorded value; – means not recorded.</caption>"
         '<thead><tr><th scope="col" rowspan="2" class="text">run</th>'
         '<th scope="col" rowspan="2" class="text">method</th>'
         '<th scope="colgroup" colspan="2">held-out accuracy</th>'
@@ -205,7 +204,8 @@ def _charts(
         "entropy": (
             figures.over_steps(runs, names, ENTROPY, "nats"),
             "Policy entropy",
-            "How undecided the policy is, at temperature 1, before each rollout's first update.",
+            "How undecided the policy is: at temperature 1 before each rollout's first update, or as the run's framework "
+            "logs it.",
         ),
         "accuracy": (
             figures.over_steps(runs, names, ACCURACY, "accuracy"),
@@ -231,7 +231,7 @@ def _chart_cards(charts: Mapping[str, Chart], names: Sequence[str]) -> str:
     cards = []
     for key, (figure, heading, caption) in charts.items():
         if figure is None:
-            drawing = '<p class="quiet">No run holds the values that this chart needs.</p>'
+            drawing = '<p class="quiet">No data: no run has the values of this chart.</p>'
         else:
             drawing = f'<div id="chart-{key}" role="img" aria-label="{heading}, chart"></div>'
         cards.append(f"<figure><h3>{heading}</h3><figcaption>{caption}</figcaption>{drawing}</figure>")

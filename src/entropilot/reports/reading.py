@@ -1,4 +1,4 @@
-"""A run in plain words: what is seen, and how it was run."""
+"""Describe a run in plain words: what its numbers say, and how it was run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from entropilot.law.law import REWARD
-from entropilot.records import Run
-from entropilot.reports.figures import marks_ceiling
+from entropilot.records import REWARD, Run
 from entropilot.reports.table import series
 from entropilot.reports.text import MISSING, escape, mapping, method_name, number, one_line
 
@@ -20,7 +18,7 @@ _SOURCES = {
 
 
 def reading(run: Run, summary: Mapping[str, Any]) -> str:
-    """Return a few sentences on what the numbers of a run say."""
+    """Write a few sentences on what the numbers of a run say."""
     said = [_length(run, summary["seconds"])]
     start, end = summary["entropy_start"], summary["entropy_end"]
     if start is None:
@@ -40,24 +38,24 @@ def reading(run: Run, summary: Mapping[str, Any]) -> str:
             said.append(f"training reward {_moved(first, last)} (means of the first and last tenth)")
     text = "; ".join(part for part in said if part) + "."
     law = one_line(summary["verdict"]).rstrip(".")
-    if marks_ceiling(summary):
+    if summary["has_ceiling"]:
         law = f"the law puts the ceiling at {number(summary['ceiling'])}; {law}"
     return " ".join(part for part in (_capital(text), _capital(law) + ".", _end(run)) if part)
 
 
 def facts(run: Run, name: str) -> str:
-    """Return the HTML that says how a run was made, from its header, folded away."""
+    """Write the folded HTML that says how a run was made, from its header."""
     header = run.header
     recipe, clip = mapping(header.get("recipe")), mapping(header.get("clip"))
     versions = mapping(header.get("versions"))
     arguments = mapping(recipe.get("method_args"))
     items = {
         "folder": run.path,
-        "begun": header.get("time"),
+        "started": header.get("time"),
         "commit": header.get("commit"),
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "method": method_name(run),
-        "its arguments": ", ".join(f"{key} = {_json(value)}" for key, value in arguments.items()),
+        "method arguments": ", ".join(f"{key} = {_json(value)}" for key, value in arguments.items()),
         "clip": _clip(clip),
         "ended": mapping(header.get("end")).get("reason"),
     }

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from entropilot.law.law import finite_number
-from entropilot.records import TOKENS_FOLDER, Run
+from entropilot.records import TOKENS_FOLDER, Run, finite_number
 from entropilot.reports.text import escape, number
 
 LEVELS = (0.05, 0.2, 0.5, 1.0, 2.0)  # nats; the first level is below 0.05, the last from 2.0

@@ -1,14 +1,13 @@
-"""One row per run: from where to where, and what the law says of it."""
+"""Summarise runs, one row each: first and last values, and the law fitted to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from entropilot.errors import UserError
-from entropilot.law.assess import verdict
-from entropilot.law.law import ACCURACY, ENTROPY, REWARD, finite_number, fit_run
-from entropilot.records import Run
+from entropilot.law.assess import assess_run
+from entropilot.records import ACCURACY, ENTROPY, REWARD, Run, finite_number
 from entropilot.reports.text import MISSING, aligned, labels, mapping, method_name, number, one_line
 
 HEADINGS = (
@@ -25,7 +24,7 @@ HEADINGS = (
     "R is",
     "seconds",
 )
-LEGEND = "acc: held-out accuracy; H: policy entropy at T = 1, nats; law: R = -a exp(H) + b, ceiling = -a + b"
+LEGEND = "acc: held-out accuracy; H: policy entropy, nats; law: R = -a exp(H) + b, ceiling = -a + b"
 _FORMATS = {
     "accuracy_start": ".3f",
     "accuracy_end": ".3f",
@@ -36,7 +35,7 @@ _FORMATS = {
     "ceiling": ".3f",
     "r2": ".2f",
 }
-_SHORT = {None: MISSING, ACCURACY: "accuracy", REWARD: "training reward"}
+_SHORT: dict[str | None, str] = {None: MISSING, ACCURACY: "accuracy", REWARD: "training reward"}
 _TEXT_COLUMNS = (0, 1, 10)
 
 
@@ -47,48 +46,68 @@ def series(run: Run, name: str) -> tuple[list[int], list[float]]:
     return [step for step, _ in kept], [value for _, value in kept]
 
 
+def chosen_columns(run: Run) -> tuple[str, str | None]:
+    """Name a run's metrics of entropy and performance: those its log was read by, else the ones we record.
+
+    The performance is None where `fit_run` should choose.
+    """
+    columns = mapping(run.header.get("columns"))
+    return str(columns.get("entropy") or ENTROPY), columns.get("performance") or None
+
+
 def summarise(run: Run) -> dict[str, Any]:
-    """Return what a run comes to; None stands for what it does not hold.
+    """Summarise a run: first and last values, the fitted law and its verdict; None for what it does not hold.
 
     Keys: `name`, `method`, `accuracy_start`, `accuracy_end` (held out), `entropy_start`, `entropy_end` (nats), the
     law's `a`, `b`, `ceiling`, `r2`, `n`, the metric taken as R (`performance`), `verdict` (one sentence: how far the
-    fit can be trusted, or why there is none), and `seconds` (wall clock). A start is the first value, an end the last.
+    fit can be trusted, or why there is none), `has_ceiling`, `trusted` (`law.assess`), and `seconds` (wall clock). A
+    start is the first value, an end the last.
     """
     summary: dict[str, Any] = {"name": run.name, "method": method_name(run)}
-    for key, metric in (("accuracy", ACCURACY), ("entropy", ENTROPY)):
+    entropy, performance = chosen_columns(run)
+    for key, metric in (("accuracy", ACCURACY), ("entropy", entropy)):
         _, values = series(run, metric)
         summary[f"{key}_start"], summary[f"{key}_end"] = (values[0], values[-1]) if values else (None, None)
     law: dict[str, Any] = dict.fromkeys(("a", "b", "ceiling", "r2", "n", "performance"))
+    law |= {"has_ceiling": False, "trusted": False}
     try:
-        fit, columns = fit_run(run)
+        fit, columns, assessment = assess_run(run, entropy, performance)
     except UserError as error:
         law["verdict"] = f"no fit: {error}"
     else:
         law |= {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2, "n": fit.n}
-        law |= {"performance": columns.performance, "verdict": verdict(fit, columns.performance)}
+        law |= {"performance": columns.performance, "verdict": assessment.verdict}
+        law |= {"has_ceiling": assessment.has_ceiling, "trusted": assessment.trusted}
     return summary | law | {"seconds": _seconds(run)}
 
 
-def summary_table(runs: Sequence[Run]) -> list[list[str]]:
-    """Return one row of text per run, in the order of `HEADINGS`; a dash where a run has no value."""
+def summary_table(
+    runs: Sequence[Run], summaries: Sequence[Mapping[str, Any]] | None = None
+) -> list[list[str]]:
+    """Return one row of text per run, in the order of `HEADINGS`; a dash where a run has no value.
+
+    Args:
+        runs: what to show.
+        summaries: what `summarise` gave for each of them, where it is known already.
+    """
     rows = []
-    for label, run in zip(labels(runs), runs, strict=True):
-        summary = summarise(run)
+    summaries = [summarise(run) for run in runs] if summaries is None else summaries
+    for label, summary in zip(labels(runs), summaries, strict=True):
         numbers = [number(summary[key], spec) for key, spec in _FORMATS.items()]
-        fitted_on = _SHORT[summary["performance"]]
+        fitted_on = _SHORT.get(summary["performance"], summary["performance"])
         rows.append([label, summary["method"], *numbers, fitted_on, number(summary["seconds"], ".0f")])
     return rows
 
 
 def format_table(runs: Sequence[Run], *, verdicts: bool = True) -> str:
-    """Return the table as aligned plain text, with the verdict on each run's fit underneath."""
-    rows = [list(HEADINGS), *summary_table(runs)]
-    lines = aligned(rows, _TEXT_COLUMNS).splitlines()
-    rows = rows[1:]
+    """Format the table as aligned plain text, with the verdict on each run's fit underneath."""
+    summaries = [summarise(run) for run in runs]
+    rows = summary_table(runs, summaries)
+    lines = aligned([list(HEADINGS), *rows], _TEXT_COLUMNS).splitlines()
     if verdicts and runs:
         lines += ["", LEGEND]
         lines += [
-            f"{row[0]}: {one_line(summarise(run)['verdict'])}" for row, run in zip(rows, runs, strict=True)
+            f"{row[0]}: {one_line(summary['verdict'])}" for row, summary in zip(rows, summaries, strict=True)
         ]
     return "\n".join(lines)
 
