@@ -1,13 +1,15 @@
 # Every target makes its own .venv and is quick when it exists. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
+CORE := .venv-core
+FAST := not slow and not gpu and not verl and not browser
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench clean
+.PHONY: help quickstart test test-core test-slow lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,7 +31,16 @@ quickstart: $(VENV)/.train ## GRPO and KL-Cov from one seed, the law fitted to b
 	@$(BIN)/entropilot report $(RUNS)/grpo $(RUNS)/kl_cov --out $(RUNS)/report.html --title "Quickstart: GRPO and KL-Cov"
 
 test: $(VENV)/.dev ## the fast suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not verl and not browser" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAST)" -q -n 2 --dist loadfile
+
+# Without bytecode: most of it is never imported.
+$(CORE)/.core: pyproject.toml constraints.txt
+	@test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e . pytest pytest-xdist
+	@touch $@
+
+test-core: $(CORE)/.core ## what runs without torch, in an environment of its own that has only the core
+	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
 	$(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser" -q
@@ -54,5 +65,5 @@ bench: $(VENV)/.dev ## timings, each script prints a table
 	$(BIN)/python benchmarks/evaluate.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/control.py speed
 
-clean: ## remove the environment and the quickstart's runs
-	rm -rf $(VENV) $(RUNS)
+clean: ## remove the environments and the quickstart's runs
+	rm -rf $(VENV) $(CORE) $(RUNS)

@@ -16,16 +16,49 @@ os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false"
 )
 
-collect_ignore: list[str] = []
-if find_spec("torch") is None:  # the minimal install: statistics only
-    collect_ignore = ["maths", "methods", "parity", "engines", "sandbox", "trajectory"]
-else:
+# Folders whose tests must run in an install of the core alone.
+STATISTICS = {"analysis", "law", "readers", "reports"}
+# What only the extra `train` installs. A test file that imports one of them is skipped where torch is missing.
+TRAINING = {
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "peft",
+    "jaxtyping",
+    "safetensors",
+    "tqdm",
+}
+
+HAS_TORCH = find_spec("torch") is not None
+if HAS_TORCH:
     import torch
     from jaxtyping import install_import_hook
 
     torch.set_num_threads(1)
     # Every Float[Tensor, "b t"] in these packages is checked at each call (tests/maths/test_tokens.py proves it).
     install_import_hook(["entropilot.maths", "entropilot.methods"], "beartype.beartype")
+
+
+class ModuleOfTheCore(pytest.Module):
+    """Test file in an install without torch: skipped if an import of it needs the extra `train`."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            missing = getattr(error.__cause__, "name", None) or ""
+            if missing.split(".")[0] not in TRAINING or STATISTICS & set(self.path.parts):
+                raise
+            pytest.skip(
+                f"{missing} is not installed; pip install 'entropilot[train]'", allow_module_level=True
+            )
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect as usual where torch is installed: there a failed import is an error of the test file."""
+    return None if HAS_TORCH else ModuleOfTheCore.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
-
-collect_ignore: list[str] = []
-if find_spec("torch") is None:
-    collect_ignore = [
-        "test_analytic.py",
-        "test_train.py",
-        "test_bench.py",
-        "test_online.py",
-        "test_metaworld.py",
-        "test_commands.py",
-    ]
 
 
 @pytest.fixture

@@ -270,10 +270,10 @@ def bomb() -> str:
     ],
 )
 def test_bombs_are_refused_at_once(recipe, text: str, said: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=said):
         recipe(text)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_long_value_is_cut_in_the_message(recipe) -> None:
