@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from entropilot.methods.registry import KINDS, REGISTRY
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "verl")
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml")) + sorted((ROOT / "recipes" / "paper").glob("*.yaml"))
 
 
-def methods() -> list[str]:
-    """The names of METHODS, read from its source: collecting must not need torch."""
-    text = (ROOT / "src" / "entropilot" / "methods" / "__init__.py").read_text()
-    return re.findall(r'"(\w+)": \w+', text[text.index("METHODS") :].partition("}")[0])
+# Recipes of methods that are rewards are named after the reward's use.
+RECIPE_OF = {"majority": "ttrl"}
+TRAINED = [name for name, entry in REGISTRY.items() if entry.kind != "preference"]
 
 
 # --- imports ----------------------------------------------------------------------------------------------
@@ -78,53 +79,28 @@ def test_imports_flow_downward_only() -> None:
 # --- nothing of a method is missing ------------------------------------------------------------------------
 
 
-def test_the_names_of_the_methods_are_read_right() -> None:
-    if find_spec("torch") is None:
-        pytest.skip("the statistics install has no torch")
-    from typing import get_args
-
-    from entropilot.methods import METHODS
-    from entropilot.recipes.schema import Recipe
-
-    assert methods() == list(METHODS)
-    known = get_args(Recipe.model_fields["method"].annotation)
-    assert set(METHODS) <= set(known)  # what there is can be named in a recipe
-
-
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", REGISTRY)
 @pytest.mark.parametrize(
-    "place",
-    [
-        "src/entropilot/methods/{}.py",
-        "tests/methods/test_{}.py",
-        "recipes/{}.yaml",
-        "docs/methods/{}.md",
-    ],
+    "place", ["src/entropilot/methods/{}.py", "tests/methods/test_{}.py", "docs/methods/{}.md"]
 )
-def test_every_method_has_a_file_a_test_a_recipe_and_a_page(name: str, place: str) -> None:
-    path = ROOT / place.format(name)
-    assert path.is_file() and path.stat().st_size > 200
+def test_every_method_has_a_file_a_test_and_a_page(name: str, place: str) -> None:
+    assert (ROOT / place.format(name)).stat().st_size > 200
 
 
-@pytest.mark.parametrize(
-    ("name", "recipe"), [("empo", "empo"), ("majority", "ttrl"), ("entropy_min", "entropy_min")]
-)
-def test_other_methods_have_them_too(name: str, recipe: str) -> None:
-    for place in (
-        f"src/entropilot/methods/{name}.py",
-        f"tests/methods/test_{name}.py",
-        f"recipes/{recipe}.yaml",
-    ):
-        assert (ROOT / place).stat().st_size > 200
-    assert (ROOT / "docs" / "methods" / f"{name}.md").stat().st_size > 200
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_method_that_a_recipe_names_has_a_recipe(name: str) -> None:
+    from entropilot.recipes.schema import load_recipe
+
+    recipe = load_recipe(ROOT / "recipes" / f"{RECIPE_OF.get(name, name)}.yaml")
+    assert name in (recipe.method, *recipe.rewards)
 
 
 @needs_torch
-@pytest.mark.parametrize("name", methods())
-def test_the_recipe_of_a_method_names_it(name: str) -> None:
-    from entropilot.recipes.schema import load_recipe
-
-    assert load_recipe(ROOT / "recipes" / f"{name}.yaml").method == name
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_class_has_the_parts_of_its_kind(name: str) -> None:
+    entry = REGISTRY[name]
+    for part in KINDS[entry.kind].parts:
+        assert hasattr(entry.load(), part), part
 
 
 def test_there_are_recipes() -> None:

@@ -150,7 +150,10 @@ def test_a_policy_is_kept_as_it_is(tmp_path):
         (["label", "here.npz", "--by", "taste", "--out", "p.npz"], "choose script, behaviour or return"),
         (["label", "nothing.npz", "--out", "p.npz"], "nothing.npz can't be read"),
         (["train", "nothing.yaml"], "nothing.yaml can't be read"),
-        (["train", "bad.yaml"], "the key 'tusk' does not exist; the keys here are: name, task, data"),
+        (
+            ["train", "bad.yaml"],
+            "the key 'tusk' does not exist .did you mean task.*; the keys here are: name, task, data",
+        ),
         (["train", "good.yaml", "task=drawer-open"], "nothing.npz can't be read .*; give a file with pairs"),
         (["train", "good.yaml", "task=door-open"], "data set is of drawer-open, the run of door-open"),
         (["bench", "good.yaml"], "the key 'task' does not exist"),
@@ -158,7 +161,10 @@ def test_a_policy_is_kept_as_it_is(tmp_path):
         (["bench", "bench.yaml", "targets=[0.5]"], "kinds het needs the success rates of two authors"),
         (["bench", "empty.yaml"], "the key 'methods' is missing; write it"),
         (["train", "good.yaml", "train.metod=ppl"], "train.metod does not exist"),
-        (["bench", "bad.yaml"], "the key 'tusk' does not exist; the keys here are: name, tasks"),
+        (
+            ["bench", "bad.yaml"],
+            "the key 'tusk' does not exist .did you mean task.*; the keys here are: name, tasks",
+        ),
         (["bench", "bench.yaml", "--table", "--out", "empty"], "holds no finished run yet"),
         (["bench", "bench.yaml", "methods.cpl.lam=7"], r"lam=7.* must lie in \[0, 1\]"),
         (["evaluate", "here.npz", "--task", "door-open"], "holds no policy"),

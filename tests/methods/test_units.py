@@ -10,7 +10,8 @@ import jaxtyping
 import pytest
 import torch
 
-from entropilot.methods import METHODS, ClipCov, KLCov, Scope, Steering
+from entropilot.methods import ClipCov, KLCov, Scope, Steering
+from entropilot.methods.registry import REGISTRY
 
 PAPER = {
     KLCov: {"fraction": 2e-3, "restrain": None, "coef": 1.0, "clip_low": None, "clip_high": None},
@@ -36,7 +37,7 @@ def test_defaults_are_the_papers(cls):
 
 
 def test_names_that_a_recipe_writes():
-    assert (METHODS["clip_cov"], METHODS["kl_cov"]) == (ClipCov, KLCov)
+    assert (REGISTRY["clip_cov"].load(), REGISTRY["kl_cov"].load()) == (ClipCov, KLCov)
 
 
 def test_scopes():

@@ -120,9 +120,21 @@ def test_validation_data_are_never_the_training_split_by_default(recipe) -> None
     ("text", "overrides", "said"),
     [
         # unknown keys name the valid ones
-        ("modle: x", [], "the key 'modle' does not exist; the keys here are: name, model, data, reward,"),
-        ("data: {sorce: x}", [], "the key 'data.sorce' does not exist; the keys here are: source, split,"),
-        ("validate: {evry: 1}", [], "the key 'validate.evry' does not exist; the keys here are: every,"),
+        (
+            "modle: x",
+            [],
+            "the key 'modle' does not exist (did you mean model?); the keys here are: name, model, data, reward,",
+        ),
+        (
+            "data: {sorce: x}",
+            [],
+            "the key 'data.sorce' does not exist (did you mean data.source?); the keys here are: source, split,",
+        ),
+        (
+            "validate: {evry: 1}",
+            [],
+            "the key 'validate.evry' does not exist (did you mean validate.every?); the keys here are: every,",
+        ),
         (
             "validate: {data: {x: 1}}",
             [],
@@ -130,7 +142,12 @@ def test_validation_data_are_never_the_training_split_by_default(recipe) -> None
         ),
         ("probe: {x: 1}", [], "the key 'probe.x' does not exist; the keys here are: tokens_every,"),
         ("validation: {every: 1}", [], "'validation' does not exist"),  # our own name for the key is none
-        ("", ["foo=3"], "the key 'foo' does not exist"),
+        ("", ["foo=3"], "the key 'foo' does not exist; the keys here"),
+        ("max_steps: 3", [], "the key 'max_steps' does not exist (did you mean grpo.max_steps?); the keys"),
+        ("max_step: 3", [], "the key 'max_step' does not exist (did you mean grpo.max_steps?); the keys"),
+        ("temperature: 1", [], "(did you mean grpo.temperature or validate.temperature?)"),
+        ("limit: 4", [], "(did you mean data.limit?)"),
+        ("validate: {limit: 4}", [], "'validate.limit' does not exist (did you mean data.limit?)"),
         ("", ["a.b=3"], "the key 'a' does not exist"),
         ("3: x", [], "keys should be strings"),
         # wrong types and ranges
@@ -153,7 +170,18 @@ def test_validation_data_are_never_the_training_split_by_default(recipe) -> None
         ("validate: {top_p: 0}", [], "validate.top_p = 0 does not fit"),
         ("validate: {temperature: -1}", [], "validate.temperature = -1 does not fit"),
         ("probe: {tokens_every: -1}", [], "probe.tokens_every = -1 does not fit"),
-        ("method: klcov", [], "method = 'klcov' does not fit (input should be 'none',"),
+        (
+            "method: klcov",
+            [],
+            "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, entropy_min, or a class",
+        ),
+        ("method: 3", [], "method = 3 does not fit"),
+        ("method: empo", [], "method: empo is a reward of whole groups: write `reward: empo`."),
+        (
+            "method: ppl",
+            [],
+            "method: ppl learns from preferences: use `entropilot control train`, or PPLTrainer",
+        ),
         ("advantage_estimator: gae", [], "advantage_estimator = 'gae' does not fit"),
         ("reward: []", [], "reward = [] does not fit (name at least one reward)"),
         ("reward: ''", [], "reward = '' does not fit (name at least one reward)"),
@@ -291,10 +319,10 @@ def test_a_recipe_from_another_folder_is_not_touched(recipe, tmp_path: Path) -> 
 
 def test_methods_are_built_with_their_defaults(recipe) -> None:
     pytest.importorskip("torch")
-    from entropilot.methods import METHODS
+    from entropilot.methods import ClipCov, EntropyMin, KLCov
 
     assert build_method(recipe("method: none")) is None
-    for name, kind in METHODS.items():
+    for name, kind in (("clip_cov", ClipCov), ("kl_cov", KLCov), ("entropy_min", EntropyMin)):
         assert build_method(recipe(f"method: {name}")) == kind()
     built = build_method(recipe("method: kl_cov\nmethod_args: {fraction: 1e-3, coef: 2, scope: microbatch}"))
     assert (built.fraction, built.coef, built.scope) == (1e-3, 2, "microbatch")
@@ -306,7 +334,7 @@ def test_methods_are_built_with_their_defaults(recipe) -> None:
         ("method_args: {coef: 1}", "has no effect with method: none; name a method."),
         (
             "method: kl_cov\nmethod_args: {coeff: 1}",
-            "method_args.coeff does not exist for kl_cov; it has: fraction,",
+            "method_args.coeff does not exist for kl_cov (did you mean method_args.coef?); it has: fraction,",
         ),
         (
             "method: kl_cov\nmethod_args: {coef: x}",

@@ -11,7 +11,6 @@ from trl_helpers import Recorded, Spied, make_trainer, problems
 
 from entropilot.answers.judges import Exact
 from entropilot.errors import UserError
-from entropilot.inputs.messages import question_of
 from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
 from entropilot.recording.probe import Probe
@@ -60,7 +59,6 @@ def test_a_judge_is_asked_with_the_question_and_never_twice() -> None:
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "how many?"}]
     of(judge=judge)(prompts=[chat] * 4, completions=["1", "2", "1", "2"])
     assert judge.asked == [("1", "2")] and judge.questions == ["how many?"]
-    assert question_of("as it is") == "as it is" and question_of([{"role": "system", "content": "s"}]) == ""
 
 
 def test_a_group_outside_the_window_is_counted_and_gets_no_reward() -> None:

@@ -114,8 +114,8 @@ def evaluate(
         return
     tasks = []
     for source in [*(data or ([] if more else ["sandbox"])), *(more or [])]:
-        kind = source.partition(":")[0]
-        own = kind in ("sandbox", "reasoning_gym")
+        kind = Data(source=source).kind
+        own = kind != "rows"
         task = Data(
             source=source,
             split=split,

@@ -85,6 +85,7 @@ def rank(
 ) -> None:
     """Rank prompts by what k samples say: the variance of their accuracy, or, without labels, their disagreement."""
     from entropilot.analysis.prompts import RULES, agreement, rank_prompts, score_prompt
+    from entropilot.recipes.schema import Data
     from entropilot.reports.text import aligned, number, one_line
 
     if (file is None) == (model is None):
@@ -105,7 +106,7 @@ def rank(
         asked = find_judge(judge, judge_model, judge_args)
         rows = judged_file(file, asked, extract or "auto", torn, graded)
     else:
-        own = data.partition(":")[0] in ("sandbox", "reasoning_gym")
+        own = Data(source=data).kind != "rows"
         graded = "correct" if own else graded
         asked = find_judge("exact" if own and judge == "math" else judge, judge_model, judge_args)
         settings = {"samples": k, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_tokens,
@@ -201,10 +202,10 @@ def _sampled(
         raise needs("Sampling", error) from error
     from entropilot.inputs.completions import Sampled, gold_of, question_of
     from entropilot.recipes.schema import Data
-    from entropilot.sandbox.tasks import get_tier
+    from entropilot.sandbox.tasks import get_tier, tier_of
 
-    kind, _, tier = data.partition(":")
-    limit = problems or (256 if kind == "sandbox" else None)
+    tier = tier_of(data)
+    limit = problems or (256 if tier is not None else None)
     progress = Progress("prompts rank", "completion")
     try:
         drawn = sample_problems(
@@ -218,8 +219,8 @@ def _sampled(
             Sampled(number, row, row["completions"], question_of(row), gold_of(row))
             for number, row in enumerate(drawn, start=1)
         )
-        own = kind == "sandbox" and rule is None
-        read = get_tier(tier or "chains").answer_of if own else lambda text: extract(text, rule or "auto")
+        own = tier is not None and rule is None
+        read = get_tier(tier).answer_of if own else lambda text: extract(text, rule or "auto")
         yield from judge_rows(rows, judge, read, graded, Path(data))
     finally:
         progress.close()

@@ -45,10 +45,7 @@ def pretrain(
     from entropilot.sandbox.pretrain import pretrain as run
     from entropilot.sandbox.tasks import get_tier
 
-    try:
-        chosen = get_tier(tier)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    chosen = get_tier(tier)
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; give a new folder with --out.")
     origin, architecture = _origin(start, hidden_size, layers, heads)
@@ -101,10 +98,10 @@ def _origin(
     from entropilot.inputs.models import resolve_model
     from entropilot.recipes.schema import Recipe
 
-    found = Path(resolve_model(Recipe(model=start)))
-    if not found.is_dir():
+    folder = Path(resolve_model(Recipe(model=start)))
+    if not folder.is_dir():
         raise UserError(f"--start {start} is no folder; give a sandbox model's folder or sandbox:TIER.")
-    return found, architecture
+    return folder, architecture
 
 
 @sandbox_app.command()
@@ -123,20 +120,17 @@ def properties(
     from entropilot.recipes.schema import Recipe
     from entropilot.sandbox.tasks import get_tier
 
-    try:
-        chosen = get_tier(tier)
-        found = chosen.problems("train", count, seed)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    chosen = get_tier(tier)
+    drawn = chosen.problems("train", count, seed)
     quiet()
     loaded, tokenizer = load_model(Recipe(model=model or f"sandbox:{tier}"))
-    tried = attempts(loaded, tokenizer, chosen, found, samples)
+    tried = attempts(loaded, tokenizer, chosen, drawn, samples)
     typer.echo(f"pass@1    {tried.accuracy:.3f}")
     for k in (8, 64, 256):
         if k <= samples:
             typer.echo(f"pass@{k:<4} {tried.pass_at(k):.3f}")
-    typer.echo(f"greedy    {attempts(loaded, tokenizer, chosen, found, 1, 0.0).accuracy:.3f}")
-    learned = capacity(loaded, tokenizer, chosen, found, steps=steps)
+    typer.echo(f"greedy    {attempts(loaded, tokenizer, chosen, drawn, 1, 0.0).accuracy:.3f}")
+    learned = capacity(loaded, tokenizer, chosen, drawn, steps=steps)
     typer.echo(f"supervised, greedy on the same problems, {steps} steps: {learned:.3f}")
 
 
@@ -152,9 +146,5 @@ def problems(
 
     if split not in SPLITS:
         raise UserError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
-    try:
-        found = get_tier(tier).problems(split, count, seed)  # type: ignore[arg-type]  # just checked
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    for problem in found:
+    for problem in get_tier(tier).problems(split, count, seed):  # type: ignore[arg-type]  # just checked
         typer.echo(json.dumps({"prompt": problem.prompt, "answer": problem.answer}))

@@ -113,7 +113,7 @@ def assess_completions(path: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _recipe(model: str, tasks: Sequence[Task]) -> Recipe:
-    tiers = [task.data for task in tasks if task.data.source.partition(":")[0] == "sandbox"]
+    tiers = [task.data for task in tasks if task.data.tier is not None]
     if model == "sandbox" and len(tiers) > 1:
         raise UserError(
             "--model sandbox is the base model of one tier, and the data name several; give sandbox:TIER."

@@ -22,7 +22,9 @@ from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
 from entropilot.errors import UserError
 from entropilot.inputs.problems import RESERVED_COLUMNS
+from entropilot.recipes.schema import Data
 from entropilot.rewards.named import RewardFunction, build_reward
+from entropilot.sandbox.tasks import tier_of
 
 BLOCK = 128  # problems whose pairs go to a judge at once
 JUDGES = ("math", "exact")
@@ -36,8 +38,8 @@ def is_share(measure: str) -> bool:
 
 def default_reward(source: str) -> str:
     """Return the reward of a data source: its own where it has one, else math."""
-    kind = source.partition(":")[0]
-    return kind if kind in ("sandbox", "reasoning_gym") else "math"
+    kind = Data(source=source).kind
+    return "math" if kind == "rows" else kind
 
 
 @dataclass
@@ -86,8 +88,7 @@ def build_grader(reward: str | None, source: str, rule: str | None = None) -> Gr
         return Grader(name, rule or "auto", build_judge("exact"))
     if name in JUDGES:
         return Grader(name, rule or {"math": "auto", "exact": "last_line"}[name], build_judge(name))
-    kind, _, tier = source.partition(":")
-    function = build_reward(name, (tier or "chains") if kind == "sandbox" else None)
+    function = build_reward(name, tier_of(source))
     usual = {"sandbox": "mark", "reasoning_gym": "last_line"}.get(name, "auto")
     return Grader(name, rule or usual, build_judge("exact"), function)
 

@@ -14,6 +14,7 @@ from entropilot.errors import UserError
 from entropilot.evaluation.protocols import name_of
 from entropilot.evaluation.samples_file import KIND, digest
 from entropilot.inputs import problems as data_files
+from entropilot.inputs.messages import last_turn
 from entropilot.inputs.problems import ANSWER_COLUMNS, PROMPT_COLUMNS, fit_prompts, load_problems
 from entropilot.recipes.schema import Data
 
@@ -51,14 +52,9 @@ class Problems:
             "index": self.indices[place],
             "id": self.ids[place],
             "key": self.keys[place],
-            "question": question_of(row["prompt"]),
+            "question": last_turn(row["prompt"]),
             "answer": row.get("answer"),
         }
-
-
-def question_of(prompt: Any) -> str:
-    """Return the text of the last turn of a prompt."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 def _numbered(keys: list[str]) -> list[str]:
@@ -71,8 +67,7 @@ def _numbered(keys: list[str]) -> list[str]:
 
 
 def _describe(name: str, rows: list[dict[str, Any]], indices: list[int]) -> Problems:
-    # Without the system turn: a model's instruction does not make it another problem.
-    keys = _numbered([digest([question_of(row["prompt"]), row.get("answer")]) for row in rows])
+    keys = _numbered([digest([last_turn(row["prompt"]), row.get("answer")]) for row in rows])
     ids = [row.get("id") for row in rows]
     notes = []
     doubled = sum(count > 1 for count in Counter(str(i) for i in ids if i is not None).values())
@@ -100,7 +95,7 @@ def problems_of(data: Data, name: str | None = None) -> Problems:
     Raises:
         UserError: see `load_problems`.
     """
-    if data.source.partition(":")[0] in ("sandbox", "reasoning_gym"):
+    if data.kind != "rows":
         table = load_problems(data)
         order = list(range(len(table)))
     else:

@@ -46,8 +46,7 @@ def sample_problems(
     problems = load_problems(data)
     model, tokenizer = load_model(recipe)
     rows = fit_prompts(problems, tokenizer, data, context_room(model, max_new_tokens)).to_list()
-    kind = data.source.partition(":")[0]
-    reward = build_reward(kind, recipe.tier) if kind in ("sandbox", "reasoning_gym") else None
+    reward = build_reward(data.kind, recipe.tier) if data.kind != "rows" else None
     if on_start is not None:
         on_start(len(rows) * samples)
     drawn = Transformers(model, tokenizer, batch_size).draw(

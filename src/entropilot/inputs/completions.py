@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entropilot.errors import UserError
+from entropilot.inputs.messages import last_user_turn
 from entropilot.readers.lines import LONGEST, lines, open_log, shown
 
 PROMPT_COLUMNS = ("prompt", "problem", "question")
@@ -62,13 +63,9 @@ def read_completions(path: Path, torn: list[int] | None = None) -> Iterator[Samp
 
 def question_of(row: dict[str, Any]) -> str | None:
     """Return the text of a row's prompt; of a list of messages that of the last user turn."""
-    found = next((row[name] for name in PROMPT_COLUMNS if row.get(name) is not None), None)
-    if isinstance(found, list):
-        said = [
-            turn.get("content") for turn in found if isinstance(turn, dict) and turn.get("role") == "user"
-        ]
-        found = said[-1] if said else None
-    return found if isinstance(found, str) and found.strip() else None
+    prompt = next((row[name] for name in PROMPT_COLUMNS if row.get(name) is not None), None)
+    text = last_user_turn(prompt)
+    return text if text is not None and text.strip() else None
 
 
 def gold_of(row: dict[str, Any]) -> str | None:

@@ -1,24 +1,25 @@
-"""Turn prompts and completions into text."""
+"""Turn prompts and completions into text. A prompt is a string or a list of messages ({"role", "content"}).
+
+Each function names the part that it returns; nobody else takes messages apart. Needs neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-def render_prompt(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+def render_prompt(prompt: Any, tokenizer: Any) -> str:
     """Return the text that a model continues: messages go through the chat template, a string stays as it is."""
     if isinstance(prompt, str):
         return prompt
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_ids(model: Any, tokenizer: Any) -> set[int]:
     """Return the tokens that end a completion: the model's generation config knows, else the tokenizer."""
     given = model.generation_config.eos_token_id if model.generation_config else None
     given = tokenizer.eos_token_id if given is None else given
-    return set() if given is None else set(given) if isinstance(given, list) else {int(given)}  # type: ignore[arg-type]
+    return set() if given is None else set(given) if isinstance(given, list) else {int(given)}
 
 
 def text_of(completion: Any) -> str:
@@ -26,9 +27,29 @@ def text_of(completion: Any) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
 
 
-def question_of(prompt: Any) -> str:
-    """Return the user's last turn, or the prompt itself where it is a string."""
+def last_user_turn(prompt: Any) -> str | None:
+    """Return what the user said last: a judge's question. A string is the user's own words; None without a user turn.
+
+    >>> last_user_turn([{"role": "user", "content": "1+1=?"}, {"role": "assistant", "content": "Let me see."}])
+    '1+1=?'
+    """
     if isinstance(prompt, str):
         return prompt
-    turns = [message["content"] for message in prompt if message.get("role") == "user"]
-    return str(turns[-1]) if turns else ""
+    turns = prompt if isinstance(prompt, list) else []
+    said = [turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user"]
+    return said[-1] if said and isinstance(said[-1], str) else None
+
+
+def last_turn(prompt: Any) -> str:
+    """Return the text of the last turn, whoever has it: what two evaluations recognise a problem by.
+
+    Without the system turn, because a model's instruction does not make it another problem.
+    """
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def with_system(prompt: list[dict[str, str]], system: str | None) -> list[dict[str, str]]:
+    """Return messages with this system turn in place of their own; as they are where `system` is None or empty."""
+    if not system:
+        return prompt
+    return [{"role": "system", "content": system}, *(turn for turn in prompt if turn["role"] != "system")]

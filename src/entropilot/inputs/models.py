@@ -14,7 +14,7 @@ from trl.trainer.utils import create_model_from_path
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe
 from entropilot.sandbox import weights_of
-from entropilot.sandbox.tasks import TIERS
+from entropilot.sandbox.tasks import DEFAULT_TIER, get_tier, tier_of
 
 # Harmless warnings of the libraries below us, each by name, with the reason why nobody needs to act on it.
 KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
@@ -94,12 +94,9 @@ def resolve_model(recipe: Recipe) -> str:
     Raises:
         UserError: something that looks like a path does not exist, or holds no model.
     """
-    kind, _, tier = recipe.model.partition(":")
-    if kind == "sandbox":
-        name = tier or recipe.tier or "chains"
-        if name not in TIERS:
-            raise UserError(f"There is no sandbox tier {name!r}; choose one of: {', '.join(TIERS)}.")
-        return str(weights_of(name))
+    tier = tier_of(recipe.model, default=recipe.tier or DEFAULT_TIER)
+    if tier is not None:
+        return str(weights_of(get_tier(tier).name))
     path = Path(recipe.model).expanduser()
     if path.exists():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():

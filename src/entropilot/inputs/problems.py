@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets, load_dataset
 
 from entropilot.errors import UserError
+from entropilot.inputs.messages import render_prompt, with_system
 from entropilot.recipes.schema import Data
 from entropilot.sandbox.tasks import SPLITS, Split, get_tier
 
@@ -32,11 +33,10 @@ def load_problems(data: Data) -> Dataset:
     Raises:
         UserError: the source does not exist, is empty, or lacks a column.
     """
-    kind, _, rest = data.source.partition(":")
-    if kind == "sandbox":
-        return _sandbox(data, rest or "chains")
-    if kind == "reasoning_gym":
-        return _reasoning_gym(data, rest)
+    if data.tier is not None:
+        return _sandbox(data, data.tier)
+    if data.kind == "reasoning_gym":
+        return _reasoning_gym(data, data.source.partition(":")[2])
     path = Path(data.source).expanduser()
     try:
         if path.suffix in FILE_KINDS:
@@ -114,10 +114,7 @@ def _sandbox(data: Data, name: str) -> Dataset:
             f"data.split: the sandbox has no split {data.split!r}; choose one of {', '.join(SPLITS)}."
         )
     split: Split = data.split  # type: ignore[assignment]  # just checked
-    try:
-        problems = get_tier(name).problems(split, data.limit or SANDBOX_SIZE, data.seed)
-    except ValueError as error:
-        raise UserError(f"data.source: {error}") from error
+    problems = get_tier(name).problems(split, data.limit or SANDBOX_SIZE, data.seed)
     rows = [{"prompt": _turn(problem.prompt, data), "answer": problem.answer} for problem in problems]
     return Dataset.from_list(rows)
 
@@ -147,8 +144,7 @@ def _reasoning_gym(data: Data, task: str) -> Dataset:
 
 
 def _turn(text: str, data: Data) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": data.system}] if data.system else []
-    return [*system, {"role": "user", "content": text + data.suffix}]
+    return with_system([{"role": "user", "content": text + data.suffix}], data.system)
 
 
 def _pick(names: list[str], wanted: str | None, defaults: tuple[str, ...], what: str) -> str | None:
@@ -209,9 +205,7 @@ def _turns(prompt: Any, data: Data, where: str, column: str) -> list[dict[str, s
             f"data.source: {where} holds messages in {column!r} that lack a role or a content of text; "
             'write them as [{"role": "user", "content": "..."}].'
         )
-    if data.system:
-        own = [{"role": "system", "content": data.system}]
-        turns = own + [turn for turn in turns if turn["role"] != "system"]
+    turns = with_system(turns, data.system)
     return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] + data.suffix}]
 
 
@@ -238,10 +232,7 @@ def fit_prompts(dataset: Dataset, tokenizer: Any, data: Data, room: int | None) 
         )
 
     def length(prompt: Any) -> int:
-        if isinstance(prompt, str):
-            return len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(tokenizer(render_prompt(prompt, tokenizer), add_special_tokens=False)["input_ids"])
 
     lengths = [length(prompt) for prompt in dataset["prompt"]]
     over = [row for row, tokens in enumerate(lengths) if tokens > limit]

@@ -8,34 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from entropilot.methods.registry import REGISTRY
+
 if TYPE_CHECKING:
     from entropilot.methods.clip_cov import ClipCov
+    from entropilot.methods.cpl import CPL
     from entropilot.methods.empo import EMPO
     from entropilot.methods.entropy_min import EntropyMin
     from entropilot.methods.kl_cov import KLCov
     from entropilot.methods.majority import Majority
+    from entropilot.methods.ppl import PPL
     from entropilot.methods.token_method import Method, Scope, Steering
 
-    # Those that choose tokens, by the name that a recipe writes behind `method:`.
-    METHODS: dict[str, type[ClipCov] | type[KLCov]] = {"clip_cov": ClipCov, "kl_cov": KLCov}
+_HOMES = dict.fromkeys(("Method", "Scope", "Steering"), "entropilot.methods.token_method")
+_HOMES |= {home: module for module, _, home in (entry.home.partition(":") for entry in REGISTRY.values())}
 
-_HOME = {
-    "ClipCov": "clip_cov",
-    "EMPO": "empo",
-    "EntropyMin": "entropy_min",
-    "KLCov": "kl_cov",
-    "Majority": "majority",
-    "Method": "token_method",
-    "Scope": "token_method",
-    "Steering": "token_method",
-}
-
-__all__ = ["METHODS", "ClipCov", "EMPO", "EntropyMin", "KLCov", "Majority", "Method", "Scope", "Steering"]
+__all__ = ["CPL", "ClipCov", "EMPO", "EntropyMin", "KLCov", "Majority", "Method", "PPL", "Scope", "Steering"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "METHODS":
-        return {key: __getattr__(kind) for key, kind in (("clip_cov", "ClipCov"), ("kl_cov", "KLCov"))}
-    if name in _HOME:
-        return getattr(import_module(f"entropilot.methods.{_HOME[name]}"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'entropilot.methods' has no attribute {name!r}")

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from entropilot.errors import UserError
-from entropilot.recipes.yaml_files import _Loader, apply_override, parse_yaml, short
+from entropilot.methods import registry
+from entropilot.recipes.values import fit_fields, sentence
+from entropilot.recipes.yaml_files import read_values, short
+from entropilot.sandbox.tasks import tier_of
 
 # Rewards that need no answer.
 LABEL_FREE = ("empo", "majority", "format", "random")
+# Fields of TRL's GRPOConfig that people look for at the top of a recipe; for the hint only, any field is accepted.
+GRPO_KEYS = (
+    *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_iterations"),
+    *(
+        "generation_batch_size",
+        "num_generations",
+        "max_completion_length",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+    ),
+    *("beta", "epsilon", "epsilon_high", "delta", "loss_type", "importance_sampling_level", "scale_rewards"),
+    *("entropy_coef", "save_steps", "save_total_limit", "logging_steps", "report_to", "bf16", "use_vllm"),
+    *("gradient_checkpointing", "max_grad_norm", "optim", "repetition_penalty", "top_entropy_quantile"),
+)
 
 
 class _Strict(BaseModel):
@@ -51,8 +62,13 @@ class Data(_Strict):
     @property
     def tier(self) -> str | None:
         """The sandbox tier, None where problems come from elsewhere."""
-        kind, _, tier = self.source.partition(":")
-        return (tier or "chains") if kind == "sandbox" else None
+        return tier_of(self.source)
+
+    @property
+    def kind(self) -> Literal["sandbox", "reasoning_gym", "rows"]:
+        """Where problems come from: drawn from a seed (sandbox, reasoning_gym), or rows of a file or of the Hub."""
+        kind = self.source.partition(":")[0]
+        return kind if kind in ("sandbox", "reasoning_gym") else "rows"  # type: ignore[return-value]
 
 
 class Validate(_Strict):
@@ -98,7 +114,8 @@ class Recipe(_Strict):
     reward: str | list[str] = "sandbox"
     # Arguments of the reward; by its name where there are several: {empo: {judge: math}}.
     reward_args: dict[str, Any] = {}
-    method: Literal["none", "clip_cov", "kl_cov", "entropy_min"] = "none"
+    # A name in `methods.registry`, the name of an entry point, or package.module:Class.
+    method: str = "none"
     method_args: dict[str, Any] = {}
     advantage_estimator: Literal["grpo", "rloo", "reinforce++", "reinforce++_baseline"] = "grpo"
     lora: dict[str, Any] | None = None  # fields of peft's LoraConfig
@@ -115,6 +132,13 @@ class Recipe(_Strict):
     @classmethod
     def _short_data(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value != "none":
+            registry.refuse_unknown(value)
+        return value
 
     @field_validator("name")
     @classmethod
@@ -181,7 +205,7 @@ class Recipe(_Strict):
             try:
                 found.append((name, Recipe.model_validate(merged)))
             except ValidationError as error:
-                raise UserError(_sentence(error, _known_keys(), f"The stage {name}")) from error
+                raise UserError(sentence(error, f"The stage {name}", _known_keys(), _SECTIONS)) from error
         return found
 
     @property
@@ -217,53 +241,17 @@ class Recipe(_Strict):
         return self.model_dump(by_alias=True)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def _sentence(error: ValidationError, known: dict[str, list[str]], where: str) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        section = ".".join(str(part) for part in first["loc"][:-1])
-        names = known.get(section) or []
-        return f"{where}: the key {place!r} does not exist; the keys here are: {', '.join(names)}."
-    reason = first["msg"].removeprefix("Value error, ")
-    reason = re.sub(r"a valid dictionary( or instance of \w+)?", "a section of keys and values", reason)
-    reason = reason[:1].lower() + reason[1:]
-    return f"{where}: {place} = {short(first.get('input'))} does not fit ({reason}); change this value."
-
-
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe file and apply `key=value` overrides; dotted keys reach into sections.
 
     Raises:
         UserError: the file is missing or no YAML, or a key or a value does not fit.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"The recipe {path} can't be read ({error.strerror}); give the path of a YAML file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"The recipe {path} is not a text file; give the path of a YAML file.") from error
-    values = parse_yaml(text, f"The recipe {path}")
-    if not isinstance(values, dict):
-        raise UserError(f"The recipe {path} must be a mapping of keys to values, such as `model: sandbox`.")
-    for assignment in overrides or []:
-        apply_override(values, assignment)
-    values.setdefault("name", path.stem)
+    values = read_values(Path(path), overrides, example="model: sandbox")
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(_sentence(error, _known_keys(), f"The recipe {path}")) from error
+        raise UserError(sentence(error, f"The recipe {path}", _known_keys(), _SECTIONS)) from error
     recipe.expanded()  # what is wrong with a stage is said now, not after the stages before it
     return recipe
 
@@ -275,11 +263,16 @@ def _known_keys() -> dict[str, list[str]]:
         "validate": list(Validate.model_fields),
         "validate.data": list(Data.model_fields),
         "probe": list(ProbeSettings.model_fields),
+        "grpo": list(GRPO_KEYS),
     }
 
 
+# Where a key that stands in the wrong section may belong, the likeliest first.
+_SECTIONS = ("grpo", "data", "validate", "probe")
+
+
 def build_method(recipe: Recipe) -> Any:
-    """Return the method of a recipe, or None.
+    """Build the method of a recipe; None where it has none.
 
     Raises:
         UserError: an argument that the method does not have, or a value that it refuses.
@@ -290,25 +283,5 @@ def build_method(recipe: Recipe) -> Any:
                 f"method_args = {short(recipe.method_args)} has no effect with method: none; name a method."
             )
         return None
-    from entropilot.methods import METHODS
-    from entropilot.methods.entropy_min import EntropyMin
-
-    kind: Any = EntropyMin if recipe.method == "entropy_min" else METHODS[recipe.method]
-    names, hints = [field.name for field in fields(kind)], get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for name, value in recipe.method_args.items():
-        if name not in names:
-            raise UserError(
-                f"method_args.{name} does not exist for {recipe.method}; it has: {', '.join(names)}."
-            )
-        try:
-            values[name] = TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].lower()
-            raise UserError(
-                f"method_args.{name} = {short(value)} does not fit ({reason}); change this value."
-            ) from error
-    try:
-        return kind(**values)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+    kind = registry.find(recipe.method).load()
+    return registry.build(recipe.method, **fit_fields(kind, recipe.method_args, "method_args", recipe.method))

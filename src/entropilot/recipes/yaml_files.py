@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -34,6 +36,43 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_values(path: Path, overrides: list[str] | None = None, *, example: str) -> dict[str, Any]:
+    """Read a recipe file and apply `key=value` overrides; its name is the file's where it has none.
+
+    Args:
+        path: of the YAML file.
+        overrides: dotted keys reach into sections.
+        example: a line that such a file may hold, for the error.
+
+    Raises:
+        UserError: the file is missing, no YAML or no mapping, or an override does not fit.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"The recipe {path} can't be read ({error.strerror}); give the path of a YAML file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The recipe {path} is not a text file; give the path of a YAML file.") from error
+    values = parse_yaml(text, f"The recipe {path}")
+    if not isinstance(values, dict):
+        raise UserError(f"The recipe {path} must be a mapping of keys to values, such as `{example}`.")
+    for assignment in overrides or []:
+        apply_override(values, assignment)
+    values.setdefault("name", path.stem)
+    return values
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -20,7 +20,7 @@ from entropilot.answers.grading import gold_answer, grade
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
 from entropilot.errors import UserError
-from entropilot.inputs.messages import question_of, text_of
+from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.methods.majority import Majority
 
 Extract = Callable[[str], str | None]
@@ -89,7 +89,7 @@ class GroupReward:
         **_: Any,
     ) -> list[float | None]:
         """Return one reward per completion of this rank; None where its group is left out."""
-        questions = [question_of(prompt) for prompt in prompts]
+        questions = [last_user_turn(prompt) or "" for prompt in prompts]
         found = [self._extract(text_of(completion)) for completion in completions]
         gold: list[str | None] = [None] * len(found)
         if answer is not None:

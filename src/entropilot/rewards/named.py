@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
-from typing import Any, cast, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, cast
 
 from entropilot.answers.extract import extract
 from entropilot.answers.grading import gold_answer
@@ -21,10 +19,11 @@ from entropilot.answers.judge import Judge
 from entropilot.answers.judges import NAMES as JUDGES
 from entropilot.answers.judges import build_judge, refuse_options
 from entropilot.errors import UserError
-from entropilot.inputs.messages import question_of, text_of
+from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
 from entropilot.recipes.schema import LABEL_FREE
+from entropilot.recipes.values import fit_fields
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
 from entropilot.sandbox.tasks import get_tier
@@ -72,7 +71,7 @@ def math(
     """
     golds = [None if gold is None else gold_answer(str(gold)) for gold in answer]
     found = [extract(text_of(completion)) for completion in completions]
-    questions = [""] * len(found) if prompts is None else [question_of(prompt) for prompt in prompts]
+    questions = [""] * len(found) if prompts is None else [last_user_turn(prompt) or "" for prompt in prompts]
     asked = [i for i, (text, gold) in enumerate(zip(found, golds, strict=True)) if text and gold]
     pairs = [(cast(str, found[i]), cast(str, golds[i])) for i in asked]
     verdicts = dict(zip(asked, _judge().equivalent(pairs, [questions[i] for i in asked]), strict=True))
@@ -166,12 +165,5 @@ def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) ->
     if "." not in judge and judge not in JUDGES:
         raise UserError(f"reward_args.judge = {judge!r} does not exist; choose one of {', '.join(JUDGES)}.")
     refuse_options(judge, judge_args)
-    hints, values = get_type_hints(rules[name]), {}
-    for key, value in args.items():
-        try:
-            values[key] = TypeAdapter(hints[key]).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].lower()
-            raise UserError(f"reward_args.{key} = {value!r} does not fit ({reason}); change it.") from error
-    rule = rules[name](**values)
+    rule = rules[name](**fit_fields(rules[name], args, "reward_args", name))
     return GroupReward(rule, judge=judge, judge_args=judge_args, extract=how, name=name)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from entropilot.errors import UserError
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -69,7 +71,7 @@ class Tier:
                 return list(found.values())
             if attempt > 200 * count + 10_000:
                 break
-        raise ValueError(
+        raise UserError(
             f"The tier {self.name!r} has fewer than {count} different {split} problems "
             f"({len(found)} found); ask for fewer."
         )
@@ -207,9 +209,26 @@ be found by sampling. What is learned is learned by heart: rewards on the set sa
 TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS, POOL)}
 
 
+DEFAULT_TIER = "chains"  # the plain word `sandbox`
+
+
+def tier_of(source: str, default: str = DEFAULT_TIER) -> str | None:
+    """Return the tier that `sandbox` or `sandbox:TIER` names; None for anything else (a file, a folder, a Hub id).
+
+    >>> tier_of("sandbox"), tier_of("sandbox:pool"), tier_of("data.jsonl")
+    ('chains', 'pool', None)
+    """
+    kind, _, tier = source.partition(":")
+    return (tier or default) if kind == "sandbox" else None
+
+
 def get_tier(name: str) -> Tier:
-    """Return a tier by name, or raise a `ValueError` that lists the names."""
+    """Return a tier by name.
+
+    Raises:
+        UserError: there is none; the sentence lists the names.
+    """
     try:
         return TIERS[name]
     except KeyError:
-        raise ValueError(f"There is no sandbox tier {name!r}; choose one of: {', '.join(TIERS)}.") from None
+        raise UserError(f"There is no sandbox tier {name!r}; choose one of: {', '.join(TIERS)}.") from None

@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
@@ -16,6 +15,7 @@ from entropilot.engines.trl.checks import updates_per_rollout
 from entropilot.engines.trl.entropy_min import refuse_contradictions
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe, build_method
+from entropilot.recipes.values import fit
 from entropilot.recipes.yaml_files import short
 
 # What TRL, transformers and torch find out only after the start, or not at all: the interval of a number ...
@@ -80,13 +80,7 @@ def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) ->
             close = difflib.get_close_matches(name, names, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "see TRL's GRPOConfig for the fields."
             raise UserError(f"grpo.{name} is no field of TRL's GRPOConfig; {hint}")
-        try:
-            values[name] = TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].lower()
-            raise UserError(
-                f"grpo.{name} = {short(value)} does not fit ({reason}); change this value."
-            ) from error
+        values[name] = fit(value, hints[name], f"grpo.{name}")
         _check_value(name, values[name])
     # Quiet and local unless the recipe says otherwise.
     defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 1, "save_total_limit": 2}

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entropilot.errors import UserError
-from entropilot.recipes.yaml_files import apply_override, parse_yaml, short
+from entropilot.recipes.values import sentence
+from entropilot.recipes.yaml_files import read_values
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,29 +32,9 @@ def load(path: Path, kind: type[Model], overrides: list[str] | None = None) -> M
     Raises:
         UserError: the file is missing or no YAML, or a key or a value does not fit.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} can't be read; give the path of a YAML file.") from error
-    values = parse_yaml(text, f"The recipe {path}")
-    if not isinstance(values, dict):
-        raise UserError(
-            f"The recipe {path} must be a mapping of keys to values, such as `task: drawer-open`."
-        )
-    for assignment in overrides or []:
-        apply_override(values, assignment)
-    values.setdefault("name", path.stem)
+    values = read_values(path, overrides, example="task: drawer-open")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        found = error.errors()
-        # A key that does not exist is why another is missing.
-        first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            reason = f"the key {place!r} does not exist; the keys here are: {', '.join(kind.model_fields)}."
-        elif first["type"] == "missing":
-            reason = f"the key {place!r} is missing; write it."
-        else:
-            reason = f"{place} = {short(first.get('input'))} does not fit ({first['msg'].lower()}); change this value."
-        raise UserError(f"The recipe {path}: {reason}") from error
+        keys = {"": list(kind.model_fields)}
+        raise UserError(sentence(error, f"The recipe {path}", keys)) from error

@@ -10,6 +10,7 @@ from entropilot.errors import UserError
 from entropilot.methods.cpl import CPL
 from entropilot.methods.piql import PIQL
 from entropilot.methods.ppl import PPL
+from entropilot.recipes.values import fit_fields
 
 MethodName = Literal[
     "bc", "sft", "cpl", "cpl_kl", "dpo", "ppl", "ppl_sampled", "ppl_dirac", "ppl_fitted", "piql"
@@ -110,20 +111,4 @@ def settings_from(values: dict[str, Any]) -> TrainSettings:
     Raises:
         UserError: a key that does not exist, or a value of another kind.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    known = [f.name for f in fields(TrainSettings)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"train.{key} does not exist; the keys here are: {', '.join(known)}.")
-    try:
-        return TypeAdapter(TrainSettings).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        own = first.get("ctx", {}).get("error")
-        if isinstance(own, UserError):  # it says what and where by itself
-            raise own from error
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"train.{place} = {first['input']!r} does not fit ({first['msg'].lower()}); change this value."
-        ) from error
+    return TrainSettings(**fit_fields(TrainSettings, values, "train", "control train"))

@@ -1,4 +1,4 @@
-"""Settings that can't work, said before the first step: `doctor` and the trainer ask the same questions.
+"""Refuse settings that can't work before the first step; `entropilot check` and the trainer ask the same questions.
 
 Everything here reads a `GRPOConfig` (or anything with its attributes) and imports no engine.
 """

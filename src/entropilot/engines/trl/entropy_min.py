@@ -7,6 +7,7 @@ entropy. A reference KL (`beta`) and the balance loss of mixtures of experts sta
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,12 +16,15 @@ from torch.nn.functional import pad
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from entropilot.engines.trl.adapter import Adapter
+from entropilot.engines.trl.checks import settle_clip
 from entropilot.engines.trl.trainer import EntropyGRPOTrainer, NonFiniteLossError, _loss_mask
 from entropilot.errors import UserError
 from entropilot.maths.tokens import masked_sum
 from entropilot.methods.entropy_min import EntropyMin
 from entropilot.recording.observer import Rollout
 from entropilot.recording.probe import Probe
+from entropilot.records import read_run
 
 # What a row holds beyond the probe's own metrics; for the table in the header of a run.
 DEFINITIONS: dict[str, tuple[str, str]] = {
@@ -246,7 +250,7 @@ def settled(method: EntropyMin, args: Any) -> EntropyMin:
 
 
 def check_settings(method: EntropyMin, args: Any, dataset: Any = None) -> None:
-    """Refuse what can't work; `doctor` asks before anything is loaded, the trainer with its data once more.
+    """Refuse what can't work; `check` asks before anything is loaded, the trainer with its data once more.
 
     Raises:
         UserError: another temperature than the method's, an entropy term of TRL's own, an update that reaches into the
@@ -278,3 +282,52 @@ def check_settings(method: EntropyMin, args: Any, dataset: Any = None) -> None:
             f"A rollout takes {prompts} different prompts, but there are {len(dataset)}; for one prompt set "
             f"num_generations to the whole batch, {args.generation_batch_size}."
         )
+
+
+class EntropyMinAdapter(Adapter):
+    """Run entropy minimisation on `EntropyMinTrainer`."""
+
+    needs_reward = False
+    probe = EntropyMinProbe
+
+    def grpo_settings(
+        self, method: EntropyMin, written: dict[str, Any], grpo: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the batch, the sampling and the optimiser that the method stands for."""
+        refuse_contradictions(written, grpo)
+        return method.grpo_settings()
+
+    def settle(self, method: EntropyMin, config: Any) -> tuple[EntropyMin, dict[str, Any]]:
+        """Return the method with what `grpo` sets in place of its own settings; TRL's clip has no effect on it."""
+        check_settings(method, config)
+        return settled(method, config), settle_clip(None, config)[1]
+
+    def notes(self, method: EntropyMin, config: Any, rows: int, processes: int) -> list[str]:
+        """Say that several processes take several batches."""
+        if processes <= 1:
+            return []
+        return [
+            f"The settings of entropy minimisation are for one process: {processes} of them take {processes} times the "
+            "samples an update; lower per_device_train_batch_size or gradient_accumulation_steps for the batch of one."
+        ]
+
+    def trainer(self, method: EntropyMin, estimator: Any, **settings: Any) -> EntropyMinTrainer:
+        """Build the trainer; advantages are always 0 here, so the estimator has no effect."""
+        return EntropyMinTrainer(minimise=method, **settings)
+
+    def take_up(self, trainer: EntropyMinTrainer, folder: Path, step: int) -> None:
+        """Give the early stop the losses of the past: it looks back."""
+        past = read_run(folder).column("entropy_min/loss")
+        trainer.entropies = [loss for at, loss in past if at <= step]
+        trainer.stopped = trainer.minimise.stop_reason(trainer.entropies)
+
+    def header(self, trainer: EntropyMinTrainer) -> dict[str, Any]:
+        """Return the settings in force, and what the loss is the mean of."""
+        return {"entropy_min": trainer.describe()}
+
+    def metrics(self) -> dict[str, dict[str, str]]:
+        """Return `DEFINITIONS` as the header holds them."""
+        return {name: {"unit": unit, "definition": text} for name, (unit, text) in DEFINITIONS.items()}
+
+
+ADAPTER = EntropyMinAdapter()
