@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from entropilot.methods.ppl import PPL
     from entropilot.methods.token_method import Method, Scope, Steering
 
-_HOMES = dict.fromkeys(("Method", "Scope", "Steering"), "entropilot.methods.token_method")
+_HOMES: dict[str, str] = dict.fromkeys(("Method", "Scope", "Steering"), "entropilot.methods.token_method")
 _HOMES |= {home: module for module, _, home in (entry.home.partition(":") for entry in REGISTRY.values())}
 
 __all__ = ["CPL", "ClipCov", "EMPO", "EntropyMin", "KLCov", "Majority", "Method", "PPL", "Scope", "Steering"]
