@@ -1,0 +1,1 @@
+"""Write runs as one self-contained HTML page, or serve it live."""

@@ -1,0 +1,53 @@
+"""Turn the rows of runs into columns for the page: every metric that is a number, with its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from entropilot.records import Run, finite_number
+from entropilot.reports.page.packing import Packer
+from entropilot.reports.text import clean, mapping
+
+MOST_METRICS = 400  # a page with more would not be read; how many were left out is said
+
+
+def columns_of(run: Run) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Return the steps of a run and each numeric metric, NaN where a row does not have it."""
+    steps = [row["step"] for row in run.rows]
+    values: dict[str, np.ndarray] = {}
+    for place, row in enumerate(run.rows):
+        for name, value in row.items():
+            if name == "step":
+                continue
+            number = finite_number(value)
+            if number is None:
+                continue
+            if name not in values:
+                values[name] = np.full(len(steps), np.nan)
+            values[name][place] = number
+    return steps, values
+
+
+def pack_series(run: Run, packer: Packer) -> dict[str, Any]:
+    """Return a run's steps and metrics as references into the packer."""
+    steps, values = columns_of(run)
+    shown = dict(list(values.items())[:MOST_METRICS])
+    return {
+        "steps": packer.column(np.clip(steps, 0, 2**32 - 1) if steps else [], "u4"),
+        "metrics": {clean(name, 200): packer.column(column, "f4") for name, column in shown.items()},
+        "metrics_left_out": len(values) - len(shown),
+    }
+
+
+def definitions_of(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """Return unit and definition of every metric that a header of these runs defines."""
+    known: dict[str, dict[str, str]] = {}
+    for run in runs:
+        for name, metric in mapping(run.header.get("metrics")).items():
+            said = mapping(metric)
+            entry = {key: clean(said[key], 1000) for key in ("unit", "definition") if said.get(key)}
+            known.setdefault(clean(name, 200), entry)
+    return known
