@@ -48,7 +48,7 @@ def _make_run(
         writer.end(end)
     writer.close()
     if tokens:
-        write_tokens(folder, 9, sample(3, "an older sample"))
+        write_tokens(folder, 9, sample(3, "an older sample") | {"step": [9] * 3})
         write_tokens(folder, 20, sample(14, name.encode("utf-8", "replace").decode()))
     return read_run(folder)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from entropilot.cli.common import EntropyOption, LogsArgument, PerformanceOption, say
+from entropilot.cli.common import EntropyOption, FrameworkOption, LogsArgument, PerformanceOption, say
 from entropilot.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ GroupOption = Annotated[
 ]
 AgainstOption = Annotated[
     list[Path] | None,
-    typer.Option("--against", help="A control run; repeat it for several. Runs are paired with controls by seed."),
+    typer.Option(
+        "--against", help="A control run; repeat it for several. Runs are paired with controls by seed."
+    ),
 ]
 TitleOption = Annotated[str | None, typer.Option(help="Title of the page; default: the names of the runs.")]
 
@@ -36,9 +38,12 @@ def report(
     title: TitleOption = None,
     group_by: GroupOption = None,
     against: AgainstOption = None,
-    kind: Annotated[str, typer.Option("--format", help="html, or charts for a paper: png, svg or csv.")] = "html",
+    kind: Annotated[
+        str, typer.Option("--format", help="html, or charts for a paper: png, svg or csv.")
+    ] = "html",
     entropy: EntropyOption = None,
     performance: PerformanceOption = None,
+    framework: FrameworkOption = None,
 ) -> None:
     """Write one self-contained page about runs or logs, and print their table."""
     from entropilot.reports.page.export import FORMATS, export
@@ -47,7 +52,7 @@ def report(
 
     if kind not in ("html", *FORMATS):
         raise UserError(f"--format {kind} does not exist; choose html, {', '.join(FORMATS)}.")
-    opened, options = _open(runs, against, title, group_by, entropy, performance)
+    opened, options = _open(runs, against, title, group_by, (entropy, performance, framework))
     if kind != "html":
         written = export(opened, out or Path("figures"), kind, group_by)  # type: ignore[arg-type]  # just checked
         say(f"{len(written)} files: {out or Path('figures')}")
@@ -66,14 +71,15 @@ def watch(
     group_by: GroupOption = None,
     entropy: EntropyOption = None,
     performance: PerformanceOption = None,
+    framework: FrameworkOption = None,
 ) -> None:
     """Serve the page of runs that are still going on; new rows and samples appear by themselves. Stop with Ctrl-C."""
     from entropilot.reports.page.serve import Live, make_server
 
     def again() -> list[Run]:
-        return _open(runs, None, title, group_by, entropy, performance, quiet=True)[0]
+        return _open(runs, None, title, group_by, (entropy, performance, framework), quiet=True)[0]
 
-    _, options = _open(runs, None, title, group_by, entropy, performance)
+    _, options = _open(runs, None, title, group_by, (entropy, performance, framework))
     server, address = make_server(Live(again, runs, options), port)
     say(f"watching at {address} (this computer only; Ctrl-C ends it)")
     try:
@@ -89,8 +95,7 @@ def _open(
     against: list[Path] | None,
     title: str | None,
     group_by: str | None,
-    entropy: str | None,
-    performance: str | None,
+    columns: tuple[str | None, str | None, str | None],
     quiet: bool = False,
 ) -> tuple[list[Run], Options]:
     from entropilot.reports.page.build import Options
@@ -100,7 +105,7 @@ def _open(
     opened: list[Run] = []
     evaluations: list[dict[str, Any]] = []
     for path in [*paths, *(against or [])]:
-        source = open_source(path, entropy, performance)
+        source = open_source(path, *columns)
         if source.run is not None:
             opened.append(source.run)
         if source.evaluation is not None:

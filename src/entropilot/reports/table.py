@@ -59,16 +59,16 @@ def summarise(run: Run) -> dict[str, Any]:
     """Summarise a run: first and last values, the fitted law and its verdict; None for what it does not hold.
 
     Keys: `name`, `method`, `accuracy_start`, `accuracy_end` (held out), `entropy_start`, `entropy_end` (nats), the
-    law's `a`, `b`, `ceiling`, `r2`, `n`, the metric taken as R (`performance`), `verdict` (one sentence: how far the
-    fit can be trusted, or why there is none), `has_ceiling`, `trusted` (`law.assess`), and `seconds` (wall clock). A
-    start is the first value, an end the last.
+    law's `a`, `b`, `ceiling`, `r2`, `n`, the metric taken as R (`performance`), `ceiling_interval` (95 %), `verdict`
+    (one sentence: how far the fit can be trusted, or why there is none), `has_ceiling`, `trusted` (`law.assess`), and
+    `seconds` (wall clock). A start is the first value, an end the last.
     """
     summary: dict[str, Any] = {"name": run.name, "method": method_name(run)}
     entropy, performance = chosen_columns(run)
     for key, metric in (("accuracy", ACCURACY), ("entropy", entropy)):
         _, values = series(run, metric)
         summary[f"{key}_start"], summary[f"{key}_end"] = (values[0], values[-1]) if values else (None, None)
-    law: dict[str, Any] = dict.fromkeys(("a", "b", "ceiling", "r2", "n", "performance"))
+    law: dict[str, Any] = dict.fromkeys(("a", "b", "ceiling", "ceiling_interval", "r2", "n", "performance"))
     law |= {"has_ceiling": False, "trusted": False}
     try:
         fit, columns, assessment = assess_run(run, entropy, performance)
@@ -78,6 +78,7 @@ def summarise(run: Run) -> dict[str, Any]:
         law |= {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2, "n": fit.n}
         law |= {"performance": columns.performance, "verdict": assessment.verdict}
         law |= {"has_ceiling": assessment.has_ceiling, "trusted": assessment.trusted}
+        law["ceiling_interval"] = tuple(fit.interval(0.95)) if assessment.has_ceiling else None
     return summary | law | {"seconds": _seconds(run)}
 
 

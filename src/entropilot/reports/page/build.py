@@ -11,21 +11,33 @@ from typing import Any
 
 import numpy as np
 
+from entropilot.analysis.seeds import cell
 from entropilot.errors import UserError
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
-from entropilot.reports.figures import marks_ceiling
+from entropilot.reports.facts import facts
 from entropilot.reports.page import groups as grouping
 from entropilot.reports.page.compare import comparison
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.page.rollouts import Samples, pack_samples, samples_of
 from entropilot.reports.page.sentences import entropy_name, sentences
 from entropilot.reports.page.series import columns_of, definitions_of, pack_series
-from entropilot.reports.page.special import Special, specials_of
-from entropilot.reports.reading import facts
-from entropilot.reports.table import HEADINGS, LEGEND, summarise, summary_rows
-from entropilot.reports.text import clean, labels, mapping
+from entropilot.reports.page.special import specials_of
+from entropilot.reports.table import HEADINGS, LEGEND, summarise, summary_table
+from entropilot.reports.text import clean, labels
 
-SCRIPTS = ("base", "data", "charts", "law", "tokens", "rollouts", "words", "compare", "metrics", "live", "main")
+SCRIPTS = (
+    "base",
+    "data",
+    "charts",
+    "law",
+    "tokens",
+    "rollouts",
+    "words",
+    "compare",
+    "metrics",
+    "live",
+    "main",
+)
 SECTIONS = [
     ("summary", "Summary"),
     ("charts", "Charts"),
@@ -127,7 +139,7 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
         "legend": LEGEND,
         "headings": HEADINGS,
         "text_columns": (0, 1, 10),
-        "table": [[clean(cell, 200) for cell in row] for row in summary_rows(runs, summaries)],
+        "table": [[clean(cell, 200) for cell in row] for row in summary_table(runs, summaries)],
         "comparison": comparison(runs, options.controls) if options.controls else None,
         "charts": charts,
         "missing": missing,
@@ -147,7 +159,7 @@ def _methods(runs: Sequence[Run]) -> int:
 def _law(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     if summary["performance"] is None:
         return None
-    ceiling = summary["ceiling"] if marks_ceiling(summary) else None
+    ceiling = summary["ceiling"] if summary["has_ceiling"] else None
     low, high = summary.get("ceiling_interval") or (None, None)
     return {
         "performance": summary["performance"],
@@ -201,8 +213,6 @@ def _readings(
 
 
 def _group_sentence(members: Sequence[Mapping[str, Any]]) -> str:
-    from entropilot.analysis.seeds import cell
-
     count = f"{len(members)} run{'' if len(members) == 1 else 's'}"
     entropy = cell([m["entropy_end"] for m in members])
     accuracy = cell([m["accuracy_end"] for m in members])
@@ -216,7 +226,9 @@ def _charts(runs: Sequence[Run]) -> tuple[list[dict[str, str]], list[str]]:
         if any(row.get(metric) is not None for run in runs for row in run.rows):
             charts.append({"metric": metric, "heading": heading, "caption": caption})
             continue
-        other = next((name for run in runs if (name := entropy_name(run))), None) if metric == ENTROPY else None
+        other = (
+            next((name for run in runs if (name := entropy_name(run))), None) if metric == ENTROPY else None
+        )
         if other is not None:
             charts.append(
                 {
@@ -264,10 +276,8 @@ def _policy(scripts: Iterable[str], live: bool) -> str:
     """Return a policy under which only these scripts run and nothing is loaded, whatever a record smuggles in."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    own = "'self'" if live else "'none'"
     return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        f"connect-src {chr(39) + 'self' + chr(39) if live else chr(39) + 'none' + chr(39)}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; connect-src {own}; "
+        "base-uri 'none'; form-action 'none'"
     )
-
-
-__all__ = ["Description", "Options", "Special", "describe", "mapping", "render"]

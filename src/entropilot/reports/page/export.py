@@ -55,7 +55,9 @@ def export(runs: Sequence[Run], folder: Path, kind: Format, group_by: str | None
     return written
 
 
-def _csv(out: Path, metric: str, names: Sequence[str], columns: Sequence[tuple[list[int], dict[str, Any]]]) -> None:
+def _csv(
+    out: Path, metric: str, names: Sequence[str], columns: Sequence[tuple[list[int], dict[str, Any]]]
+) -> None:
     steps = sorted({step for own, values in columns if metric in values for step in own})
     tables = [dict(zip(own, values.get(metric, ()), strict=False)) for own, values in columns]
     with written_whole(out) as file:

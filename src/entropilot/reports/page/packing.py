@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEVELS = 1023  # of a quantised column: 10 bits, which deflate keeps as about 10 bits
+FINE, COARSE = 65_535, 1_023  # levels of a quantised column: 16 bits, or 10 where a column is long
+LONG = 200_000  # numbers from which a column is kept coarsely, so that a page of many samples stays small
 
 
 class Packer:
@@ -48,7 +49,7 @@ class Packer:
         return self.column(values, "u1" if largest < 1 << 8 else "u2" if largest < 1 << 16 else "u4")
 
     def levels(self, values: NDArray[np.float64]) -> dict[str, Any]:
-        """Add a column of numbers in 1,023 levels, fine near 0: level = sqrt(|x| / max), the sign apart.
+        """Add a column of numbers in levels, fine near 0: level = sqrt(|x| / max), the sign apart.
 
         A missing number (NaN) becomes level 0 of a column that has `"gaps": true`; then levels begin at 1.
         """
@@ -56,12 +57,18 @@ class Packer:
         largest = float(np.abs(values[known]).max()) if known.any() else 0.0
         signed = bool((values[known] < 0).any())
         gaps = not bool(known.all())
+        count = FINE if values.size <= LONG else COARSE
         share = np.sqrt(np.abs(np.where(known, values, 0.0)) / largest) if largest else np.zeros(values.shape)
         if signed:
             share = (1 + np.sign(np.where(known, values, 0.0)) * share) / 2
-        level = np.rint(share * (LEVELS - gaps)).astype(np.uint16) + gaps
+        level = np.rint(share * (count - gaps)).astype(np.uint16) + gaps
         level[~known] = 0
-        return self.column(level, "u2") | {"max": largest, "signed": signed, "gaps": gaps}
+        return self.column(level, "u2") | {
+            "max": largest,
+            "signed": signed,
+            "gaps": gaps,
+            "levels": count,
+        }
 
     def packed(self, document: Mapping[str, Any]) -> bytes:
         """Return document and columns, compressed (zlib)."""

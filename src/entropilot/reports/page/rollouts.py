@@ -61,7 +61,14 @@ def samples_of(run: Run) -> Samples:
                 if path.stat().st_size > LARGEST_FILE:
                     raise ValueError(f"it has more than {LARGEST_FILE >> 20} MiB")
                 read(path, samples)
-            except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pa.ArrowException) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                NotImplementedError,
+                pa.ArrowException,
+            ) as error:
                 samples.notes.append(f"{path.name} can't be read: {' '.join(str(error).split())[:200]}")
         if samples.step:
             return samples
@@ -79,8 +86,7 @@ def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
     vocabulary: dict[str, int] = {}
     texts: dict[str, int] = {}
     rows: dict[str, list[Any]] = {
-        name: []
-        for name in ("run", "step", "prompt", "id", "reward", "answer", "cluster", "flags", "length")
+        name: [] for name in ("run", "step", "prompt", "id", "reward", "answer", "cluster", "flags", "length")
     }
     ids, chosen = [], []
     values: dict[str, list[NDArray[np.float64]]] = {name: [] for name in PER_TOKEN}
@@ -100,7 +106,10 @@ def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
             rows["cluster"].append(part.cluster[place] + 1)
             truncated = part.truncated[place]
             rows["flags"].append(
-                (truncated is True) | (truncated is not None) << 1 | part.held_out[place] << 2 | part.per_token << 3
+                (truncated is True)
+                | (truncated is not None) << 1
+                | part.held_out[place] << 2
+                | part.per_token << 3
             )
             rows["length"].append(part.length[place])
         for tokens in part.tokens:
@@ -113,7 +122,7 @@ def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
         "rows": len(rows["run"]),
         "texts": list(texts),
         "vocabulary": list(vocabulary),
-        "notes": [[note for note in part.notes] for part in parts],
+        "notes": [list(part.notes) for part in parts],
     }
     for name in ("run", "prompt", "id", "answer", "cluster", "flags", "length"):
         document[name] = packer.indices(np.asarray(rows[name], dtype=np.int64))
@@ -130,8 +139,12 @@ def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
 
 def _numbered(tokens: NDArray[Any], vocabulary: dict[str, int]) -> NDArray[np.int64]:
     encoded = pc.dictionary_encode(pa.array(tokens, type=pa.string()))
-    words = [clean(word if word is not None else "", LONGEST_TOKEN) for word in encoded.dictionary.to_pylist()]
-    places = np.asarray([vocabulary.setdefault(word, len(vocabulary)) for word in words] or [0], dtype=np.int64)
+    words = [
+        clean(word if word is not None else "", LONGEST_TOKEN) for word in encoded.dictionary.to_pylist()
+    ]
+    places = np.asarray(
+        [vocabulary.setdefault(word, len(vocabulary)) for word in words] or [0], dtype=np.int64
+    )
     indices = encoded.indices.fill_null(0) if len(words) else encoded.indices
     return places[indices.to_numpy(zero_copy_only=False).astype(np.int64)] if len(tokens) else places[:0]
 
@@ -170,7 +183,8 @@ def _own_file(path: Path, samples: Samples) -> None:
     samples.step += [int(step) for step in column("step", 0)]
     samples.prompt += [str(text or "") for text in column("prompt", "")]
     samples.prompt_id += [
-        str(name if name is not None else text) for name, text in zip(column("prompt_id", None), column("prompt", ""), strict=True)
+        str(name if name is not None else text)
+        for name, text in zip(column("prompt_id", None), column("prompt", ""), strict=True)
     ]
     samples.answer += [None if answer is None else str(answer) for answer in column("answer", None)]
     samples.reward += [_number(value) for value in column("reward", None)]
@@ -203,7 +217,9 @@ def _trl_file(path: Path, samples: Samples) -> None:
     ]
     for row in table.to_pylist():
         given = [number for name in rewards if (number := finite_number(row.get(name))) is not None]
-        _text_row(samples, row.get("step"), row["prompt"], row["completion"], sum(given) if given else None, None)
+        _text_row(
+            samples, row.get("step"), row["prompt"], row["completion"], sum(given) if given else None, None
+        )
 
 
 def _verl_file(path: Path, samples: Samples) -> None:

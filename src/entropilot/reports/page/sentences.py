@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
-from entropilot.reports.figures import marks_ceiling
-from entropilot.reports.table import series
+from entropilot.reports.table import chosen_columns, series
 from entropilot.reports.text import mapping, number, one_line
 
 # Where policy entropy is missing, the entropy that other frameworks log while they train.
@@ -39,10 +38,12 @@ def course(steps: Sequence[int], values: Sequence[float]) -> Course | None:
 
 def entropy_name(run: Run) -> str | None:
     """Return the metric that stands for entropy in a run; None where it holds none."""
-    return next((name for name in (ENTROPY, *TRAINING_ENTROPY) if series(run, name)[1]), None)
+    return next(
+        (name for name in (chosen_columns(run)[0], ENTROPY, *TRAINING_ENTROPY) if series(run, name)[1]), None
+    )
 
 
-def sentences(run: Run, summary: Mapping[str, Any], vocabulary_known: bool = False) -> list[str]:
+def sentences(run: Run, summary: Mapping[str, Any]) -> list[str]:
     """Return what the numbers of a run say: entropy, performance, and the law with its verdict."""
     return [_entropy(run), *_performance(run), _law(summary), *_end(run)]
 
@@ -54,7 +55,9 @@ def _entropy(run: Run) -> str:
     steps, values = series(run, name)
     went = course(steps, values)
     assert went is not None
-    which = "" if name == ENTROPY else f" (here {name}, the training entropy: policy entropy was not recorded)"
+    which = (
+        "" if name == ENTROPY else f" (here {name}, the training entropy: policy entropy was not recorded)"
+    )
     lead = f"Entropy measures how undecided the model is about its next word{which}. It "
     updates = went.last_step - went.first_step
     over = f" in {updates:,} update{'' if updates == 1 else 's'}" if updates else ""
@@ -78,18 +81,23 @@ def _performance(run: Run) -> list[str]:
         if went is None:
             continue
         start, end = number(went.start), number(went.end)
-        moved = f"stayed at {end}" if start == end else f"{'rose' if went.end > went.start else 'fell'} from {start} to {end}"
+        moved = (
+            f"stayed at {end}"
+            if start == end
+            else f"{'rose' if went.end > went.start else 'fell'} from {start} to {end}"
+        )
         text = f"{words} {moved}"
         drop = went.peak - went.end
         if drop > 0.05 * max(abs(went.peak), abs(went.peak - went.start), 1e-12):
-            text += f"; its peak was {number(went.peak)} at step {went.peak_step:,}, and it fell by {number(drop)} after that"
+            text += f"; its peak was {number(went.peak)} at step {went.peak_step:,}, and it fell by {number(drop)}"
+            text += " after that"
         said.append(text + ".")
     return said[:1] or ["Neither held-out accuracy nor a training reward was recorded."]
 
 
 def _law(summary: Mapping[str, Any]) -> str:
     verdict = one_line(summary["verdict"]).rstrip(".")
-    if not marks_ceiling(summary):
+    if not summary["has_ceiling"]:
         return f"{verdict[:1].upper()}{verdict[1:]}."
     return f"The fit of performance on entropy puts the ceiling at {number(summary['ceiling'])}: {verdict}."
 
@@ -97,6 +105,14 @@ def _law(summary: Mapping[str, Any]) -> str:
 def _end(run: Run) -> list[str]:
     end = mapping(run.header.get("end"))
     if not end:
-        return [] if "framework" in run.header else ["The record has no end: the run was killed, or still goes on."]
+        return (
+            []
+            if "framework" in run.header
+            else ["The record has no end: the run was killed, or still goes on."]
+        )
     reason = one_line(end.get("reason", ""), 200).rstrip(".")
-    return [] if reason in ("finished", "converted") else [f"The run did not finish: {reason or 'no reason was recorded'}."]
+    return (
+        []
+        if reason in ("finished", "converted")
+        else [f"The run did not finish: {reason or 'no reason was recorded'}."]
+    )

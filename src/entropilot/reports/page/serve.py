@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from entropilot.errors import UserError
-from entropilot.records import Run
+from entropilot.records import RecordWarning, Run
 from entropilot.reports.page.build import Options, describe, render
 from entropilot.reports.text import clean, mapping, number
 
@@ -25,7 +26,9 @@ SHORTEST = 1.0  # seconds between two readings of the same runs, however many cl
 class Live:
     """The runs as they are now, packed again when their files changed."""
 
-    def __init__(self, open_runs: Callable[[], Sequence[Run]], paths: Sequence[Path], options: Options) -> None:
+    def __init__(
+        self, open_runs: Callable[[], Sequence[Run]], paths: Sequence[Path], options: Options
+    ) -> None:
         self._open, self._paths, self._options = open_runs, paths, options
         self._lock, self._read_at, self._stamp = Lock(), 0.0, ""
         self._packed, self._state = b"", {}
@@ -45,7 +48,9 @@ class Live:
             self._read_at = time.monotonic()
             if stamp == self._stamp:
                 return
-            runs = self._open()
+            with warnings.catch_warnings():  # the last line of a run that goes on is often in the making
+                warnings.simplefilter("ignore", RecordWarning)
+                runs = self._open()
             page = describe(runs, self._options)
             self._packed = page.packer.packed(page.document)
             self._state = {
@@ -60,7 +65,11 @@ class Live:
         """Return a digest of names, sizes and times of everything that the page shows."""
         found = []
         for path in self._paths:
-            here = [path] if path.is_file() else sorted(path.glob("*.jsonl")) + sorted(path.glob("tokens/*.parquet"))
+            here = (
+                [path]
+                if path.is_file()
+                else sorted(path.glob("*.jsonl")) + sorted(path.glob("tokens/*.parquet"))
+            )
             if not here:
                 raise UserError(f"{path} is gone, or holds no run any more.")
             for file in here:
@@ -90,7 +99,9 @@ def progress(run: Run) -> str:
     parts = [f"{clean(run.name, 60)}: step {step:,}"]
     if mapping(run.header.get("end")):
         return f"{parts[0]}, ended: {clean(mapping(run.header['end']).get('reason', ''), 80)}"
-    seconds = [row["seconds/step"] for row in run.rows[-20:] if isinstance(row.get("seconds/step"), int | float)]
+    seconds = [
+        row["seconds/step"] for row in run.rows[-20:] if isinstance(row.get("seconds/step"), int | float)
+    ]
     if seconds:
         mean = sum(seconds) / len(seconds)
         parts.append(f"{number(mean, '.2f')} s a step")
@@ -117,12 +128,18 @@ def make_server(live: Live, port: int = 0) -> tuple[ThreadingHTTPServer, str]:
 
     Handler.live, Handler.token = live, token
     try:
-        server = ThreadingHTTPServer((HOST, port), Handler)
+        server = _Server((HOST, port), Handler)
     except OSError as error:
         raise UserError(f"--port {port} can't be used ({error.strerror}); choose another.") from error
-    server.daemon_threads = True
     Handler.hosts = (f"{HOST}:{server.server_port}", f"localhost:{server.server_port}")
     return server, f"http://{HOST}:{server.server_port}/{token}/"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that went away is no error of ours."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -152,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, b"not found\n", "text/plain")
         try:
             self.live.update()
-        except UserError as error:
+        except (UserError, OSError) as error:
             body = json.dumps({"text": clean(error, 300)}).encode()
             return self._send(410 if what == "data" else 200, body, "application/json")
         if what == "state":

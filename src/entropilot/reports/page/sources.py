@@ -20,13 +20,16 @@ class Source(NamedTuple):
     lines: tuple[str, ...] = ()  # how a foreign log was read
 
 
-def open_source(path: Path, entropy: str | None = None, performance: str | None = None) -> Source:
+def open_source(
+    path: Path, entropy: str | None = None, performance: str | None = None, framework: str | None = None
+) -> Source:
     """Read a path, whatever it is.
 
     Args:
         path: a folder of `entropilot train` or `entropilot evaluate`, or the log of another framework.
         entropy: the column of a foreign log taken as entropy.
         performance: the column taken as performance.
+        framework: whose log it is, where a folder holds several.
 
     Raises:
         UserError: it can't be read as any of these.
@@ -39,7 +42,7 @@ def open_source(path: Path, entropy: str | None = None, performance: str | None 
         return Source(read_run(path), None)
     from entropilot.readers import read
 
-    reading = read(path, entropy=entropy, performance=performance)
+    reading = read(path, framework=framework, entropy=entropy, performance=performance)
     reading.run.header["columns"] = {"entropy": reading.entropy, "performance": reading.performance}
     return Source(reading.run, None, tuple(reading.lines()))
 
@@ -48,7 +51,9 @@ def _evaluation(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} can't be read as a result of `entropilot evaluate`; give its --out folder.") from error
+        raise UserError(
+            f"{path} can't be read as a result of `entropilot evaluate`; give its --out folder."
+        ) from error
     if not isinstance(document, dict) or not isinstance(document.get("results"), list):
         raise UserError(f"{path} holds no results of `entropilot evaluate`; give its --out folder.")
     return document

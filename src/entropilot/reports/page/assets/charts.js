@@ -149,7 +149,7 @@ class Chart {
       series,
       bands,
       legend: { show: false },
-      scales: { x: { time: false }, y: { distr: settings.logScale && positive(columns) ? 3 : 1, range: this.range(columns) } },
+      scales: { x: { time: false, range: (_, min, max) => (min === max ? [min - 0.5, max + 0.5] : [min, max]) }, y: { distr: settings.logScale && positive(columns) ? 3 : 1, range: this.range(columns) } },
       axes: [axis, { ...axis, size: 62, label: unit || null, labelSize: 18, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : shown(tick, 3))) }],
       cursor: { sync: { key: "steps", setSeries: false }, drag: { x: true, y: false } },
       hooks: {
@@ -210,7 +210,7 @@ class Chart {
       ctx.setLineDash([6 * ratio, 4 * ratio]);
       line(ctx, bbox.left, y, bbox.left + bbox.width, y);
       ctx.fillStyle = css("--text");
-      ctx.fillText(`ceiling ${shown(value, 3)}`, bbox.left + 8 * ratio, y - 5 * ratio);
+      ctx.fillText(`ceiling ${shown(value, 3)}`, bbox.left + 8 * ratio, y - bbox.top < 18 * ratio ? y + 14 * ratio : y - 5 * ratio);
     }
     if (settings.axis === "step" && this.data.runs.length === 1) this.fan(plot, ctx);
     if (this.marks && settings.axis === "step")

@@ -33,13 +33,13 @@ async function unpack(bytes) {
   return data;
 }
 
-// A column of 1,023 levels, fine near 0; see Packer.levels.
+// A column of levels, fine near 0; see Packer.levels.
 function levels(ref, column) {
   if (!ref) return null;
   const level = column(ref);
   const { max, signed, gaps } = ref;
   const first = gaps ? 1 : 0;
-  const steps = 1023 - first;
+  const steps = ref.levels - first;
   return (t) => {
     if (gaps && level[t] === 0) return NaN;
     let share = (level[t] - first) / steps;

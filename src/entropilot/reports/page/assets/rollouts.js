@@ -89,6 +89,15 @@ class Rollouts {
     if (!this.colours.available().includes(this.colours.mode)) this.colours.mode = this.colours.available()[0] ?? "entropy";
     this.recolour(this.colours.mode);
     this.opening();
+    this.prepare(0);
+  }
+
+  // Join the texts that a search needs while nothing else is to be done.
+  prepare(row) {
+    requestIdleCallback((time) => {
+      while (row < this.rollouts.rows && time.timeRemaining() > 2) this.text(row++);
+      if (row < this.rollouts.rows) this.prepare(row);
+    });
   }
 
   // Open where a method chose tokens or something went wrong: the latest such row.
