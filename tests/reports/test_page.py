@@ -171,8 +171,10 @@ def test_a_collapse_is_told_from_its_peak(tmp_path: Path) -> None:
     run = read_run(tmp_path / "run")
     text = " ".join(sentences(run, summarise(run)))
     assert "fell from 0.655 to 0.200; its peak was 0.750 at step 30, and it fell by 0.550 after that." in text
-    assert text.startswith(
-        "Entropy measures how undecided the model is about its next word. It fell from 1.000 to 0.125"
+    assert text.startswith("Entropy fell from 1.000 to 0.125 nats")
+    assert (
+        Page(render([run])).said.count("Entropy measures how undecided the model is about its next word.")
+        == 1
     )
     assert "(−88 %) in 70 updates." in text
 
@@ -217,8 +219,8 @@ def test_fifty_runs_are_grouped_and_described_by_group(tmp_path: Path, make_run)
     runs = [make_run(tmp_path / str(i), "kl_cov" if i % 2 else "grpo", tokens=False) for i in range(50)]
     page = describe(runs, Options())
     assert page.document["groups"] == ["grpo", "kl_cov"] and page.words["bands"]
-    assert [item["name"] for item in page.words["readings"]] == ["grpo", "kl_cov"]
-    assert page.words["readings"][0]["text"].startswith("25 runs; at the end entropy 0.200 ± 0.000 nats")
+    assert [item["name"] for item in page.words["readings"]] == ["", "grpo", "kl_cov"]
+    assert page.words["readings"][1]["text"].startswith("25 runs; at the end entropy 0.200 ± 0.000 nats")
     by_model = describe(runs, Options(group_by="method_args.kl_cov"))
     assert by_model.document["groups"] == ["method_args.kl_cov = not set", "method_args.kl_cov = kl_cov"]
     with pytest.raises(UserError, match="--group-by grpo.beta: no run has this key"):

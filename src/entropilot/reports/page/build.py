@@ -19,7 +19,7 @@ from entropilot.reports.page import groups as grouping
 from entropilot.reports.page.compare import comparison
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.page.rollouts import Samples, pack_samples, samples_of
-from entropilot.reports.page.sentences import entropy_name, sentences
+from entropilot.reports.page.sentences import ENTROPY_IS, entropy_name, sentences
 from entropilot.reports.page.series import columns_of, definitions_of, pack_series
 from entropilot.reports.page.special import specials_of
 from entropilot.reports.table import HEADINGS, LEGEND, summarise, summary_table
@@ -200,12 +200,12 @@ def _readings(
     run_groups: Sequence[str],
     group_list: Sequence[str],
 ) -> list[dict[str, str]]:
-    if len(runs) <= MOST_READINGS:
-        return [
+    said = [{"name": "", "text": ENTROPY_IS}]
+    if len(runs) <= MOST_READINGS and len(group_list) == len(runs):
+        return said + [
             {"name": name if len(runs) > 1 else "", "text": clean(" ".join(sentences(run, summary)))}
             for run, name, summary in zip(runs, names, summaries, strict=True)
         ]
-    said = []
     for group in group_list:
         members = [summary for summary, own in zip(summaries, run_groups, strict=True) if own == group]
         said.append({"name": clean(group, 100), "text": _group_sentence(members)})

@@ -43,6 +43,9 @@ def entropy_name(run: Run) -> str | None:
     )
 
 
+ENTROPY_IS = "Entropy measures how undecided the model is about its next word."
+
+
 def sentences(run: Run, summary: Mapping[str, Any]) -> list[str]:
     """Return what the numbers of a run say: entropy, performance, and the law with its verdict."""
     return [_entropy(run), *_performance(run), _law(summary), *_end(run)]
@@ -51,14 +54,14 @@ def sentences(run: Run, summary: Mapping[str, Any]) -> list[str]:
 def _entropy(run: Run) -> str:
     name = entropy_name(run)
     if name is None:
-        return "Entropy, which measures how undecided the model is about its next word, was not recorded."
+        return "Entropy was not recorded."
     steps, values = series(run, name)
     went = course(steps, values)
     assert went is not None
     which = (
         "" if name == ENTROPY else f" (here {name}, the training entropy: policy entropy was not recorded)"
     )
-    lead = f"Entropy measures how undecided the model is about its next word{which}. It "
+    lead = f"Entropy{which} "
     updates = went.last_step - went.first_step
     over = f" in {updates:,} update{'' if updates == 1 else 's'}" if updates else ""
     start, end = number(went.start), number(went.end)
