@@ -31,10 +31,11 @@ def test_importing_the_readers_imports_no_framework() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no log that can be read"),
-        (b"\n\n", "holds no log that can be read"),
+        (b"", "is empty, so there is nothing to read"),
+        (b"\n\n", "is empty, so there is nothing to read"),
         (b"Dear diary,\ntoday I trained.\n", "holds no log that can be read"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(1000), "holds no log that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(1000), "is a binary file that no reader knows"),
+        (b"step,entropy,reward\n", "has one line, perhaps the header of a table, and no rows"),
         (b"PAR1" + bytes(100), "is no whole Parquet file"),
         (b"SQLite format 3\0" + bytes(100), "holds no log that can be read"),
         (b"\x1f\x8b" + bytes(100), "is packed with gzip; unpack it"),
@@ -65,8 +66,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             read(tmp_path / name)
     with pytest.raises(UserError, match="holds no log"):
         read(tmp_path)  # and it does not wait for the pipe
-    with pytest.raises(UserError, match="There is no reader for mlflow; choose one of entropilot, trl, verl"):
-        read(tmp_path, framework="mlflow")
+    with pytest.raises(
+        UserError, match="There is no reader for clearml; choose one of entropilot, trl, verl"
+    ):
+        read(tmp_path, framework="clearml")
 
 
 def test_a_folder_that_loops_is_walked_once(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_one_log_in_a_folder_is_found_among_other_things(log, tmp_path: Path) ->
     log(json.dumps({"_step": 1, "entropy": 1, "reward": 1}), "run/history.jsonl")
     with pytest.raises(
         UserError,
-        match=r"holds 2 logs: history.jsonl \(wandb\), train.log \(verl\); choose one with framework=…, or",
+        match=r"holds 2 logs: history.jsonl \(wandb\), train.log \(verl\); choose one with --framework",
     ):
         read(path.parent)
     assert read(path.parent, framework="verl").files == (path,)

@@ -108,11 +108,13 @@ def test_columns_by_name(log) -> None:
     text = "it,H,acc,note\n0,0.5,0.1,a\n1,0.25,0.2,b\n2,0.125,0.3,c\n"
     path = log(text, "log.csv")
     with pytest.raises(
-        UserError, match=r"no column of steps; name the steps with step=…, one of it, H, acc\."
+        UserError,
+        match=r"no column of steps; name the steps with --step \(step=… in Python\), one of it, H, acc\.",
     ):
         read(path)
     with pytest.raises(
-        UserError, match=r"known to hold the policy's entropy; name it with entropy=…, one of H, acc\."
+        UserError,
+        match=r"has no entropy, and no other column can stand in for it.*name the column with --entropy",
     ):
         read(path, step="it")
     reading = read(path, step="it", entropy="H", performance="acc")
@@ -162,9 +164,12 @@ def test_rows_that_cant_be_read_are_counted(log) -> None:
 def test_doubtful_values_are_said(log) -> None:
     reading = read(log("step,entropy,val_acc\n1,-0.5,40\n2,-0.4,50\n3,-0.3,60\n", "log.csv"))
     assert reading.notes == (
+        "val_acc reaches 60, so it is taken as percent; validation/accuracy is a hundredth of it.",
         "entropy is below 0 at 3 steps, which the entropy of a token never is; check its sign.",
-        "val_acc reaches 60, so it is no share between 0 and 1; percent?",
     )
+    assert reading.run.column(ACC, "val_acc") == [(1, 0.4, 40), (2, 0.5, 50), (3, 0.6, 60)]
+    reading = read(log("step,entropy,val_acc\n1,0.5,40\n2,0.4,50\n3,0.3,600\n", "log.csv"))
+    assert reading.notes == ("val_acc reaches 600, so it is neither a share between 0 and 1 nor percent.",)
 
 
 def test_a_name_of_ours_in_a_foreign_log_does_not_stand_in_the_way(log) -> None:

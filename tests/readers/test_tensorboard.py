@@ -10,7 +10,7 @@ import pytest
 
 from entropilot.errors import UserError
 from entropilot.readers import read
-from entropilot.readers.tensorboard import _masked_crc32c
+from entropilot.readers.trackers.tensorboard import _masked_crc32c
 
 H, R = "entropy/train_token_mean", "reward/mean"
 
@@ -92,7 +92,7 @@ def test_several_runs_below_a_folder_are_an_ambiguity(tmp_path: Path) -> None:
     write(tmp_path / "b", RUN)
     (tmp_path / "loop").symlink_to(tmp_path)
     with pytest.raises(
-        UserError, match=r"holds 2 logs: a \(tensorboard\), b \(tensorboard\); choose one with its path"
+        UserError, match=r"holds 2 logs: a \(tensorboard\), b \(tensorboard\); give the path of one"
     ):
         read(tmp_path)
 

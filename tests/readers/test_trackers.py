@@ -132,12 +132,12 @@ def test_a_chart_of_one_run(tmp_path: Path, name: str) -> None:
 
 def test_a_chart_of_several_runs(tmp_path: Path, data: Path) -> None:
     path = chart(tmp_path / "chart.csv", {"a": 5.0, "b": 10.0})
-    with pytest.raises(UserError, match=r"holds 2 runs: a, b; name one of them with run="):
+    with pytest.raises(UserError, match=r"holds 2 runs: a, b; name one of them with --run"):
         read(path)
     with pytest.raises(UserError, match="holds no run named c; it holds a, b"):
         read(path, run="c")
     assert read(path, run="b").run.column(H)[0] == (10, 1.0)
-    with pytest.raises(UserError, match=r"holds one run \(wandb\), so leave out run=b\."):
+    with pytest.raises(UserError, match=r"holds one run \(wandb\), so leave out --run \(run=b"):
         read(data / "wandb_history.jsonl", run="b")
 
 
@@ -223,7 +223,7 @@ def project(path: Path, runs: list[tuple[str, str]], *, old: bool = False, bad: 
 @pytest.mark.parametrize("old", [False, True], ids=["with ids", "without"])
 def test_trackio_of_several_runs(tmp_path: Path, old: bool) -> None:
     path = project(tmp_path / "p.db", [("1", "a"), ("2", "b")], old=old)
-    with pytest.raises(UserError, match="holds 2 runs: a, b; name one of them with run="):
+    with pytest.raises(UserError, match="holds 2 runs: a, b; name one of them with --run"):
         read(path)
     assert read(path, run="b").run.column(H)[0] == (0, 0.5)
 

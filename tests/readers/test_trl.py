@@ -153,8 +153,13 @@ def test_several_evaluation_sets_are_told_apart(tmp_path: Path) -> None:
             {"step": step, "eval_hard_loss": 0.0, "eval_hard_runtime": 1.0, "eval_reward": 0.25},
         ]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": entries}))
-    with pytest.raises(UserError, match="eval_easy_reward, eval_hard_reward; choose with performance="):
-        read(tmp_path)
+    reading = read(tmp_path)
+    assert reading.run.column("validation/reward") == [(1, 0.5), (2, 0.5), (3, 0.5)]
+    assert reading.columns["performance"].source == "mean of eval_easy_reward, eval_hard_reward"
+    assert reading.notes == (
+        "Performance is the mean of 2 validation sets, each with the same weight, at the steps that have all of them: "
+        "eval_easy_reward, eval_hard_reward; choose one with --performance (performance=… in Python).",
+    )
     reading = read(tmp_path, performance="eval_hard_reward")
     assert reading.run.rows[0]["validation/reward"] == 0.25 and reading.run.rows[0]["eval_easy_loss"] == 0.0
 

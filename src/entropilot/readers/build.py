@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from entropilot.errors import UserError
-from entropilot.readers.columns import ACCURACY, REWARD, STEPS, Column
+from entropilot.readers.columns import Column, option
 from entropilot.readers.gather import GAPS, NO_STEP, Gathered
 from entropilot.readers.lines import listed, shown
+from entropilot.readers.names import ACCURACY, REWARD
 
 JOINED = "joined/entropy_step"
 _RESERVED = "kind"  # in a row of run.jsonl it tells what is no step
@@ -36,31 +37,27 @@ def count_columns(gathered: Gathered, path: Path) -> Counter[str]:
     return counts
 
 
-def choose_step(asked: str | None, counts: Counter[str], framework: str, path: Path) -> Column:
-    """Take the columns of the axis of steps out of the counts, and return them: source, then those in its place.
+def choose_step(
+    asked: str | None, counts: Counter[str], axes: Sequence[tuple[str, ...]], path: Path
+) -> tuple[Column, tuple[str, ...]]:
+    """Take the columns of steps out of the counts; return the column, and all whose numbers count as its steps.
 
     Raises:
         UserError: there is none.
     """
-    axes = STEPS[framework] if asked is None else ((asked,),)
-    axis = next((axis for axis in axes if any(name in counts for name in axis)), None)
+    wanted = axes if asked is None else ((asked,),)
+    axis = next((axis for axis in wanted if any(name in counts for name in axis)), None)
     if axis is None:
         lacks = "no column of steps" if asked is None else f"no column {shown(asked)} that holds a number"
-        raise UserError(f"{path} has {lacks}; name the steps with step=…, one of {listed(list(counts), 40)}.")
+        raise UserError(
+            f"{path} has {lacks}; name the steps with {option('step')}, one of {listed(list(counts), 40)}."
+        )
     present = [name for name in axis if counts.pop(name, 0)]
-    others = [name for tier in STEPS[framework] for name in tier if name in counts]
-    return Column(
+    others = [name for name in dict.fromkeys(name for axis in axes for name in axis) if name in counts]
+    column = Column(
         "step", present[0], "step", asked is not None, tuple(present[1:] + others), "1", "as logged"
     )
-
-
-def axis_of(column: Column) -> tuple[str, ...]:
-    """Return the columns that count as steps, of which the first that a row has counts."""
-    pairs = [axis for axes in STEPS.values() for axis in axes if column.source in axis]
-    return (
-        column.source,
-        *(name for name in (pairs[0] if pairs and not column.asked else ()) if name != column.source),
-    )
+    return column, (present[0], *(name for name in axis if name != present[0]))
 
 
 def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path: Path) -> Steps:
@@ -95,7 +92,8 @@ def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path:
     gathered.rows = []
     if not steps:
         raise UserError(
-            f"{path} has no row whose {shown(axis[0])} is a whole number from 0 up; name the steps with step=…."
+            f"{path} has no row whose {shown(axis[0])} is a whole number from 0 up; name the steps with "
+            f"{option('step')}."
         )
     if aside:
         gathered.notes.append(
@@ -126,6 +124,35 @@ def _say_again(again: list[int], top: int, last: int, notes: list[str]) -> None:
     if last < top:
         notes.append(
             f"The log ends at step {last}, but an earlier session got to {top}; what is past {last} is that session's."
+        )
+
+
+def average(steps: Steps, column: Column, notes: list[str]) -> None:
+    """Give each row that has all sets of a validation their mean, under the column's source."""
+    if len(column.sources) < 2:
+        return
+    some = 0
+    for row in steps.values():
+        values = [row[name] for name in column.sources if name in row]
+        if len(values) == len(column.sources):
+            row[column.source] = statistics.fmean(values)
+        else:
+            some += bool(values)
+    if some:
+        notes.append(f"{some} steps have only some of the validation sets, and no mean.")
+
+
+def as_share(steps: Steps, column: Column, notes: list[str]) -> None:
+    """Divide an accuracy in percent by 100, in the rows of a run; the log's own column stays as it is."""
+    values = [row[ACCURACY] for row in steps.values() if ACCURACY in row]
+    if column.name != ACCURACY or column.source == ACCURACY or not values:
+        return
+    if 1 < max(values) <= 100 and min(values) >= 0:
+        for row in steps.values():
+            if ACCURACY in row:
+                row[ACCURACY] /= 100
+        notes.append(
+            f"{shown(column.source)} reaches {max(values):.4g}, so it is taken as percent; {ACCURACY} is a hundredth of it."
         )
 
 
@@ -174,27 +201,29 @@ def join(steps: Steps, entropy: Column, performance: Column, interval: int, note
     A training reward has the entropy of its step, or none: where that is missing, it was not measured or not finite.
     """
     logged = [step for step, row in steps.items() if entropy.name in row]
-    how: Counter[str] = Counter()
+    joined: Counter[str] = Counter()
     for step, row in steps.items():
         if performance.name not in row:
             continue
         if entropy.name in row:
-            how["same"] += 1
+            joined["same"] += 1
             continue
         at = bisect_right(logged, step) - 1
         if performance.name != REWARD and at >= 0 and step - logged[at] <= interval:
             row[entropy.name] = steps[logged[at]][entropy.name]
             row[JOINED] = logged[at]
-            how["before"] += 1
+            joined["before"] += 1
         else:
-            how["none"] += 1
-    total = sum(how.values())
-    if how["same"] < total or total < len(logged):
-        text = (
-            f"Of {total} values of {shown(performance.source)}, {how['same']} have the entropy of their step"
+            joined["none"] += 1
+    total = sum(joined.values())
+    if joined["same"] < total or total < len(logged):
+        text = f"Of {total} values of {shown(performance.source)}, {joined['same']} have the entropy of their step"
+        text += (
+            f", {joined['before']} the nearest before it (at most {interval} steps)"
+            if joined["before"]
+            else ""
         )
-        text += f", {how['before']} the nearest before it (at most {interval} steps)" if how["before"] else ""
-        text += f", {how['none']} none and take no part in a law" if how["none"] else ""
+        text += f", {joined['none']} none and take no part in a law" if joined["none"] else ""
         notes.append(text + ".")
 
 
@@ -212,6 +241,6 @@ def doubts(steps: Steps, entropy: Column, performance: Column, gathered: Gathere
     top = max((row[performance.name] for row in steps.values() if performance.name in row), default=0.0)
     if performance.name == ACCURACY and top > 1:
         notes.append(
-            f"{shown(performance.source)} reaches {top:.4g}, so it is no share between 0 and 1; percent?"
+            f"{shown(performance.source)} reaches {top:.4g}, so it is neither a share between 0 and 1 nor percent."
         )
     return notes

@@ -1,152 +1,37 @@
-"""The columns that frameworks write, what each means in their terms, and which of them a run is read by."""
+"""Which columns of a log are its entropy, its performance and its steps; what each means in its framework's terms."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from entropilot.errors import UserError
 from entropilot.readers.lines import listed, shown
+from entropilot.readers.names import TRAIN, UNKNOWN, UNKNOWN_ENTROPY
+from entropilot.readers.reader import Known, Reader
 
-POLICY, TRAIN = "entropy/policy_T1", "entropy/train_token_mean"
-ACCURACY, HELD_OUT, REWARD = "validation/accuracy", "validation/reward", "reward/mean"
 MEANT = {"entropy": "the policy's entropy", "performance": "performance"}
 _NEEDED = 3  # points that a law needs
-
-_OURS = "as entropilot's probe defines it, see the run's header"
-_TRL_ENTROPY = (
-    "TRL's `entropy`: full vocabulary, at the training temperature, during the update, mean over completion tokens, "
-    "then over the passes since the last log; not the paper's policy entropy"
-)
-_VERL_ENTROPY = (
-    "verl's `actor/entropy`: full vocabulary, at the rollout's temperature, over the response tokens of a rollout, "
-    "before its first update (during it in bypass mode), by actor.loss_agg_mode (token mean by default); "
-    "not the paper's policy entropy, which is at T = 1 and a mean over sequences"
-)
-_VERL_LOSS = (
-    "verl's `actor/entropy_loss`: entropy of the response tokens during the update, by actor.loss_agg_mode"
-)
-_OPENRLHF_ENTROPY = (
-    "OpenRLHF's `entropy_loss`: full vocabulary, at the sampling temperature, during the update, mean over response "
-    "tokens; logged where --actor.entropy_coef is set"
-)
-_UNKNOWN_ENTROPY = "how it was measured is not known to the reader; taken as a mean per token, in nats"
-_VERL_SCORE = "verl's `critic/score/mean`: mean over the rollout of the scores, before any KL penalty"
-_VERL_REWARDS = (
-    "verl's `critic/rewards/mean`: mean over the rollout of the rewards, after the KL penalty if any"
-)
-_VAL_ACC = (
-    "verl's validation: mean accuracy over N samples per problem of one data source, after the step's update"
-)
-_VAL_REWARD = (
-    "verl's validation: mean reward over N samples per problem of one data source, after the step's update"
-)
-_TRL_REWARD = "TRL's `reward`: mean over the rollout of the weighted sum of the reward functions"
-_TRAIN_REWARD = "by its name the reward of TRL or OpenRLHF: mean over the rollout"
-_TRL_EVAL = "TRL's `eval_reward`: mean of the weighted sum of the reward functions on eval_dataset, as sampled in training"
-_PASS1 = "OpenRLHF's evaluation: mean reward over the samples of a problem of one data set, an accuracy if rewards are 0/1"
-_UNKNOWN = "what it measures is not known to the reader beyond its name"
-
-
-@dataclass(frozen=True)
-class Known:
-    """A column that some framework writes."""
-
-    role: str
-    tier: int  # columns of the first tier that a log has are its defaults; two of one tier are an ambiguity
-    pattern: re.Pattern[str]
-    name: str  # in the rows; empty: the column's own
-    unit: str
-    definition: str
-
-
-def _known(role: str, name: str, unit: str, *rows: tuple[int, str, str]) -> list[Known]:
-    return [Known(role, tier, re.compile(pattern), name, unit, text) for tier, pattern, text in rows]
-
-
-# An earlier row wins where two patterns fit a column. No pattern has more than one `.+`, so that none can backtrack far.
-CATALOGUE = [
-    *_known("entropy", POLICY, "nats", (0, r"(?:train/)?entropy/policy_T1", _OURS)),
-    *_known(
-        "entropy",
-        TRAIN,
-        "nats",
-        (1, r"(?:train/)?entropy/train_token_mean", _OURS),
-        (2, r"train/entropy", f"by its name {_TRL_ENTROPY}"),
-        (2, r"actor/entropy", _VERL_ENTROPY),
-        (2, r"(?:train/)?entropy_loss", _OPENRLHF_ENTROPY),
-        (2, r"entropy|policy_entropy|mean_entropy|token_entropy", _UNKNOWN_ENTROPY),
-        (3, r"actor/entropy_loss", _VERL_LOSS),
-    ),
-    *_known("performance", ACCURACY, "share", (0, r"(?:train/|eval/)?validation/accuracy", _OURS)),
-    *_known(
-        "performance",
-        ACCURACY,
-        "share",
-        (1, r"val-core/.+/acc/mean@\d{1,6}", _VAL_ACC),
-        (1, r"eval/eval_.+_pass1", _PASS1),
-        (1, r"(?:val|validation|eval|test)[_/](?:acc|accuracy)", _UNKNOWN),
-    ),
-    *_known(
-        "performance",
-        HELD_OUT,
-        "reward",
-        (1, r"val-core/.+/reward/mean@\d{1,6}", _VAL_REWARD),
-        (1, r"val/test_score/.+", _VAL_REWARD),
-        (1, r"eval[_/](?:.{1,200}_)?reward", _TRL_EVAL),
-        (1, r"(?:val|validation|test)[_/]reward", _UNKNOWN),
-    ),
-    *_known(
-        "performance",
-        REWARD,
-        "reward",
-        (2, r"(?:train/)?reward/mean", _OURS),
-        (3, r"critic/score/mean", _VERL_SCORE),
-        (3, r"train/reward", _TRAIN_REWARD),
-        (3, r"reward|rewards|mean_reward|reward_mean|train_reward", _UNKNOWN),
-        (4, r"critic/rewards/mean", _VERL_REWARDS),
-    ),
-    # Of these not even that is known, so that they keep their names.
-    *_known("performance", "", "as logged", (3, r"acc|accuracy|score|performance", _UNKNOWN)),
-]
-_TRL = {"entropy": _TRL_ENTROPY, "reward": _TRL_REWARD}
-
-# By framework: columns of one inner tuple are one axis, and the first that a row has counts.
-_HF_STEP = ("train/global_step", "eval/global_step")
-STEPS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "entropilot": (("step",),),
-    "trl": (("step",),),
-    "verl": (("step",),),
-    "tensorboard": (("step",),),
-    "wandb": (_HF_STEP, ("_step",), ("Step",), ("training/global_step",), ("trainer/global_step",)),
-    "trackio": (_HF_STEP, ("step",)),
-    "table": (
-        ("step",),
-        ("global_step",),
-        _HF_STEP,
-        ("training/global_step",),
-        ("_step",),
-        ("Step",),
-        ("iteration",),
-    ),
-}
+_ROLES = ("entropy", "performance")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a log and what it became.
+    """Describe a column of a log and what it became.
 
     Attributes:
         role: `entropy`, `performance` or `step`.
-        source: its name in the log.
+        source: its name in the log; for a mean of several validation sets, `mean of a, b`.
         name: its name in the rows.
-        asked: whether it was asked for; else it is the framework's default.
+        asked: whether the user named it; else it is the framework's default.
         alternatives: other columns of the log that could take its place.
         unit: of its values.
         definition: what it measures, in the log's own terms.
+        sources: the columns that it is the mean of; else `source` alone.
+        reward: whether it is a training reward, which every rollout has.
     """
 
     role: str
@@ -156,90 +41,190 @@ class Column:
     alternatives: tuple[str, ...]
     unit: str
     definition: str
+    sources: tuple[str, ...] = ()
+    reward: bool = False
 
     def __str__(self) -> str:
-        how = "as asked" if self.asked else "by default"
+        origin = "as asked" if self.asked else "by default"
         became = "" if self.name == self.source else f", in the rows {shown(self.name)}"
         others = f"; also there: {listed(self.alternatives)}" if self.alternatives else ""
-        return f"{self.role}: {shown(self.source)} ({how}){became}{others}"
+        return f"{self.role}: {shown(self.source, 200)} ({origin}){became}{others}"
 
 
-def known(column: str, role: str) -> Known | None:
-    """Return what is known of a column in a role."""
-    for entry in CATALOGUE:
-        if entry.role == role and entry.pattern.fullmatch(column):
-            return entry
-    return None
+def option(role: str) -> str:
+    """Return how a user names a column: on the command line, and in Python."""
+    return f"--{role} ({role}=… in Python)"
 
 
-def wanted(*asked: str | None) -> Callable[[str], bool]:
-    """Return the test for columns to keep whatever the size of a log: the known, the steps, and what was asked for."""
-    kept = {name for tiers in STEPS.values() for tier in tiers for name in tier} | set(filter(None, asked))
-    return lambda column: column in kept or bool(known(column, "entropy") or known(column, "performance"))
+class Catalogue:
+    """What all readers know of columns, seen from the log of one of them."""
+
+    def __init__(self, readers: Sequence[Reader], framework: str | None = None) -> None:
+        """Take the columns of all readers, and those that only the log's own reader knows."""
+        self._readers, self._framework = readers, framework
+        own = [entry for reader in readers if reader.name == framework for entry in reader.own_columns]
+        self._entries = own + [entry for reader in readers for entry in reader.columns]
+        self._known: dict[tuple[str, str], tuple[Known, bool] | None] = {}
+
+    def known(self, column: str, role: str) -> tuple[Known, bool] | None:
+        """Return what is known of a column in a role, and whether its name is exactly the framework's."""
+        key = (column, role)
+        if key not in self._known:
+            if len(self._known) > 100_000:
+                self._known.clear()
+            entries = [entry for entry in self._entries if entry.role == role]
+            exact = next((entry for entry in entries if entry.pattern.fullmatch(column)), None)
+            loose = exact or next((entry for entry in entries if entry.loose.fullmatch(column)), None)
+            self._known[key] = (loose, exact is not None) if loose else None
+        return self._known[key]
+
+    def is_known(self, column: str) -> bool:
+        """Return whether a column is known as entropy or performance."""
+        return any(self.known(column, role) for role in _ROLES)
+
+    @cached_property
+    def axes(self) -> tuple[tuple[str, ...], ...]:
+        """The columns of steps, the log's own framework first."""
+        readers = sorted(self._readers, key=lambda reader: reader.name != self._framework)
+        return tuple(dict.fromkeys(axis for reader in readers for axis in reader.steps))
+
+    @cached_property
+    def step_names(self) -> frozenset[str]:
+        """Every column that may hold steps."""
+        return frozenset(name for axis in self.axes for name in axis)
+
+    def choose(
+        self, role: str, asked: str | None, counts: Mapping[str, int], path: Path
+    ) -> tuple[Column, list[str]]:
+        """Return the column for a role, and sentences on what was passed over or averaged.
+
+        Args:
+            role: `entropy` or `performance`.
+            asked: the column that the user named.
+            counts: by column of the log, how many numbers it holds.
+            path: the log, for messages.
+
+        Raises:
+            UserError: there is no such column, none is known, or several are equally good.
+        """
+        matches = {name: match for name in counts if (match := self.known(name, role))}
+        if asked is not None:
+            if asked not in counts:
+                raise UserError(_missing(path, asked, list(counts)))
+            return self._column(role, (asked,), True, matches, counts), []
+        enough = {name: match for name, match in matches.items() if counts[name] >= _NEEDED} or matches
+        if not enough:
+            raise UserError(self._none(role, list(counts), path))
+        rank = {name: (entry.tier, not exact) for name, (entry, exact) in enough.items()}
+        best = [name for name in enough if rank[name] == min(rank.values())]
+        notes = []
+        if len(best) > 1:
+            best, dropped = _sets(best, enough)
+            if not best:
+                raise UserError(
+                    f"{path} has {len(dropped)} columns that could be {MEANT[role]}: {listed(sorted(dropped), 40)}; "
+                    f"choose with {option(role)}."
+                )
+            if len(best) > 1:
+                text = (
+                    f"Performance is the mean of {len(best)} validation sets, each with the same weight, at the steps "
+                    f"that have all of them: {listed(best, 40)}"
+                )
+                text += f" (not {listed(dropped, 40)})" if dropped else ""
+                notes.append(f"{text}; choose one with {option(role)}.")
+        short = [name for name, (entry, _) in matches.items() if entry.tier < enough[best[0]][0].tier]
+        if short:
+            notes.append(
+                f"{listed(sorted(short))} has fewer than {_NEEDED} values, so {shown(best[0])} is used."
+            )
+        return self._column(role, tuple(best), False, matches, counts), notes
+
+    def rewards(self, counts: Mapping[str, int], performance: Column) -> tuple[str, ...]:
+        """Return the training rewards of a log by their names in the rows, the default first."""
+        entries = [(name, match) for name in counts if (match := self.known(name, "performance"))]
+        ranked = sorted((entry.tier, not exact, name) for name, (entry, exact) in entries if entry.reward)
+        return tuple(performance.name if name == performance.source else name for _, _, name in ranked)
+
+    def _column(
+        self,
+        role: str,
+        sources: tuple[str, ...],
+        asked: bool,
+        matches: Mapping[str, tuple[Known, bool]],
+        counts: Mapping[str, int],
+    ) -> Column:
+        like = [name for name in _nearest(role, list(counts)) if _like(name, role)]
+        others = tuple(name for name in dict.fromkeys([*matches, *like]) if name not in sources)
+        source = sources[0] if len(sources) == 1 else f"mean of {', '.join(sources)}"
+        if sources[0] in matches:
+            entry = matches[sources[0]][0]
+            name = entry.name or source
+            text = entry.definition if len(sources) == 1 else f"{source}; each: {entry.definition}"
+            return Column(role, source, name, asked, others, entry.unit, text, sources, entry.reward)
+        if role == "entropy":
+            return Column(role, source, TRAIN, asked, others, "nats", UNKNOWN_ENTROPY, sources)
+        return Column(role, source, source, asked, others, "as logged", UNKNOWN, sources)
+
+    def _none(self, role: str, columns: list[str], path: Path) -> str:
+        """Return the error of a log without a known column; what is no entropy is never offered as one."""
+        like = [name for name in _nearest(role, columns) if _like(name, role)]
+        if like:
+            return (
+                f"{path} has no column known to hold {MEANT[role]}; if one of {listed(like, 40)} does, name it with "
+                f"{option(role)}."
+            )
+        if role == "performance":
+            return (
+                f"{path} has no column known to hold performance, neither a reward nor an accuracy; name one with "
+                f"{option(role)}."
+            )
+        return (
+            f"{path} has no entropy, and no other column can stand in for it; log it in the next run "
+            f"({self._advice(columns)}), or name the column with {option(role)} if it has a name of its own."
+        )
+
+    def _advice(self, columns: list[str]) -> str:
+        """Return how to log entropy: in the framework whose columns these are, or in every one."""
+        own = [reader for reader in self._readers if reader.log_entropy and reader.name == self._framework]
+        theirs = [
+            reader
+            for reader in self._readers
+            if reader.log_entropy
+            and any(entry.pattern.fullmatch(name) for name in columns for entry in reader.columns)
+        ]
+        chosen = own or theirs or [reader for reader in self._readers if reader.log_entropy]
+        return "; ".join(dict.fromkeys(reader.log_entropy for reader in chosen))
 
 
-def choose(
-    role: str, asked: str | None, counts: Mapping[str, int], framework: str, path: Path
-) -> tuple[Column, str | None]:
-    """Return the column for a role, and a sentence where a better one was passed over.
+def _sets(best: list[str], matches: Mapping[str, tuple[Known, bool]]) -> tuple[list[str], list[str]]:
+    """Return the columns to average, one per validation set, and the rest; nothing to average where they differ in kind.
 
-    Args:
-        role: `entropy` or `performance`.
-        asked: the column that was asked for.
-        counts: by column of the log, how many numbers it holds.
-        framework: whose log it is.
-        path: the log, for messages.
-
-    Raises:
-        UserError: there is no such column, none is known, or several are equally good.
+    Of one set with several numbers of samples, `mean@8` and `mean@32`, the one with most samples is taken.
     """
-    entries = {name: entry for name in counts if (entry := known(name, role))}
-    if asked is not None:
-        if asked not in counts:
-            raise UserError(_missing(path, asked, list(counts)))
-        return _column(role, asked, True, entries, framework, counts), None
-    enough = {name: entry for name, entry in entries.items() if counts[name] >= _NEEDED} or entries
-    if not enough:
-        raise UserError(
-            f"{path} has no column known to hold {MEANT[role]}; name it with {role}=…, one of "
-            f"{listed(_nearest(role, list(counts)), 40)}."
-        )
-    tier = min(entry.tier for entry in enough.values())
-    best = [name for name, entry in enough.items() if entry.tier == tier]
-    if len(best) > 1:
-        raise UserError(
-            f"{path} has {len(best)} columns that could be {MEANT[role]}: {listed(sorted(best), 40)}; "
-            f"choose with {role}=…."
-        )
-    short = [name for name, entry in entries.items() if entry.tier < tier]
-    note = (
-        f"{listed(sorted(short))} has fewer than {_NEEDED} values, so {shown(best[0])} is used."
-        if short
-        else None
-    )
-    return _column(role, best[0], False, entries, framework, counts), note
+    entries = {id(matches[name][0]) for name in best}
+    if len(entries) > 1:
+        return [], best
+    by_set: dict[str, list[str]] = {}
+    for name in best:
+        entry, exact = matches[name]
+        match = (entry.pattern if exact else entry.loose).fullmatch(name)
+        group = match["set"] if match and "set" in entry.pattern.groupindex else None
+        if group is None:
+            return [], best
+        by_set.setdefault(group, []).append(name)
+    chosen = [max(names, key=_samples) for names in by_set.values()]
+    return sorted(chosen), sorted(set(best) - set(chosen))
 
 
-def _column(
-    role: str, source: str, asked: bool, entries: dict[str, Known], framework: str, counts: Mapping[str, int]
-) -> Column:
-    like = [name for name in _nearest(role, list(counts)) if _like(name, role)]
-    others = [name for name in dict.fromkeys([*entries, *like]) if name != source]
-    entry = entries.get(source)
-    if entry is not None:
-        text = _TRL.get(source, entry.definition) if framework == "trl" else entry.definition
-        return Column(role, source, entry.name or source, asked, tuple(others), entry.unit, text)
-    if role == "entropy":
-        return Column(role, source, TRAIN, asked, tuple(others), "nats", _UNKNOWN_ENTROPY)
-    return Column(role, source, source, asked, tuple(others), "as logged", _UNKNOWN)
+def _samples(name: str) -> tuple[int, str]:
+    digits = name.rpartition("@")[2]
+    return (int(digits) if digits.isdecimal() else 0, name)
 
 
 _WORDS = {
     "entropy": ("entropy",),
     "performance": ("acc", "reward", "score", "pass@", "pass1", "maj@", "best@"),
 }
-
-
 _NEVER = ("std", "zero", "/max", "/min", "worst", "profiling/")
 
 

@@ -1,191 +1,138 @@
-"""Whose log lies at a path, told by its content; two answers are an error that names them."""
+"""Detect which reader a log is for, by its content. Ambiguity is an error that lists the candidates."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from entropilot.errors import UserError
-from entropilot.readers import own, tensorboard, trackio, trl, verl, wandb
-from entropilot.readers.columns import STEPS
-from entropilot.readers.lines import BOM, json_rows, lines, listed, open_log, parse_object
-from entropilot.readers.table import csv_form, parquet_columns
+from entropilot.readers.columns import Catalogue
+from entropilot.readers.lines import listed
+from entropilot.readers.peek import Peek
+from entropilot.readers.reader import Log, Reader
 
-FRAMEWORKS = ("entropilot", "trl", "verl", "tensorboard", "wandb", "trackio", "table")
-_HEAD = 1 << 16
-_SAMPLE = 50  # lines of JSON
 _MOST_FILES = 10_000
-_DEEP = 64 << 20  # bytes of a text in a folder in which to look for verl's first metrics
-_PARQUET = b"PAR1"
-_JSON_FORMS = {"entropilot": "run", "verl": "jsonl", "wandb": "jsonl", "table": "jsonl"}
+_DEEP = 64 << 20  # bytes of a console in a folder in which to look for its first metrics
+_CHOOSE = "choose one with --framework (framework=… in Python)"
+_REFUSED = {
+    "empty": "{} is empty, so there is nothing to read; give a log that holds steps.",
+    "utf-16": "{} is UTF-16, as PowerShell writes it; convert it to UTF-8.",
+    "gzip": "{} is packed with gzip; unpack it.",
+    "binary": (
+        "{} is a binary file that no reader knows, so it is not searched for text; give the log itself, or export the "
+        "run's history as CSV."
+    ),
+}
 
 
-@dataclass(frozen=True)
-class Log:
-    """A log: who wrote it, in which form, and where it lies."""
-
-    framework: str
-    form: str
-    path: Path
-    files: list[Path] = field(default_factory=list)
-
-    def label(self, place: Path) -> str:
-        """Return how it is named among several at a place: `train.log (verl)`, or by the framework alone."""
-        return f"{self.path.relative_to(place)} ({self.framework})" if place.is_dir() else self.framework
-
-
-def detect(path: Path, framework: str | None) -> Log:
+def detect(path: Path, framework: str | None, readers: Sequence[Reader]) -> Log:
     """Return the one log at a path, a file or a folder.
 
     Args:
         path: where to look.
         framework: whose log to expect; of several logs in a folder, the one of this framework is taken.
+        readers: those to ask.
 
     Raises:
         UserError: there is none, or there are several.
     """
-    if framework is not None and framework not in FRAMEWORKS:
-        raise UserError(f"There is no reader for {framework}; choose one of {', '.join(FRAMEWORKS)}.")
+    names = [reader.name for reader in readers if reader.read is not None]
+    if framework is not None and framework not in names:
+        raise UserError(f"There is no reader for {framework}; choose one of {', '.join(names)}.")
+    catalogue = Catalogue(readers)
     try:
-        found = list(_in_folder(path)) if path.is_dir() else list(_forms(path))
+        logs = (
+            list(_in_folder(path, readers, catalogue))
+            if path.is_dir()
+            else _in_file(Peek(path, catalogue.is_known), readers, framework)
+        )
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}).") from error
-    # A run folder of ours holds the trainer's checkpoints, too.
-    ours = [log for log in found if log.framework == "entropilot"]
-    fitting = [log for log in found if log.framework == framework] if framework else ours or found
-    if framework == "table" and not fitting and not path.is_dir():  # anything with rows is a table as well
-        fitting = [Log("table", log.form, path) for log in found if log.form in ("jsonl", "csv", "parquet")]
+    outranking = {reader.name for reader in readers if reader.outranks}
+    first = [log for log in logs if log.framework in outranking]
+    fitting = [log for log in logs if log.framework == framework] if framework else first or logs
     if len(fitting) == 1:
         return fitting[0]
-    if not found:
-        raise UserError(
-            f"{path} holds no log that can be read: no run of entropilot, no {trl.STATE}, no metrics of verl, "
-            "no TensorBoard events, no W&B history, no Trackio file and no table."
-        )
-    names = sorted(log.label(path) for log in fitting or found)
+    if not logs:
+        raise UserError(_nothing(path, names, catalogue))
+    labels = sorted(log.label(path) for log in fitting or logs)
     if not fitting:
-        raise UserError(f"{path} holds no log of {framework}, but {listed(names)}.")
+        raise UserError(f"{path} holds no log of {framework}, but {listed(labels)}.")
     if not path.is_dir():
-        raise UserError(
-            f"{path} can be read in {len(names)} ways: {listed(names)}; choose one with framework=…."
-        )
-    ways = "framework=…, or give its path" if len({log.framework for log in fitting}) > 1 else "its path"
-    raise UserError(f"{path} holds {len(names)} logs: {listed(names)}; choose one with {ways}.")
+        raise UserError(f"{path} can be read in {len(labels)} ways: {listed(labels)}; {_CHOOSE}.")
+    ways = (
+        f"{_CHOOSE}, or give its path"
+        if len({log.framework for log in fitting}) > 1
+        else "give the path of one"
+    )
+    raise UserError(f"{path} holds {len(labels)} logs: {listed(labels)}; {ways}.")
 
 
-def _in_folder(folder: Path) -> Iterator[Log]:
-    """Yield the logs of a folder; only where there is none, the events in the folders within."""
+def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
+    """Return the error of a path without a log."""
+    if not path.is_dir():
+        peek = Peek(path, catalogue.is_known)
+        if peek.kind in _REFUSED:
+            return _REFUSED[peek.kind].format(path)
+        header = peek.head.decode("utf-8", "replace").strip()
+        if peek.kind == "text" and "\n" not in header and any(mark in header for mark in ",\t;"):
+            return f"{path} has one line, perhaps the header of a table, and no rows; give a log that holds steps."
+    return (
+        f"{path} holds no log that can be read: neither a table with a column of steps, nor metrics of "
+        f"{', '.join(names)}; docs/how-to/read-logs.md lists what is read."
+    )
+
+
+def _in_file(
+    peek: Peek, readers: Sequence[Reader], framework: str | None = None, fallbacks: bool = True
+) -> list[Log]:
+    """Return what a file can be read as; by the fallbacks only where no other reader recognises it, or one is asked for."""
+    if peek.kind in ("empty", "utf-16", "gzip"):
+        return []
+    logs: list[Log] = []
+    for reader in readers:
+        skip = reader.fallback and (not fallbacks or (logs and reader.name != framework))
+        if reader.read is not None and not skip and (form := reader.sniff(peek)) is not None:
+            logs.append(Log(reader.name, form, peek.path))
+    return logs
+
+
+def _in_folder(folder: Path, readers: Sequence[Reader], catalogue: Catalogue) -> Iterator[Log]:
+    """Yield the logs of a folder; only where there is none, those in the folders within."""
     children = sorted(islice(folder.iterdir(), _MOST_FILES + 1))
     if len(children) > _MOST_FILES:
         raise UserError(f"{folder} holds more than {_MOST_FILES:,} files; give the folder of one run.")
-    logs = []
-    if trl.state_files(folder) or trl.completion_files(folder):
-        logs.append(Log("trl", "state", folder))
-    events = _events(folder, children)
-    logs += [Log("tensorboard", "events", folder, events)] if events else []
+    logs = [log for reader in readers if reader.sniff_folder for log in reader.sniff_folder(folder, children)]
+    taken = {file for log in logs for file in log.files}
     for child in children:
-        if child.is_file() and child not in events and child.name != trl.STATE:
-            logs += _beside(child)
-    yield from logs or _nested(folder)
+        if child.is_file() and child not in taken:
+            logs += _beside(child, readers, catalogue)
+    yield from logs or _nested(folder, readers)
 
 
-def _beside(path: Path) -> list[Log]:
+def _beside(path: Path, readers: Sequence[Reader], catalogue: Catalogue) -> list[Log]:
     """Return what a file of a folder can be read as; not a file that is broken, or a table without steps.
 
     A folder holds vocabularies, configurations and results, which are tables of a kind.
     """
     try:
-        logs = list(_forms(path, _DEEP))
-        return [log for log in logs if log.framework != "table" or _has_steps(log)]
+        peek = Peek(path, catalogue.is_known, _DEEP)
+        has_steps = not catalogue.step_names.isdisjoint(peek.names) or bool(peek.printed)
+        return _in_file(peek, readers, fallbacks=has_steps)
     except UserError:
         return []
 
 
-def _has_steps(log: Log) -> bool:
-    if log.form == "parquet":
-        names = parquet_columns(log.path)
-    elif log.form == "csv":
-        form = csv_form(log.path)
-        names = form[1] if form else []
-    else:
-        names = [name for row in islice(json_rows(log.path), _SAMPLE) for name in row or ()]
-    return any(step in names for steps in STEPS["table"] for step in steps)
-
-
-def _nested(folder: Path) -> Iterator[Log]:
-    """Yield the folders within that hold events, as TRL's `runs/…` does; links are not followed."""
-    seen = 0
+def _nested(folder: Path, readers: Sequence[Reader]) -> Iterator[Log]:
+    """Yield the logs in the folders within, such as TRL's `runs/…`; links are not followed."""
+    files = 0
     for place, _, names in os.walk(folder, followlinks=False):
-        seen += len(names) + 1
-        if seen > _MOST_FILES:
+        files += len(names) + 1
+        if files > _MOST_FILES:
             return
-        if events := _events(Path(place), [Path(place) / name for name in sorted(names)]):
-            yield Log("tensorboard", "events", Path(place), events)
-
-
-def _events(folder: Path, children: list[Path]) -> list[Path]:
-    """Return the event files of a folder; their names hold the time, and so sort by it."""
-    named = [child for child in children if ".tfevents." in child.name and child.is_file()]
-    return [child for child in named if tensorboard.is_events(_head(child, 12))]
-
-
-def _head(path: Path, size: int = _HEAD) -> bytes:
-    with open_log(path) as file:
-        return file.read(size)
-
-
-def _forms(path: Path, deep: int | None = None) -> Iterator[Log]:
-    """Yield what a file can be read as: nothing, one log, or several where its lines have several forms."""
-    head = _head(path)
-    if head.startswith(trackio.MAGIC):
-        if trackio.is_trackio(path):
-            yield Log("trackio", "sqlite", path)
-    elif head.startswith(_PARQUET):
-        yield Log("wandb" if wandb.is_history(parquet_columns(path)) else "table", "parquet", path)
-    elif tensorboard.is_events(head):
-        yield Log("tensorboard", "events", path, [path])
-    elif head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path} is UTF-16, as PowerShell writes it; convert it to UTF-8.")
-    elif head.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path} is packed with gzip; unpack it.")
-    elif head.removeprefix(BOM).lstrip().startswith(b"{"):
-        yield from _json_forms(path)
-    else:
-        form = None if b"\0" in head else csv_form(path)
-        if form is not None:
-            header = form[1]
-            if wandb.is_chart(header):
-                yield Log("wandb", "chart", path)
-            elif wandb.is_history(header):
-                yield Log("wandb", "csv", path)
-            else:
-                yield Log("table", "csv", path)
-        elif verl.has_metrics(path, deep):
-            yield Log("verl", "console", path)
-
-
-def _json_forms(path: Path) -> Iterator[Log]:
-    forms: dict[str, None] = {}
-    with open_log(path) as file:
-        for line in islice(lines(file), _SAMPLE):
-            row = parse_object(line)
-            if row is None:
-                continue
-            if not forms and own.is_header(row):
-                forms = {"entropilot": None}
-                break
-            if "log_history" in row:
-                forms["trl"] = None
-            elif verl.is_row(row):
-                forms["verl"] = None
-            else:
-                forms["wandb" if wandb.is_history(row) else "table"] = None
-    if not forms and b'"log_history"' in _head(path, 1 << 20):
-        forms["trl"] = None
-    if not forms and verl.has_metrics(path, _DEEP):  # a console that begins with a printed configuration
-        yield Log("verl", "console", path)
-    for framework in forms:
-        yield Log(framework, _JSON_FORMS.get(framework, "state"), path)
+        children = [Path(place) / name for name in sorted(names)]
+        for reader in readers:
+            if reader.nested and reader.sniff_folder and Path(place) != folder:
+                yield from reader.sniff_folder(Path(place), children)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from entropilot.errors import UserError
@@ -22,6 +23,9 @@ GAPS = "missing steps"
 COLUMNS = "values of columns beyond the first 20,000, or with a name beyond 512 characters"
 
 INF = float("inf")
+_DEEPEST = 8  # objects within objects
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_OF_MANY = re.compile(r"(\d{1,15})/\d{1,15}", re.ASCII)
 _EMPTY = 4  # an empty mapping takes the room of four values
 _WORDS = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
 
@@ -37,15 +41,21 @@ class Gathered:
         thinned: whether columns that nobody chooses by default were dropped, because the log holds too many values.
     """
 
-    def __init__(self, wanted: Callable[[str], bool]) -> None:
-        """Start with nothing; `wanted` names the columns that are kept whatever the size of the log."""
+    def __init__(self, wanted: Callable[[str], bool], steps: Collection[str] = ("step",)) -> None:
+        """Start with nothing.
+
+        Args:
+            wanted: tells the columns that are kept whatever the size of the log.
+            steps: the columns that may hold steps.
+        """
+        self.steps = frozenset(steps)
         self.rows: list[dict[str, float]] = []
         self.skipped: Counter[str] = Counter()
         self.unusable: Counter[str] = Counter()
         self.names: dict[bytes | str, str | None] = {}
         self.notes: list[str] = []
         self.thinned = False
-        self._wanted = wanted
+        self.wanted = wanted
         self._columns: set[str] = set()
         self._values = 0
 
@@ -56,7 +66,7 @@ class Gathered:
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
         column: str | None = text.strip()
         full = len(self._columns) >= MOST_COLUMNS and column not in self._columns
-        if not column or len(text) > LONGEST_NAME or full or (self.thinned and not self._wanted(column)):
+        if not column or len(text) > LONGEST_NAME or full or (self.thinned and not self.wanted(column)):
             column = None
         else:
             self._columns.add(column)
@@ -91,19 +101,38 @@ class Gathered:
             null_is_nan: whether the log writes NaN and ±inf as null.
         """
         row: dict[str, float] = {}
+        self.put_all(row, cells, null_is_nan=null_is_nan)
+        self.add(row)
+
+    def put_all(
+        self,
+        row: dict[str, float],
+        cells: Mapping[str, Any],
+        *,
+        null_is_nan: bool = False,
+        prefix: str = "",
+        depth: int = 0,
+    ) -> None:
+        """Set the columns of a row; an object within gives one column per value: `{"actor": {"lr": 1}}` → `actor/lr`."""
         names = self.names
         for raw, value in cells.items():
-            if value.__class__ is float and -INF < value < INF and raw in names:  # nearly every cell
+            if (
+                not prefix and value.__class__ is float and -INF < value < INF and raw in names
+            ):  # nearly every cell
                 name = names[raw]
                 if name is not None:
                     row[name] = value
                     continue
                 if self.thinned:
                     continue
-            number = _number(value, null_is_nan)
+            key = prefix + raw
+            if value.__class__ is dict:
+                if depth < _DEEPEST and "_type" not in value:  # W&B's histograms and tables have a `_type`
+                    self.put_all(row, value, null_is_nan=null_is_nan, prefix=key + "/", depth=depth + 1)
+                continue
+            number = INF if value is None and null_is_nan else number_of(value, key)
             if number is not None:
-                self.put(row, raw, number)
-        self.add(row)
+                self.put(row, key, number)
 
     def put(self, row: dict[str, float], raw: bytes | str, number: float) -> None:
         """Set a column of a row to a number, or count it where it is not finite."""
@@ -126,7 +155,7 @@ class Gathered:
     def _thin(self) -> None:
         """Drop the columns that are not wanted, from here back and from here on."""
         self.thinned = True
-        self._columns = {name for name in self._columns if self._wanted(name)}
+        self._columns = {name for name in self._columns if self.wanted(name)}
         for raw, name in self.names.items():
             if name not in self._columns:
                 self.names[raw] = None
@@ -138,13 +167,23 @@ class Gathered:
             self._values += len(row) + _EMPTY
 
 
-def _number(value: Any, null_is_nan: bool) -> float | None:
-    """Return a number, infinity for what stands for NaN or ±inf, and None for what is no number."""
+def number_of(value: Any, key: str = "") -> float | None:
+    """Return a number, infinity for what stands for NaN or ±inf, and None for what is no number.
+
+    Args:
+        value: also text that is a number, as transformers 5 prints it.
+        key: the column; where it counts steps, `"5/60"` is step 5.
+    """
     if isinstance(value, float | int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
             return INF
-    if value is None:
-        return INF if null_is_nan else None
-    return INF if isinstance(value, str) and len(value) < 10 and value.strip().lower() in _WORDS else None
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    if value.strip().lower() in _WORDS:
+        return INF
+    of_many = _OF_MANY.fullmatch(value)
+    return float(of_many[1]) if of_many and "step" in key.lower() else None

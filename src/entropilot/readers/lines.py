@@ -1,4 +1,4 @@
-"""Lines of a file that nobody vouches for, in bounded memory."""
+"""Lines of untrusted files, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from entropilot.errors import UserError
 
 BLOCK = 1 << 20
 LONGEST = 8 << 20  # bytes; a longer line is torn: verl's hold 5 kB, and those of W&B with tables some 100 kB
+_CUTS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+WANDB_CUT = (4095, 4096)  # bytes of a line of W&B's output.log, without and with its end
 BOM = b"\xef\xbb\xbf"
 
 
@@ -55,6 +57,27 @@ def pieces(file: BinaryIO, ends: bytes = b"\n") -> Iterator[tuple[bytes, bool]]:
             yield b"", False
     if rest:
         yield rest, False
+
+
+def is_cut(length: int, line: bytes) -> bool:
+    """Return whether a line may have been cut by a collector: its length is a power of two, in bytes or characters."""
+    if length < _CUTS[0] - 1:
+        return False
+    characters = length if line.isascii() else length - sum(byte & 0xC0 == 0x80 for byte in line)
+    return any(length in (cut, cut - 1) or characters == cut for cut in _CUTS)
+
+
+def refuse_nul(piece: bytes) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        UserError: the piece holds a NUL byte.
+    """
+    if b"\0" in piece:
+        raise UserError(
+            "The file holds NUL bytes, so it is binary or damaged and is not read as a console log; if it is a log, "
+            "remove them first: tr -d '\\000' < FILE > CLEAN"
+        )
 
 
 def lines(file: BinaryIO) -> Iterator[bytes | None]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from entropilot.errors import UserError
 from entropilot.readers.gather import TORN, Gathered
 from entropilot.readers.lines import LONGEST, parse_object, shown
-from entropilot.readers.wandb import one_of
-
-MAGIC = b"SQLite format 3\0"
+from entropilot.readers.peek import Peek
+from entropilot.readers.reader import Log, Reader, Source
+from entropilot.readers.trackers.wandb import one_of
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def _columns(database: sqlite3.Connection) -> set[str]:
     return {row[1].decode("utf-8", "replace") for row in database.execute("PRAGMA table_info(metrics)")}
 
 
-def is_trackio(path: Path) -> bool:
+def _is_trackio(path: Path) -> bool:
     """Whether a SQLite file has Trackio's table of metrics."""
     try:
         with _opened(path) as database:
@@ -61,12 +61,13 @@ def is_trackio(path: Path) -> bool:
         return False
 
 
-def read_trackio(path: Path, gathered: Gathered, run: str | None) -> str:
-    """Gather one run of a project; return its name. A run is named by `run_name`, or by its id where names repeat.
+def read_trackio(log: Log, gathered: Gathered, run: str | None) -> Source:
+    """Gather one run of a project. A run is named by `run_name`, or by its id where names repeat.
 
     Raises:
         UserError: it is no Trackio file, or holds several runs and none or no such was asked for.
     """
+    path = log.path
     with _opened(path, gathered.notes) as database:
         columns = _columns(database)
         if not {"run_name", "step", "metrics"} <= columns:
@@ -89,8 +90,21 @@ def read_trackio(path: Path, gathered: Gathered, run: str | None) -> str:
                 gathered.skipped[TORN] += 1
             else:
                 gathered.take(row | {"step": step})
-    return label
+    return Source([path], label)
 
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _sniff(peek: Peek) -> str | None:
+    return "sqlite" if peek.kind == "sqlite" and _is_trackio(peek.path) else None
+
+
+READER = Reader(
+    "trackio",
+    read_trackio,
+    sniff=_sniff,
+    runs=True,
+    steps=(("train/global_step", "eval/global_step"), ("step",)),
+)

@@ -1,21 +1,28 @@
-"""TRL's output folder: `trainer_state.json`, also inside `checkpoint-*`, and `completions/*.parquet`."""
+"""TRL: an output folder with `trainer_state.json`, also inside `checkpoint-*`, a history, or the console."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from entropilot.errors import UserError
+from entropilot.readers.formats import documents
+from entropilot.readers.formats.consoles import read_dicts
+from entropilot.readers.formats.tables import parquet_batches
 from entropilot.readers.gather import TORN, Gathered
-from entropilot.readers.table import parquet_batches
+from entropilot.readers.names import HELD_OUT, REWARD, TRAIN, UNKNOWN_ENTROPY
+from entropilot.readers.peek import Peek
+from entropilot.readers.reader import Log, Reader, Source, known
 
 STATE = "trainer_state.json"
 COMPLETIONS = "completions"
 TORN_FILES = "torn files"
 LARGEST = 256 << 20  # bytes of a state; it is one JSON document and has to be held whole
+_HISTORY = b'"log_history"'
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,15})")
 
 
@@ -49,7 +56,20 @@ def _load(path: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) and isinstance(state.get("log_history"), list) else None
 
 
-def read_trl(path: Path, gathered: Gathered) -> list[Path]:
+def read_trl(log: Log, gathered: Gathered, run: str | None) -> Source:
+    """Gather a TRL run, in whichever form it is."""
+    if log.form == "console":
+        return read_dicts(log, gathered, run)
+    if log.form == "history":
+        entries = list(documents.rows(log.path))
+        _take(entries, gathered)
+        return Source([log.path], log.path.stem)
+    path = log.path
+    name = (path if path.is_dir() else path.parent).name or path.stem
+    return Source(_read_folder(path, gathered), name)
+
+
+def _read_folder(path: Path, gathered: Gathered) -> list[Path]:
     """Gather the longest history of a TRL run, and what its completions add; return the files read.
 
     Raises:
@@ -80,16 +100,22 @@ def read_trl(path: Path, gathered: Gathered) -> list[Path]:
         )
     if best[0].parent != folder:
         gathered.notes.append(f"The history is that of {best[0].parent.name}, the latest that is whole.")
+    trained = _take(best[1]["log_history"], gathered)
+    return [best[0], *(_read_completions(folder, gathered, trained) if path.is_dir() else [])]
+
+
+def _take(entries: Sequence[Any], gathered: Gathered) -> set[float]:
+    """Gather the entries of a history; return the steps of training at which nothing was evaluated."""
     trained: set[float] = set()
     evaluated: set[float] = set()
-    for entry in best[1]["log_history"]:
+    for entry in entries:
         if not isinstance(entry, dict):
             gathered.skipped[TORN] += 1
             continue
         if isinstance(step := entry.get("step"), float):
             (evaluated if any(key.startswith("eval_") for key in entry) else trained).add(step)
         gathered.take(_by_dataset(entry), null_is_nan=True)
-    return [best[0], *(_read_completions(folder, gathered, trained - evaluated) if path.is_dir() else [])]
+    return trained - evaluated
 
 
 def _step(state: dict[str, Any]) -> float:
@@ -146,3 +172,66 @@ def _read_completions(folder: Path, gathered: Gathered, steps: set[float]) -> li
             "which TRL writes over those of the same step's training."
         )
     return files
+
+
+def _sniff(peek: Peek) -> str | None:
+    if peek.kind in ("jsonl", "document"):
+        if _HISTORY in peek.head or any("log_history" in row for row in peek.rows):
+            return "state"
+        return "history" if peek.kind == "document" and peek.rows and all(map(_is_entry, peek.rows)) else None
+    return "console" if any(map(_is_printed, peek.printed)) else None
+
+
+def _is_entry(row: dict[str, Any]) -> bool:
+    return {"step", "epoch"} <= row.keys()
+
+
+def _is_printed(printed: tuple[bytes, dict[str, float]]) -> bool:
+    """Return whether a printed dict is one of transformers' Trainer."""
+    return "epoch" in printed[1] and not {"loss", "reward", "entropy", "kl", "eval_loss"}.isdisjoint(
+        printed[1]
+    )
+
+
+def _sniff_folder(folder: Path, children: Sequence[Path]) -> Iterator[Log]:
+    if state_files(folder) or completion_files(folder):
+        yield Log("trl", "state", folder, (folder / STATE,))
+
+
+_ENTROPY = (
+    "TRL's `entropy`: full vocabulary, at the training temperature, during the update, mean over completion tokens, "
+    "then over the passes since the last log; not the paper's policy entropy"
+)
+_REWARD = "TRL's `reward`: mean over the rollout of the weighted sum of the reward functions"
+_EVAL = "TRL's `eval_reward`: mean of the weighted sum of the reward functions on eval_dataset, as sampled in training"
+
+READER = Reader(
+    "trl",
+    read_trl,
+    sniff=_sniff,
+    sniff_folder=_sniff_folder,
+    steps=(("step",), ("train/global_step", "eval/global_step")),
+    columns=(
+        *known("entropy", TRAIN, "nats", (2, "train/entropy", f"by its name {_ENTROPY}")),
+        *known(
+            "entropy",
+            TRAIN,
+            "nats",
+            (3, "(?:train/)?(?:policy/entropy_avg|objective/entropy)", UNKNOWN_ENTROPY),
+        ),
+        *known("performance", HELD_OUT, "reward", (1, "eval(?:_|/)(?:(?P<set>.{1,200})_)?reward", _EVAL)),
+        *known(
+            "performance",
+            REWARD,
+            "reward",
+            (3, "train/reward", "by its name the reward of TRL or OpenRLHF: mean over the rollout"),
+            (4, "(?:train/)?objective/scores", "by its name TRL's mean score over the rollout"),
+            reward=True,
+        ),
+    ),
+    own_columns=(
+        *known("entropy", TRAIN, "nats", (2, "entropy", _ENTROPY)),
+        *known("performance", REWARD, "reward", (3, "reward", _REWARD), reward=True),
+    ),
+    log_entropy="TRL 0.20 or later logs `entropy`; older versions of TRL, and of Unsloth on top of them, cannot",
+)

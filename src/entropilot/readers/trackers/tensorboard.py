@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from entropilot.errors import UserError
 from entropilot.readers.gather import TORN, Gathered
 from entropilot.readers.lines import open_log
+from entropilot.readers.peek import Peek
+from entropilot.readers.reader import Log, Reader, Source
 
 LARGEST = 16 << 20  # bytes; a record beyond that is an image, a histogram or a graph
 _FLOAT, _DOUBLE, _INT32, _INT64 = 1, 2, 3, 9  # TensorFlow's DataType
@@ -35,7 +37,7 @@ def _masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def is_events(head: bytes) -> bool:
+def _is_events(head: bytes) -> bool:
     """Whether a file begins with a record of TensorBoard: a length and its checksum."""
     return len(head) >= 12 and _masked_crc32c(head[:8]) == struct.unpack("<I", head[8:12])[0]
 
@@ -45,7 +47,7 @@ def _records(path: Path) -> Iterator[bytes | None]:
     with open_log(path) as file:
         size = path.stat().st_size
         while head := file.read(12):
-            if not is_events(head):
+            if not _is_events(head):
                 yield None
                 return
             (length,) = struct.unpack("<Q", head[:8])
@@ -59,12 +61,13 @@ def _records(path: Path) -> Iterator[bytes | None]:
                 file.seek(4, 1)
 
 
-def read_events(files: list[Path], gathered: Gathered) -> None:
+def read_events(log: Log, gathered: Gathered, run: str | None) -> Source:
     """Gather the scalars of the event files of one run, in the order given; a later file wins.
 
     Raises:
         UserError: TensorBoard is not installed.
     """
+    files = log.files or [log.path]
     try:
         from google.protobuf.message import DecodeError
         from tensorboard.compat.proto.event_pb2 import (  # pyright: ignore[reportMissingImports]
@@ -97,6 +100,7 @@ def read_events(files: list[Path], gathered: Gathered) -> None:
                 if value.tag != "step":
                     gathered.put(row, value.tag, number)
                     gathered.count(1)
+    return Source(files, log.path.name)
 
 
 def _scalar(value: Any) -> float | None:
@@ -121,3 +125,24 @@ def _scalar(value: Any) -> float | None:
     if len(tensor.tensor_content) == struct.calcsize(form):
         return float(struct.unpack(form, tensor.tensor_content)[0])
     return None
+
+
+def _sniff(peek: Peek) -> str | None:
+    return "events" if _is_events(peek.head) else None
+
+
+def _sniff_folder(folder: Path, children: Sequence[Path]) -> Iterator[Log]:
+    """Yield the event files of a folder as one log; their names hold the time, and so sort by it."""
+    files = []
+    for child in sorted(children):
+        if ".tfevents." in child.name and child.is_file():
+            with open_log(child) as file:
+                if _is_events(file.read(12)):
+                    files.append(child)
+    if files:
+        yield Log("tensorboard", "events", folder, files)
+
+
+READER = Reader(
+    "tensorboard", read_events, sniff=_sniff, sniff_folder=_sniff_folder, nested=True, steps=(("step",),)
+)

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from entropilot.errors import UserError
+from entropilot.readers.formats.rows import read_table
+from entropilot.readers.formats.tables import csv_form, read_csv
 from entropilot.readers.gather import Gathered
 from entropilot.readers.lines import listed, shown
-from entropilot.readers.table import read_csv
+from entropilot.readers.peek import Peek
+from entropilot.readers.reader import Log, Reader, Source
 
 _HISTORY = "_step"
 # What a chart can have as its x-axis, beside a metric.
@@ -17,12 +20,12 @@ _BANDS = ("__MIN", "__MAX")
 _BETWEEN = " - "
 
 
-def is_history(columns: Iterable[str]) -> bool:
+def _is_history(columns: Iterable[str]) -> bool:
     """Whether the names are those of a run's history, which always has `_step`."""
     return _HISTORY in columns
 
 
-def is_chart(header: list[str]) -> bool:
+def _is_chart(header: list[str]) -> bool:
     """Whether a CSV header is that of a chart's export: the x-axis, then `run - metric` and its band, by run."""
     names = set(header)
     banded = [name for name in header if _BETWEEN in name and all(name + band in names for band in _BANDS)]
@@ -67,6 +70,35 @@ def one_of(path: Path, runs: list[str], asked: str | None) -> str:
         raise UserError(f"{path} holds no run named {shown(asked)}; it holds {listed(runs)}.")
     if len(runs) != 1:
         raise UserError(
-            f"{path} holds {len(runs)} runs: {listed(runs)}; name one of them with run=… (--run)."
+            f"{path} holds {len(runs)} runs: {listed(runs)}; name one of them with --run (run=… in Python)."
         )
     return runs[0]
+
+
+def _sniff(peek: Peek) -> str | None:
+    if peek.kind == "csv" and _is_chart(peek.names):
+        return "chart"
+    return peek.kind if _is_history(peek.names) else None
+
+
+def _read(log: Log, gathered: Gathered, run: str | None) -> Source:
+    if log.form == "chart":
+        form = csv_form(log.path)
+        header = form[1] if form else []
+        return Source([log.path], read_chart(log.path, gathered, header, run))
+    return read_table(log, gathered, run)
+
+
+READER = Reader(
+    "wandb",
+    _read,
+    sniff=_sniff,
+    runs=True,
+    steps=(
+        ("train/global_step", "eval/global_step"),
+        ("_step",),
+        ("Step",),
+        ("training/global_step",),
+        ("trainer/global_step",),
+    ),
+)

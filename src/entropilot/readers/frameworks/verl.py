@@ -7,17 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from entropilot.errors import UserError
+from entropilot.readers.formats.notebooks import open_text
 from entropilot.readers.gather import FOREIGN, NO_NUMBER, TORN, Gathered
-from entropilot.readers.lines import json_rows, open_log, pieces
+from entropilot.readers.lines import WANDB_CUT, is_cut, json_rows, pieces, refuse_nul
+from entropilot.readers.names import ACCURACY, HELD_OUT, REWARD, TRAIN
+from entropilot.readers.peek import Peek
+from entropilot.readers.reader import Log, Reader, Source, known
 
 _HEAD = re.compile(rb"step:\d{1,15} - ")
 _ANSI = re.compile(rb"\x1b\[[0-9;]{0,20}[A-Za-z]")
 _NUMPY = re.compile(rb"(?:np|numpy)\.\w{1,20}\(([^()\s]{1,64})\)")  # numpy 2 prints np.float64(0.1)
 _WORDS = frozenset({b"True", b"False", b"None", b"np.True_", b"np.False_"})
+_LONG_LINE = 1 << 17
+CUT = "values at the end of a line that was cut"
 _BEFORE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-")
 
 
-def is_row(row: dict[str, Any]) -> bool:
+def _is_row(row: dict[str, Any]) -> bool:
     """Whether a JSON object has the form of verl's file logger."""
     return isinstance(row.get("data"), dict) and "step" in row
 
@@ -27,7 +34,7 @@ def read_file_logger(path: Path, gathered: Gathered) -> None:
     for row in json_rows(path):
         if row is None:
             gathered.skipped[TORN] += 1
-        elif not is_row(row):
+        elif not _is_row(row):
             gathered.skipped[FOREIGN] += 1
         else:
             gathered.take(row["data"] | {"step": row["step"]}, null_is_nan=True)
@@ -36,31 +43,53 @@ def read_file_logger(path: Path, gathered: Gathered) -> None:
 def read_console(path: Path, gathered: Gathered) -> None:
     """Gather the lines `step:N - key:value - …` of a console, whatever else was printed between and before them.
 
-    A number at the very end of a file whose last line is not ended may lack digits, and is left out as torn.
+    A number at the very end of a file whose last line is not ended may lack digits, and is left out as torn; so is the
+    last number of a line that has the length at which a collector cuts, where no line of metrics is longer.
+
+    Raises:
+        UserError: the file holds NUL bytes, so it is no text.
     """
     console = _Console(gathered)
-    with open_log(path) as file:
-        for text, whole in _segments(file):
+    longest, cut = 0, list[tuple[int, dict[str, float], str]]()  # length, row, and the column at its end
+    with open_text(path) as file:
+        for text, whole, length in _segments(file):
             if text is None:
                 gathered.skipped[TORN] += 1
-            else:
-                console.read(text, whole)
+                continue
+            row = console.read(text, whole)
+            longest = max(longest, length)
+            if whole and row and is_cut(length, text):
+                last = text.rpartition(b" - ")[2].rpartition(b":")[0]
+                cut.append((length, row, last.decode("utf-8", "replace").strip()))
+    cut = [entry for entry in cut if entry[0] == longest]
+    if len(cut) > 1 or longest in WANDB_CUT:
+        for _, row, name in cut:
+            row.pop(name, None)
+        gathered.skipped[CUT] += len(cut)
+        gathered.notes.append(
+            f"{len(cut)} lines of metrics end at {longest:,} bytes, the longest there is, as W&B's output.log cuts them: "
+            "the last value of each is left out, and what came after it is lost, often the validation; read the run's "
+            ".wandb file or verl's file logger instead."
+        )
 
 
-def has_metrics(path: Path, limit: int | None = None) -> bool:
-    """Whether a text holds a line of metrics, looking no further than `limit` bytes."""
+def _has_metrics(peek: Peek) -> bool:
+    """Return whether a text holds a line of metrics, looking no further than the peek may."""
     probe = _Console(Gathered(lambda column: True))
-    with open_log(path) as file:
-        for text, whole in _segments(file, limit):
-            if text is not None:
-                probe.read(text, whole)
-            if probe.gathered.rows:
-                return True
+    try:
+        with open_text(peek.path) as file:
+            for text, whole, _ in _segments(file, peek.deep):
+                if text is not None:
+                    probe.read(text, whole)
+                if probe.gathered.rows:
+                    return True
+    except UserError:  # NUL bytes further on
+        return bool(probe.gathered.rows)
     return False
 
 
-def _segments(file: BinaryIO, limit: int | None = None) -> Iterator[tuple[bytes | None, bool]]:
-    """Yield each `step:N - …` up to the end of its line, and whether the line came to its end.
+def _segments(file: BinaryIO, limit: int | None = None) -> Iterator[tuple[bytes | None, bool, int]]:
+    """Yield each `step:N - …` up to the end of its line, whether the line came to its end, and the line's length.
 
     None stands for a line that is too long. Ray and progress bars write before the metrics on the same line, and a
     carriage return ends a line as well.
@@ -69,16 +98,18 @@ def _segments(file: BinaryIO, limit: int | None = None) -> Iterator[tuple[bytes 
         if limit is not None and file.tell() > limit:
             return
         if not piece:
-            yield None, False
+            yield None, False, 0
+        refuse_nul(piece)
         at = _next_head(piece, 0)
         while at >= 0:
             after = _next_head(piece, at + 5)
             stop = len(piece) if after < 0 else after  # within a line, it is torn there
             newline = piece.find(b"\n", at, stop)
             end = stop if newline < 0 else newline
+            length = end - piece.rfind(b"\n", max(0, at - _LONG_LINE), at) - 1 if newline >= 0 else 0
             turn = piece.find(b"\r", at, end)
             end = end if turn < 0 else turn
-            yield piece[at:end], end < stop or (end == len(piece) and ended)
+            yield piece[at:end], end < stop or (end == len(piece) and ended), length
             at = after
 
 
@@ -113,8 +144,8 @@ class _Console:
         self._shapes: dict[int, _Shape] = {}  # by number of keys: steps with validation have more
         self._thinned = False
 
-    def read(self, text: bytes, whole: bool) -> None:
-        """Gather one line, from `step:` on; a value that is not whole, at its end, is left out."""
+    def read(self, text: bytes, whole: bool) -> dict[str, float]:
+        """Gather one line, from `step:` on, and return its row; a value that is not whole, at its end, is left out."""
         if b"\x1b" in text:
             text = _ANSI.sub(b"", text)
         if not whole:
@@ -127,6 +158,7 @@ class _Console:
             row = self._one_by_one(text)
         if len(row) > 1:  # a step alone says nothing
             self.gathered.add(row)
+        return row
 
     def _as_before(self, text: bytes) -> dict[str, float] | None:
         """Return the row of a line with the keys of an earlier one and nothing but finite numbers; else None."""
@@ -182,3 +214,68 @@ def _number(value: bytes) -> float | None:
         return float(wrapped[1] if wrapped else value)
     except ValueError:
         return None
+
+
+def _read(log: Log, gathered: Gathered, run: str | None) -> Source:
+    (read_file_logger if log.form == "file logger" else read_console)(log.path, gathered)
+    return Source([log.path], log.path.stem)
+
+
+def _sniff(peek: Peek) -> str | None:
+    if peek.kind in ("jsonl", "document"):
+        rows = sum(map(_is_row, peek.rows))
+        if rows and 2 * rows >= len(peek.rows):
+            return "file logger"
+    # A console may begin with a printed configuration, which looks like JSON.
+    return "console" if peek.kind in ("text", "jsonl") and _has_metrics(peek) else None
+
+
+_ENTROPY = (
+    "verl's `actor/entropy`: full vocabulary, at the rollout's temperature, over the response tokens of a rollout, "
+    "before its first update (during it in bypass mode), by actor.loss_agg_mode (token mean by default); "
+    "not the paper's policy entropy, which is at T = 1 and a mean over sequences"
+)
+_LOSS = (
+    "verl's `actor/entropy_loss`: entropy of the response tokens during the update, by actor.loss_agg_mode"
+)
+_VALIDATED = "over N samples per problem of one data source, after the step's update"
+
+READER = Reader(
+    "verl",
+    _read,
+    sniff=_sniff,
+    steps=(("step",),),
+    columns=(
+        *known("entropy", TRAIN, "nats", (2, "actor/entropy", _ENTROPY), (3, "actor/entropy_loss", _LOSS)),
+        *known(
+            "performance",
+            ACCURACY,
+            "share",
+            (1, r"val-core/(?P<set>.+)/acc/mean@\d{1,6}", f"verl's validation: mean accuracy {_VALIDATED}"),
+        ),
+        *known(
+            "performance",
+            HELD_OUT,
+            "reward",
+            (1, r"val-core/(?P<set>.+)/reward/mean@\d{1,6}", f"verl's validation: mean reward {_VALIDATED}"),
+            (1, "val/test_score/(?P<set>.+)", f"verl's validation: mean reward {_VALIDATED}"),
+        ),
+        *known(
+            "performance",
+            REWARD,
+            "reward",
+            (
+                3,
+                "critic/score/mean",
+                "verl's `critic/score/mean`: mean score over the rollout, before any KL penalty",
+            ),
+            (
+                4,
+                "critic/rewards/mean",
+                "verl's `critic/rewards/mean`: mean reward over the rollout, after any KL penalty",
+            ),
+            reward=True,
+        ),
+    ),
+    log_entropy="verl logs `actor/entropy` with actor_rollout_ref.actor.calculate_entropy=True",
+)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from entropilot.errors import UserError
-from entropilot.readers.gather import TORN, Gathered
+from entropilot.readers.formats import documents
+from entropilot.readers.gather import TORN, Gathered, number_of
 from entropilot.readers.lines import json_rows, listed, open_log, pieces, shown
 
 DELIMITERS = ",\t;"
@@ -124,14 +125,24 @@ def read_csv(
             try:
                 number = float(cell)
             except ValueError:
-                continue
-            gathered.put(row, name, number)
+                number = number_of(cell, name)  # "5/60" in a column of steps
+            if number is not None:
+                gathered.put(row, name, number)
         gathered.add(row)
 
 
 def read_jsonl(path: Path, gathered: Gathered) -> None:
-    """Gather a JSON Lines file with one flat object per row."""
+    """Gather a JSON Lines file with one object per row."""
     for row in json_rows(path):
+        if row is None:
+            gathered.skipped[TORN] += 1
+        else:
+            gathered.take(row)
+
+
+def read_document(path: Path, gathered: Gathered) -> None:
+    """Gather a JSON document: an array of objects, or an object in one of the usual shapes."""
+    for row in documents.rows(path):
         if row is None:
             gathered.skipped[TORN] += 1
         else:

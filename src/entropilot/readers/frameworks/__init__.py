@@ -1,0 +1,1 @@
+"""Training frameworks: one file each, with its READER entry."""
