@@ -12,6 +12,7 @@ pytest.importorskip("math_verify")
 
 from entropilot.answers.clusters import cluster
 from entropilot.answers.extract import RULES, extract
+from entropilot.answers.grading import grade
 from entropilot.answers.math_judge import Math
 from entropilot.answers.math_pool import Pool
 from entropilot.answers.normalise import normalise
@@ -85,7 +86,7 @@ def survive(count: int, seed: int, alive) -> None:
             assert len(pool.pids()) <= 2
             seen.update(pool.pids())
         assert judge.equivalent([(r"\sqrt{8}", r"2\sqrt{2}")]) == [True]
-        assert len(judge._described) <= 10_000
+        assert len(judge._replies) <= 20_000
         assert pool.report.counts["crash"] == 0, list(pool.report.last)
         assert len(pool.report.last) <= 100
         seen.update(pool.pids())
@@ -98,6 +99,56 @@ def test_500_random_strings(alive) -> None:
     survive(500, 1, alive)
 
 
+HUGE = [
+    *(f"{base}^{{{power}}}" for base in ("10", "7", "e", r"\pi", "x", "(x+1)", "0.3", r"\sqrt{2}", "i")
+      for power in ("10^{6}", "-10^{6}", "3000000", "-3000000", "10^{20}", "9^{9^{9}}", "x", r"\infty")),
+    "300000!", "(10^6)!", "3000!!", r"\binom{10^6}{5\cdot10^5}", r"\Gamma(10^7)", r"\sinh(10^8)", r"\tan(10^{30})",
+    r"\frac{1}{10^{1000000}}", r"\frac{0}{0}", r"\infty-\infty", r"\frac{1}{0}", "0^{-1}",
+    "10^{-10^{10}}", "1e400", "1e-400",
+    "9" * 400, "0." + "0" * 399 + "1", "9" * 900, r"\log 0", r"\ln(-1)", r"\sqrt{-1}", "(-8)^{1/3}",
+    "10^{1000000}=10^{1000000}",
+    "0=1", "1<10^{1000000}", "x=10^{1000000}", r"(1,10^{1000000})", r"\{10^{1000000}\}", "10^{1000000}%", "10^{1000000} cm",
+]  # fmt: skip
+
+
+def generated(count: int, seed: int, every: int) -> list[str]:
+    """Noise; and each so many, an answer that grows without bound or has no value, alone or combined."""
+    random_ = random.Random(seed)
+    texts = noise(count, seed)
+    for place in range(0, count, every):
+        one, other = random_.choices(HUGE, k=2)
+        texts[place] = random_.choice((one, f"{one}+{other}", f"\\frac{{{one}}}{{{other}}}", f"-{one}"))
+    return texts
+
+
+def raises_nothing(count: int, seed: int, every: int) -> None:
+    """No answer raises: not in the judge, and not in a cluster or a grade."""
+    texts = generated(count, seed, every)
+    random_ = random.Random(seed)
+    with Pool(workers=2, deadline=0.5, budget=None) as pool, Math(pool=pool) as judge:
+        for begin in range(0, count, 500):
+            batch = texts[begin : begin + 500]
+            others = [random_.choice(("0", "5", "1/2", r"\pi", "x")) for _ in batch]
+            verdicts = judge.equivalent(
+                [*zip(batch, others, strict=True), *zip(batch, batch[1:], strict=False)]
+            )
+            assert all(type(verdict) is bool for verdict in verdicts)
+            groups = [batch[:4], others[:4]]
+            assert [sum(group.sizes) for group in cluster(groups, judge)] == [4, 4]
+            assert all(right is not None for right in grade(groups, ["5", r"\sqrt{2}"], judge))
+        # Deadlines are no fault here; an exception in this process would be.
+        assert not set(pool.report.counts) & {"Overflow", "InvalidOperation", "crash"}, list(pool.report.last)
+
+
+def test_no_generated_answer_raises() -> None:
+    raises_nothing(500, 3, 100)
+
+
 @pytest.mark.slow
-def test_10_000_random_strings(alive) -> None:
-    survive(10_000, 2, alive)
+def test_no_generated_answer_of_20_000_raises() -> None:
+    raises_nothing(20_000, 4, 200)
+
+
+@pytest.mark.slow
+def test_2_000_random_strings(alive) -> None:
+    survive(2_000, 2, alive)

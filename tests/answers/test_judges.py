@@ -201,17 +201,59 @@ def test_a_percentage_is_a_hundredth_unless_the_question_is_about_percent(math_j
     assert math_judge.equivalent(pairs, [None, "How many?", None]) == [False, True, True]
 
 
-def test_a_decimal_of_six_digits_is_the_number_rounded() -> None:
-    pytest.importorskip("math_verify")
-    judge = build_judge("math")
-    pairs = [
+def test_a_decimal_of_six_digits_stands_for_a_value_but_not_for_another_decimal(math_judge: Judge) -> None:
+    same = [
         ("0.333333", "1/3"),
-        ("0.33333", "1/3"),
-        ("0.333334", "1/3"),
-        ("3.14159", "3.14159265"),
+        ("0.666666", "2/3"),
+        ("0.666667", "2/3"),
+        ("1.414213", r"\sqrt{2}"),
         ("2.0", "2"),
     ]
-    assert judge.equivalent(pairs) == [True, False, False, True, True]
+    other = [
+        ("0.33333", "1/3"),  # five digits
+        ("0.333334", "1/3"),
+        ("0.666665", "2/3"),
+        ("3.14159", "3.14159265"),  # two decimals
+        ("7.00000", "7.000001"),
+        ("123456.0", "123456.04"),
+        ("1.41421\\pi", "\\sqrt{2}\\pi"),  # no literal, but a product
+        ("0.5+1000000", "1000001"),
+        ("1.5e6+1", "1.5e6"),
+    ]
+    assert math_judge.equivalent(same) == [True] * len(same)
+    assert math_judge.equivalent(other) == [False] * len(other)
+
+
+EXACT = [
+    ("2^{2021}-1", "2^{2021}+1"),
+    ("10^{90}+1", "10^{90}"),
+    ("100!-1", "100!"),
+    (r"\frac{7^{900}-1}{7^{901}}", r"\frac{1}{7}"),
+    (r"1-\frac{1}{3^{150}}", "1"),
+    (r"(x+1)^{90}+10^{-60}", "(x+1)^{90}"),
+    (r"\sqrt{2}+10^{-60}\pi", r"\sqrt{2}"),
+    ("e^{-3000000}", "0"),
+    ("e^{-3000000}", "e^{-4000000}"),
+    ("e^{-3000000}+1", "1"),  # beyond what is computed: undecided is not equal
+    ("10^{1000000}", "10^{1000000}+1"),
+    ("10^{1000000}", r"\pi"),
+    ("e^{3000000}", r"\pi"),
+    (r"\frac{0}{0}", r"\infty-\infty"),
+]
+EQUAL_BEYOND_40_DIGITS = [
+    ("3^{1000}-3^{999}", r"2\cdot3^{999}"),
+    ("100!", r"100\cdot99!"),
+    (r"(\sqrt{2})^{2000}", "2^{1000}"),
+    (r"10^{1000000}", r"10\cdot10^{999999}"),
+    (r"\frac{1+\sqrt{5}}{2}", r"\sqrt{\frac{3+\sqrt{5}}{2}}"),
+    (r"(1+i)^{8}", "16"),
+]
+
+
+def test_exact_numbers_are_equal_exactly_or_not_at_all(math_judge: Judge) -> None:
+    assert [pair for pair, same in zip(EXACT, math_judge.equivalent(EXACT), strict=True) if same] == []
+    verdicts = math_judge.equivalent(EQUAL_BEYOND_40_DIGITS)
+    assert [pair for pair, same in zip(EQUAL_BEYOND_40_DIGITS, verdicts, strict=True) if not same] == []
 
 
 def test_the_verdicts_do_not_depend_on_the_batch(math_judge: Judge) -> None:

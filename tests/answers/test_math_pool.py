@@ -95,15 +95,24 @@ def _resident_mb(pid: int) -> float:
         return 0.0
 
 
-def test_a_hang_that_is_known_costs_nothing_again() -> None:
+def test_a_hang_costs_its_deadline_once_a_call_and_is_never_remembered() -> None:
     with Pool(workers=1, deadline=0.5) as pool, Math(pool=pool) as judge:
-        assert judge.equivalent([(TOWER, r"\sqrt{2}"), (TOWER, r"\sqrt{3}"), (TOWER, TOWER)]) == [
-            False,
-            False,
-            True,
-        ]
-        judge.equivalent([(TOWER, r"\sqrt{5}")])
+        pairs = [(TOWER, r"\sqrt{2}"), (TOWER, r"\sqrt{3}"), (TOWER, TOWER)]
+        assert judge.equivalent(pairs) == [False, False, True]
         assert judge.report.counts == {"deadline": 1}
+        judge.equivalent(pairs[:1])
+        assert judge.report.counts == {"deadline": 2}
+
+
+def test_a_budget_that_ran_out_poisons_no_later_call() -> None:
+    with Pool(workers=1, deadline=5.0, budget=0.01) as pool, Math(pool=pool) as judge:
+        pair = (r"\sqrt{8}", r"2\sqrt{2}")
+        assert judge.equivalent([pair]) == [False]
+        assert judge.report.counts == {"budget": 2}
+        assert judge.equivalent([pair]) == [False]
+        assert judge.report.counts["budget"] == 4  # tried and counted again
+        pool.budget = None
+        assert judge.equivalent([pair]) == [True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux only")

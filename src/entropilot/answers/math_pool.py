@@ -148,7 +148,11 @@ class Pool:
         self._owner = os.getpid()
 
     def run(self, requests: Sequence[dict[str, Any]]) -> list[Any]:
-        """The reply to each request, in order; None where an item failed (`report` says why)."""
+        """Return the reply to each request, in order; None where an item failed (`report` says why)."""
+        return [None if isinstance(reply, Failure) else reply for reply in self.ask(requests)]
+
+    def ask(self, requests: Sequence[dict[str, Any]]) -> list[Any]:
+        """Return the reply to each request, in order; the `Failure` where an item failed."""
         if os.getpid() != self._owner:  # forked: those workers belong to the parent
             for worker in self._workers:
                 worker.let_go()
@@ -174,7 +178,8 @@ class Pool:
             while waiting or any(worker.item is not None for worker in self._workers):
                 if time.monotonic() > over:
                     while waiting:
-                        self.report.add(Failure(requests[waiting.popleft()], "budget"))
+                        item = waiting.popleft()
+                        results[item] = self._failed(requests[item], "budget")
                 while len(self._workers) < min(
                     self.size, len(waiting) + sum(w.item is not None for w in self._workers)
                 ):
@@ -193,7 +198,7 @@ class Pool:
                         reply = worker.receive()
                     except (EOFError, OSError, ValueError):
                         starts = 0 if worker.ready else starts + 1
-                        self._drop(worker, selector, requests, "crash")
+                        self._drop(worker, selector, requests, results, "crash")
                         if starts > self.size + 2:
                             raise RuntimeError(
                                 "The workers of the judge 'math' end before they are ready; "
@@ -206,24 +211,34 @@ class Pool:
                         worker.ready, starts = True, 0
                     elif worker.item is not None:
                         if "failed" in reply:
-                            self.report.add(Failure(requests[worker.item], reply["failed"]))
+                            results[worker.item] = self._failed(requests[worker.item], reply["failed"])
                         else:
                             results[worker.item] = reply["done"]
                         worker.item = None
                 now = time.monotonic()
                 for worker in list(self._workers):
                     if (worker.item is not None or not worker.ready) and now > worker.until:
-                        self._drop(worker, selector, requests, "deadline")
+                        self._drop(worker, selector, requests, results, "deadline")
         return results
 
+    def _failed(self, request: dict[str, Any], reason: str) -> Failure:
+        failure = Failure(request, reason)
+        self.report.add(failure)
+        return failure
+
     def _drop(
-        self, worker: _Worker, selector: selectors.BaseSelector, requests: Sequence[dict], reason: str
+        self,
+        worker: _Worker,
+        selector: selectors.BaseSelector,
+        requests: Sequence[dict[str, Any]],
+        results: list[Any],
+        reason: str,
     ) -> None:
         selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
         self._workers.remove(worker)
         worker.kill()
         if worker.item is not None:
-            self.report.add(Failure(requests[worker.item], reason))
+            results[worker.item] = self._failed(requests[worker.item], reason)
 
     def _end_all(self) -> None:
         if os.getpid() == self._owner:

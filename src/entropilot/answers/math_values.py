@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from fractions import Fraction
 
 _DIGITS = 400  # a longer number is text: its arithmetic is what a hostile answer would ask for
@@ -19,34 +19,100 @@ _QUOTIENT = re.compile(
 )
 _POWER = re.compile(r"([+-]?)(\d{1,6})\^(?:\{([+-]?\d{1,4})\}|(\d))")
 _DEEPEST = 8
+# Remainders of exact values: drawn once at random, so that no expression that people write is 0 modulo it by design.
+PRIME = 0x83AA3897FCF4C6B6186C39E8C7BB69F6E2A214E8BBE9C6751D52490575FFC53D
+_WORKING = Context(prec=60, Emax=10**17, Emin=-(10**17), traps=[])
+
+
+def modular(numerator: int, denominator: int) -> int | None:
+    """Return a rational modulo the prime; None where the prime divides its denominator."""
+    bottom = denominator % PRIME
+    return numerator % PRIME * pow(bottom, -1, PRIME) % PRIME if bottom else None
+
+
+def number(text: str) -> Decimal:
+    """Return a decimal of any size; what none can hold is NaN. Never raises."""
+    return _WORKING.create_decimal(text)
+
+
+def quotient(top: str, bottom: str) -> Decimal:
+    """Return the quotient of two decimals to 60 digits. Never raises."""
+    return _WORKING.divide(number(top), number(bottom))
+
+
+def near(one: list[str], other: list[str], digits: int) -> bool:
+    """Return whether two values [real, imaginary] agree to that many digits of the larger one. Never raises."""
+    a, b = ([number(part) for part in point] for point in (one, other))
+    parts_ = (*a, *b)
+    if any(part.is_nan() for part in parts_):
+        return False
+    if any(part.is_infinite() for part in parts_):
+        return a == b
+    largest = parts_[0].copy_abs()
+    for part in parts_[1:]:
+        largest = _WORKING.max_mag(largest, part).copy_abs()
+    bound = _WORKING.scaleb(largest, -digits)
+    return all(
+        _WORKING.compare(_WORKING.subtract(x, y).copy_abs(), bound) <= 0 for x, y in zip(a, b, strict=True)
+    )
 
 
 @dataclass(frozen=True)
 class Value:
-    """An exact rational. `places`: the decimals that it was written with; None for integers and fractions."""
+    """An exact rational.
+
+    Attributes:
+        exact: its value.
+        places: the decimals that it was written with (negative for 1.5e9); None where it was not written as a decimal.
+        literal: whether it was written in digits (12, 0.5, 1.5e3) and not as a fraction or a power.
+    """
 
     exact: Fraction
     places: int | None = None
+    literal: bool = False
 
     def equals(self, other: Value) -> bool:
-        """Equal as numbers, or one is the other rounded: a decimal of six or more significant digits, to its last place.
+        """Return whether both are one number, or one is a decimal and the other a fraction that it stands for.
 
-        0.333333 equals 1/3, and 0.33 does not.
+        Two numbers in digits are compared exactly: 7.0 is 7, and 7.00000 is not 7.000001. For 0.333333 and 1/3 see
+        `stands_for`.
         """
-        return self.exact == other.exact or self._rounds(other.exact) or other._rounds(self.exact)
+        if self.exact == other.exact:
+            return True
+        if self.literal and other.literal:
+            return False
+        return self.stands_for(other.exact) or other.stands_for(self.exact)
 
-    def rounds_to(self, point: list[str] | None) -> bool:
-        """Whether this decimal is the rounded form of a value [real, imaginary], by the same rule."""
-        if point is None or point[1] != "0" or not point[0].lstrip("-")[:1].isdigit():
+    def stands_for_point(self, point: list[str] | None) -> bool:
+        """Return whether this decimal stands for a value [real, imaginary], by the rule of `stands_for`."""
+        if self.places is None or point is None or point[1] != "0":
             return False
-        if abs(Decimal(point[0]).adjusted()) > _EXPONENT:
+        value = number(point[0])
+        if not value.is_finite() or abs(value.adjusted()) > _EXPONENT:
             return False
-        return self._rounds(Fraction(point[0]))
+        return self.stands_for(Fraction(value))
 
-    def _rounds(self, exact: Fraction) -> bool:
-        if self.places is None or abs(self.exact) * 10 ** max(self.places, 0) < 10 ** (_SIGNIFICANT - 1):
+    def stands_for(self, exact: Fraction) -> bool:
+        """Return whether this is a decimal of six or more significant digits and the value rounded to its last place.
+
+        Or cut off there, if that is within 1e-6 of it: 0.666667 and 0.666666 stand for 2/3, and 0.67 does not.
+        """
+        if self.places is None or abs(self.exact) * Fraction(10) ** self.places < 10 ** (_SIGNIFICANT - 1):
             return False
-        return abs(self.exact - exact) * 2 * Fraction(10) ** self.places <= 1
+        ulps = abs(self.exact - exact) * Fraction(10) ** self.places
+        if 2 * ulps <= 1:
+            return True
+        return ulps < 1 and abs(self.exact) < abs(exact) and abs(self.exact - exact) * 10**6 <= abs(exact)
+
+    def key(self) -> str | None:
+        """Return the remainder that `math_algebra.describe` gives for this number."""
+        remainder = modular(self.exact.numerator, self.exact.denominator)
+        return None if remainder is None else f"{remainder:x}"
+
+    def point(self) -> list[str]:
+        """Return the value [real, imaginary] to 60 digits."""
+        top, bottom = Decimal(self.exact.numerator), Decimal(self.exact.denominator)
+        return [str(_WORKING.divide(top, bottom)), "0"]
 
 
 def rational(body: str) -> Value | None:
@@ -59,7 +125,7 @@ def rational(body: str) -> Value | None:
             return None
         exact = Fraction(digits.rstrip(".")) * Fraction(10) ** exponent
         places = len(digits.partition(".")[2]) - exponent if "." in digits else None
-        return Value(-exact if sign == "-" else exact, places)
+        return Value(-exact if sign == "-" else exact, places, literal=True)
     quotient = _QUOTIENT.fullmatch(body)
     if quotient:
         sign, top, bottom, whole, top_sign, over, bottom_sign, under = quotient.groups()
