@@ -19,7 +19,7 @@ import torch
 from entropilot.evaluation.evaluate import assess
 from entropilot.evaluation.one_model import Settings, Task
 from entropilot.evaluation.protocols import Sampling
-from entropilot.evaluation.sampling import Transformers
+from entropilot.evaluation.sampling.sampler import Transformers
 from entropilot.inputs.messages import render_prompt
 from entropilot.inputs.models import load_model, quiet
 from entropilot.recipes.schema import Data, Recipe

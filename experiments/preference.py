@@ -27,7 +27,8 @@ from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from entropilot.engines.trl.preference import PPLTrainer
-from entropilot.evaluation.in_memory import evaluate, sample
+from entropilot.evaluation.in_memory import evaluate
+from entropilot.evaluation.sampling.sampler import sample
 from entropilot.inputs.models import load_model, quiet
 from entropilot.inputs.problems import load_problems
 from entropilot.methods.cpl import CPL
@@ -71,7 +72,8 @@ def answers(source: str, problems: list[dict], seed: int, samples: int) -> list[
     special, found = set(tokenizer.all_special_ids), []
     for row, group in zip(problems, groups, strict=True):
         # Only what ended by itself and becomes the same tokens again: pads, roles and unknowns inside would not.
-        whole = [ids for ids in group if ids[-1] == tokenizer.eos_token_id and not special & set(ids[:-1])]
+        drawn = [completion.ids for completion in group]
+        whole = [ids for ids in drawn if ids[-1] == tokenizer.eos_token_id and not special & set(ids[:-1])]
         whole = list(map(list, dict.fromkeys(map(tuple, whole))))
         prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
         sides: dict[bool, list[dict]] = {True: [], False: []}

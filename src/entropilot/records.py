@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from entropilot.errors import UserError
+from entropilot.files import unwritable, written_whole
 
 SCHEMA = 1
 FILE_NAME = "run.jsonl"
@@ -125,9 +126,7 @@ class RunWriter:
             # A name may hold bytes that are no text; `backslashreplace` writes them as JSON escapes.
             self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise UserError(
-                f"{folder} can't be written ({error.strerror}); choose another folder with --out."
-            ) from error
+            raise unwritable(folder, error, what="folder") from error
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         if exists:
             # A torn last line of a killed run would otherwise swallow the next row.
@@ -244,10 +243,8 @@ def write_tokens(folder: Path, step: int, columns: Mapping[str, list[Any]]) -> P
     import pyarrow.parquet as pq
 
     target = folder / TOKENS_FOLDER / f"step_{step:06d}.parquet"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    pq.write_table(pa.table(dict(columns)), partial)
-    partial.replace(target)
+    with written_whole(target) as file:
+        pq.write_table(pa.table(dict(columns)), file)
     return target
 
 

@@ -211,7 +211,7 @@ def test_a_study_is_the_pooled_logits_of_plain_forward_passes(scores, monkeypatc
     import torch
 
     from entropilot.evaluation import logits as logit_study
-    from entropilot.evaluation.in_memory import sample
+    from entropilot.evaluation.sampling.sampler import sample
     from entropilot.inputs.messages import render_prompt
     from entropilot.inputs.models import load_model
     from entropilot.inputs.problems import load_problems
@@ -233,7 +233,7 @@ def test_a_study_is_the_pooled_logits_of_plain_forward_passes(scores, monkeypatc
         rows = []
         for completion in group:
             with torch.no_grad():
-                logits = model(input_ids=torch.tensor([ids + completion])).logits[0].double().numpy()
+                logits = model(input_ids=torch.tensor([ids + completion.ids])).logits[0].double().numpy()
             rows.append(logits[len(ids) - 1 : -1])  # what each token of the completion was drawn from
         own = np.concatenate(rows)
         if scores == "processed":
@@ -303,7 +303,15 @@ def test_the_command_writes_numbers_and_a_figure(tmp_path, command):
     assert result["scores"] == "raw" and result["models"][0]["values"] == 102 * result["models"][0]["tokens"]
     page = (tmp_path / "f.html").read_text(encoding="utf-8")
     assert "sandbox (2)" in page and "<script src" not in page, "the page loads nothing"
-    code, out, _ = command("--model", "sandbox", *QUICK, "--scores", "processed")
+    kept = (tmp_path / "n.json").read_bytes()
+    for option, name in (("--out", "n.json"), ("--figure", "f.html")):
+        code, out, err = command("--model", "sandbox", *QUICK, option, name)
+        assert (code, out) == (2, "") and f"{name} exists; give a new file with {option}, or overwrite" in err
+    assert (tmp_path / "n.json").read_bytes() == kept
+    code, out, _ = command(
+        "--model", "sandbox", *QUICK, "--scores", "processed", "--out", "n.json", "--force"
+    )
+    assert json.loads((tmp_path / "n.json").read_text())["scores"] == "processed"
     assert code == 0 and "processed scores" in out and "skewness:" in out
 
 
@@ -312,7 +320,7 @@ def test_the_command_writes_numbers_and_a_figure(tmp_path, command):
     ("words", "said"),
     [
         (("--model", "sandbox", "--scores", "cooked"), "choose raw or processed"),
-        (("--model", "sandbox", "--out", "nowhere/x.json"), "--out"),
+        (("--model", "sandbox", "--out", "/dev/null/x.json"), "/dev/null is no folder that you may write to"),
         (("--model", "sandbox", "--figure", "."), "--figure"),
         (("--model", "sandbox", "--top-p", "0"), "--top-p"),
         (("--model", "nowhere", *QUICK), "the folder nowhere does not exist"),

@@ -293,7 +293,7 @@ WRONG = [
     (["cluster", "samples.jsonl", "--judge", "no.such"], "The judge 'no.such' cannot be loaded"),
     (["cluster", "samples.jsonl", "--judge-arg", "x"], "--judge-arg 'x' is not of the form key=value"),
     (["cluster", "samples.jsonl", "--judge", "exact", "--out", "samples.jsonl"], "--out is samples.jsonl, which is read"),
-    (["cluster", "samples.jsonl", "--judge", "exact", "--out", "no/x.jsonl"], "no/x.jsonl can't be written (No such file"),
+    (["cluster", "samples.jsonl", "--judge", "exact", "--out", "samples.jsonl/x.jsonl"], "samples.jsonl is no folder"),
     (["prompts", "rank"], "takes either a FILE with completions, or --model and --data"),
     (["prompts", "rank", "samples.jsonl", "--model", "sandbox"], "takes either a FILE with completions, or --model"),
     (["prompts", "rank", "samples.jsonl", "--graded", "x"], "--graded is 'x'; choose judge or correct."),
@@ -336,7 +336,7 @@ def test_hostile_text_stays_text(run, tmp_path: Path) -> None:
         json.dumps(rows[0]) + "\n" + "[" * 5000 + "\n\x80\n", encoding="latin-1"
     )
     for command in (["cluster"], ["prompts", "rank"]):
-        result = run(*command, "s.jsonl", "--judge", "exact", "--out", "o.jsonl")
+        result = run(*command, "s.jsonl", "--judge", "exact", "--out", "o.jsonl", "--force")
         assert result.code == 0 and "\x1b" not in result.out + result.err and "\u202e" not in result.out
         assert "2 rows are torn" in result.out
         written = json.loads((tmp_path / "o.jsonl").read_bytes())
@@ -387,6 +387,44 @@ def test_real_completions(run, data_dir: Path) -> None:
     for ranked in (by_judge, by_record):
         assert [row["row"] for row in ranked["rows"][:3]] == [18, 59, 7] and ranked["tied_first"] == 2
     assert by_judge["rows"][0]["correct"] == 4 and by_judge["samples"] == {"8": 60}
+
+
+# --- what is overwritten ----------------------------------------------------------------------------------------
+
+
+@needs_torch
+@pytest.mark.parametrize("command", [("cluster",), ("prompts", "rank")])
+def test_an_existing_file_is_left_alone_unless_forced(run, file: Path, tmp_path: Path, command) -> None:
+    there = tmp_path / "there.jsonl"
+    there.write_text("mine\n")
+    arguments = (*command, "samples.jsonl", "--judge", "exact", "--out", "there.jsonl")
+    refused = run(*arguments)
+    assert (refused.code, refused.out) == (2, "") and there.read_text() == "mine\n"
+    assert "there.jsonl exists; give a new file with --out, or overwrite it with --force." in refused.err
+    assert run(*arguments, "--force").code == 0 and "mine" not in there.read_text()
+    assert "which is read" in run(*arguments[:-1], "samples.jsonl", "--force").err
+
+
+@needs_torch
+def test_ranking_never_replaces_the_problems_that_it_samples(run, tmp_path: Path) -> None:
+    write(tmp_path / "sums.jsonl", [{"prompt": "1+1+1=?", "answer": "3"}])
+    before = (tmp_path / "sums.jsonl").read_bytes()
+    arguments = (
+        "prompts",
+        "rank",
+        "--model",
+        "sandbox",
+        "--data",
+        "sums.jsonl",
+        "--judge",
+        "exact",
+        "--k",
+        "2",
+    )
+    for force in ((), ("--force",)):
+        refused = run(*arguments, "--out", "sums.jsonl", *force)
+        assert refused.code == 2 and "--out is sums.jsonl, which is read; give another file." in refused.err
+    assert (tmp_path / "sums.jsonl").read_bytes() == before
 
 
 # --- prompts rank ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from entropilot.errors import UserError  # noqa: E402
 from entropilot.evaluation import harness, protocols  # noqa: E402
-from entropilot.evaluation import sampling as drawing  # noqa: E402
+from entropilot.evaluation.sampling import sampler as drawing  # noqa: E402
 from entropilot.sandbox import weights_of  # noqa: E402
 
 SANDBOX = ("evaluate", "--model", "sandbox", "--max-tokens", "40")

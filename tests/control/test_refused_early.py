@@ -62,7 +62,7 @@ def call(tmp_path, monkeypatch):
 
     monkeypatch.setattr(collecting, "env_of", lambda task: work.append("collect") or Stand())
     monkeypatch.setattr(envs, "check_task", lambda task: task)
-    monkeypatch.setattr(cli_control, "_need_torch", lambda: None)
+    monkeypatch.setattr(cli_control, "need", lambda *_, **__: None)
     monkeypatch.setattr(behaviour, "find_behaviours", search)
     monkeypatch.setattr(labels, "script_values", values)
 

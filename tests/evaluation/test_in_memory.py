@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
 
+from entropilot.analysis.passk import pass_at_k  # noqa: E402
 from entropilot.errors import UserError  # noqa: E402
-from entropilot.evaluation.in_memory import Evaluation, evaluate, pass_at_k, private_randomness, sample  # noqa: E402
+from entropilot.evaluation.in_memory import Evaluation, evaluate  # noqa: E402
+from entropilot.evaluation.sampling.sampler import sample  # noqa: E402
 from entropilot.inputs.messages import render_prompt  # noqa: E402
 from entropilot.sandbox import weights_of  # noqa: E402
 from entropilot.sandbox.tasks import CHAINS  # noqa: E402
@@ -86,7 +88,8 @@ def test_measures_of_an_evaluation_by_hand() -> None:
 
 def draw(base: tuple, rows: list[dict[str, Any]], **settings: Any) -> list[list[list[int]]]:
     settings = {"temperature": 1.0, "max_new_tokens": 40} | settings
-    return sample(*base, [row["prompt"] for row in rows], **settings)
+    groups = sample(*base, [row["prompt"] for row in rows], **settings)
+    return [[completion.ids for completion in group] for group in groups]
 
 
 def test_greedy_is_the_argmax_of_every_step(base: tuple, rows) -> None:
@@ -122,10 +125,6 @@ def test_the_global_random_state_is_untouched(base: tuple, rows) -> None:
         draw(base, rows, temperature=temperature)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert random.getstate() == python
-    with pytest.raises(ZeroDivisionError), private_randomness(3):
-        torch.rand(4)
-        raise ZeroDivisionError
-    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_a_sharp_temperature_comes_close_to_greedy_and_top_p_cuts(base: tuple, rows) -> None:
@@ -155,6 +154,42 @@ def test_progress_is_reported_after_every_batch(base: tuple, rows) -> None:
     assert heard == [10, 20, 24]
 
 
+def test_ranks_that_share_the_problems_draw_what_one_process_draws(base: tuple, rows) -> None:
+    settings = {"temperature": 1.0, "max_new_tokens": 40, "samples": 2, "seed": 3}
+    whole = evaluate(*base, rows, reward, **settings)
+    assert 0 < whole.accuracy < 1
+    for world in (2, 3):
+        for rank in range(world):
+            numbers = range(len(rows))[rank::world]
+            part = evaluate(*base, [rows[i] for i in numbers], reward, indices=numbers, **settings)
+            assert part.completions == [whole.completions[i] for i in numbers]
+    alone = evaluate(*base, rows[1::2], reward, **settings)  # other numbers, other samples
+    assert alone.completions != whole.completions[1::2]
+
+
+def test_a_penalty_of_the_model_does_not_reach_validation(base: tuple, rows) -> None:
+    model, own = base[0], base[0].generation_config
+    expected = draw(base, rows)
+    model.generation_config = type(own).from_dict(own.to_dict() | {"repetition_penalty": 5.0, "top_k": 1})
+    try:
+        assert draw(base, rows) == expected
+        assert model.generation_config.repetition_penalty == 5.0
+    finally:
+        model.generation_config = own
+
+
+def test_a_model_with_adapters_keeps_both_of_its_configs(base: tuple, rows) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    copied = AutoModelForCausalLM.from_pretrained(weights_of("chains"), dtype=torch.float32)
+    adapted = get_peft_model(copied, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapted.generation_config.repetition_penalty = 5.0
+    before = (adapted.generation_config, adapted.get_base_model().generation_config)
+    assert draw((adapted, base[1]), rows) == draw(base, rows)  # fresh adapters change nothing
+    after = (adapted.generation_config, adapted.get_base_model().generation_config)
+    assert all(one is other for one, other in zip(before, after, strict=True))
+
+
 class Scripted:
     """A model that "generates" what a test wrote."""
 
@@ -167,8 +202,11 @@ class Scripted:
     def train(self, mode: bool) -> None: ...
     def eval(self) -> None: ...
 
-    def generate(self, input_ids, **_: Any):
-        return torch.cat([input_ids, torch.tensor(self.completions)], dim=1)
+    def generate(self, input_ids, logits_processor: Any, **_: Any):
+        for token in torch.tensor(self.completions).T:
+            logits_processor(input_ids, torch.zeros(len(input_ids), 16))
+            input_ids = torch.cat([input_ids, token[:, None]], dim=1)
+        return input_ids
 
 
 @pytest.mark.parametrize(
@@ -183,7 +221,7 @@ def test_a_completion_ends_with_its_first_end_token(base: tuple, eos, expected) 
     model = Scripted([[7, 8, 2, 0], [7, 8, 9, 7], [2, 2, 0, 0]], eos)
     assert base[1].eos_token_id == 2
     found = sample(model, base[1], ["a", "bc", "d"], temperature=1.0, max_new_tokens=4)
-    assert [group[0] for group in found] == expected
+    assert [group[0].ids for group in found] == expected
 
 
 def test_truncated_counts_what_hit_the_limit_without_an_end(base: tuple) -> None:

@@ -10,22 +10,21 @@ import typer
 
 from entropilot.answers.judged_rows import Judged, judged_file
 from entropilot.cli.common import (
+    ForceOption,
     JsonOption,
     JudgeArgOption,
     JudgeOption,
     LevelOption,
     ShowOption,
-    check_out,
     check_rule,
     find_judge,
     json_line,
     left_out,
-    needs,
     print_json,
     say_more,
 )
-from entropilot.errors import UserError
-from entropilot.files import writing
+from entropilot.errors import UserError, need
+from entropilot.files import check_output, writing
 
 if TYPE_CHECKING:
     from entropilot.answers.judge import Judge
@@ -58,21 +57,21 @@ def cluster(
     level: LevelOption = 0.95,
     show: ShowOption = 20,
     out: Annotated[Path | None, typer.Option(help="JSONL with every row and what was found.")] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cluster the answers of every prompt: semantic entropy, EMPO rewards, and whether the majority is right."""
     from entropilot.reports.text import aligned, number, one_line
 
-    try:
-        from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
-    except ImportError as error:
-        raise needs("The reward of EMPO", error) from error
+    need("torch", what="The reward of EMPO")
+    from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
+
     for option, value, names in (("missing", missing, MISSING), ("threshold", threshold, THRESHOLDS)):
         if value not in names:
             raise UserError(f"--{option} is {value!r}; choose one of {', '.join(names)}.")
     method = EMPO(threshold=threshold, low=low, high=high, missing=missing)  # type: ignore[arg-type]
     check_rule(extract)
-    check_out(out, file)
+    check_output(out, file, force=force)
     asked = find_judge(judge, model, judge_args)
     torn: list[int] = []
     found: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from entropilot.errors import UserError
+from entropilot.errors import TRAINING, UserError, need
 
 LogArgument = Annotated[
     Path, typer.Argument(help="A run folder, or the log of TRL, verl, TensorBoard, W&B, Trackio, a table.")
@@ -25,6 +25,9 @@ LogArgument = Annotated[
 LogsArgument = Annotated[
     list[Path], typer.Argument(help="Run folders, or logs of other frameworks.", show_default=False)
 ]
+
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 
 
 JsonOption = Annotated[
@@ -51,15 +54,8 @@ def print_json(value: Any) -> None:
 
 
 def need_training_extra() -> None:
-    """Refuse in one sentence where the packages of training are not installed."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "transformers", "trl", "datasets") if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"This command needs {', '.join(missing)}; install torch for your machine first, "
-            'then: pip install "entropilot[train]"'
-        )
+    """Refuse where the packages of training are not installed."""
+    need(*TRAINING)
 
 
 EntropyOption = Annotated[
@@ -133,12 +129,6 @@ def check_rule(name: str) -> None:
         raise UserError(f"--extract is {name!r}; choose one of {', '.join(RULES)}.")
 
 
-def check_out(out: Path | None, file: Path | None) -> None:
-    """Refuse to write over the file that is read."""
-    if out is not None and file is not None and out.resolve() == file.resolve():
-        raise UserError(f"--out is {out}, which is read; give another file.")
-
-
 def find_judge(name: str, model: str | None, arguments: list[str] | None) -> Judge:
     """Return the judge that the options name; a value of --judge-arg is JSON where it can be, else text."""
     from entropilot.answers.judges import build_judge
@@ -156,15 +146,9 @@ def find_judge(name: str, model: str | None, arguments: list[str] | None) -> Jud
             options[key] = text
     try:
         return build_judge(name, **options)
-    except ImportError as error:
-        raise needs(f"The judge {name}", error) from error
-
-
-def needs(what: str, error: ImportError) -> UserError:
-    """Return the error of a package that is not installed."""
-    return UserError(
-        f'{what} needs {error.name or error}; install torch for your machine first, then: pip install "entropilot[train]"'
-    )
+    except ImportError:
+        need(*TRAINING, what=f"The judge {name}")
+        raise
 
 
 def say_more(rows: int) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from entropilot.cli.common import JsonOption, print_json, say
-from entropilot.errors import UserError
+from entropilot.errors import UserError, need
+from entropilot.files import check_output
 
 if TYPE_CHECKING:
     from entropilot.control.segments.policies import NumpyPolicy
@@ -58,11 +58,11 @@ def collect(
     count = len(policy or success or (0.5,))
     if segments < count:
         raise UserError(f"{segments} segments are too few for {count} authors; set --segments to more.")
-    _check_free(out)
+    check_output(out)
     kept = [] if policy else [out.with_name(f"{out.stem}.author{i}.npz") for i in range(count)]
     for path in kept:
-        _check_free(path, f"choose another --out, or collect by it with --policy {path}")
-    _need_torch()
+        check_output(path, remedy=f"choose another --out, or collect by it with --policy {path}")
+    need("torch", extra="control")
     from entropilot.control.segments.behaviour import NOISE, find_behaviours
     from entropilot.control.segments.collect import CollectSettings
     from entropilot.control.segments.collect import collect as run
@@ -144,15 +144,15 @@ def label(
         raise UserError("--by sac and --critic go together; give both, such as --by sac --critic model.zip.")
     if ensemble not in ("min", "mean"):
         raise UserError(f"--ensemble is {ensemble!r}; choose mean or min.")
-    _check_free(out)
+    check_output(out)
     if fit is not None:
-        _check_free(fit, "give a new file with --fit")
+        check_output(fit, data, option="--fit")
         if fit.absolute() == out.absolute():
             raise UserError(f"--out and --fit are both {fit}; give two files.")
     segments = load(data)
     check_labelling(segments, by, pairs)  # type: ignore[arg-type]  # just checked
     if critic is not None:
-        _need_torch()
+        need("torch", extra="control")
         from entropilot.control.segments.critic import critic_scores, load_critic
 
         judge = load_critic(critic)
@@ -183,7 +183,7 @@ def train(
     processes: ProcessesOption = 1,
 ) -> None:
     """Train a policy: imitation of all segments, then preferences; run.jsonl, checkpoint, policy.npz."""
-    _need_torch()
+    need("torch", extra="control")
     from entropilot.control.learning.recipes import TrainRecipe
     from entropilot.control.learning.recipes import load as load_recipe
     from entropilot.control.learning.train import run, settings_from
@@ -278,7 +278,7 @@ def bench(
     else:
         from entropilot.control.segments.envs import check_task
 
-        _need_torch()
+        need("torch", extra="control")
         settings.tasks = [check_task(task) for task in settings.tasks]
         try:
             rows = run_bench(settings, folder, processes, say)
@@ -320,26 +320,8 @@ def render(
 
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"--out is {out}; name it .gif or .png.")
-    _check_free(out)
+    check_output(out)
     actor = None if policy == "script" else load_policy(policy, (STATE_SIZE, ACTION_SIZE))
     images, solved = draw(check_task(task), actor, seed, steps=steps)
     written = save_gif(images, out) if out.suffix == ".gif" else save_strip(images, out, frames)
     say(f"{len(images)} frames, {'solved' if solved else 'not solved'}: {written}")
-
-
-def _check_free(out: Path, remedy: str = "give a new file with --out") -> None:
-    """Refuse what would overwrite a file, or could not be written after all the work."""
-    if out.exists():
-        raise UserError(f"{out} exists; {remedy}.")
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{out} can't be written: {folder} is no folder that you may write to; {remedy}.")
-
-
-def _need_torch() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise UserError(
-            "This command needs torch; install it for your machine first, then entropilot[control]."
-        )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from entropilot.cli.common import JsonOption, print_json, say
-from entropilot.errors import UserError
+from entropilot.cli.common import ForceOption, JsonOption, print_json, say
+from entropilot.errors import TRAINING, UserError, need
+from entropilot.files import check_output, write_json
 
 app = typer.Typer()
 
@@ -50,6 +49,7 @@ def logits(
     figure: Annotated[
         Path | None, typer.Option(help="An HTML page with the densities of all models.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the logits of models at the positions that they generate: mean, spread, skewness, mass, entropy."""
@@ -57,15 +57,9 @@ def logits(
         raise UserError(f"--scores is {scores!r}; choose raw or processed.")
     if top_p == 0:
         raise UserError("--top-p is 0, which leaves no token to sample; give a share above 0, or 1 for all.")
-    for option, path in (("--out", out), ("--figure", figure)):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UserError(f"{option}: {path} is no place for a file; name a file in a folder that exists.")
-    wanted = ["torch", "transformers", "trl", "datasets"] + (["plotly"] if figure is not None else [])
-    if missing := [name for name in wanted if find_spec(name) is None]:
-        raise UserError(
-            f"This command needs {', '.join(missing)}; install torch for your machine first, "
-            'then: pip install "entropilot[train,report]"'
-        )
+    check_output(out, Path(data), force=force)
+    check_output(figure, Path(data), out, option="--figure", force=force)
+    need(*TRAINING, *(["plotly"] if figure is not None else []), extra="train,report")
     from entropilot.analysis.logits import compare
     from entropilot.cli.progress import Progress
     from entropilot.evaluation.logits import study
@@ -105,12 +99,7 @@ def logits(
         raise UserError(str(error)) from error
     result = {"data": data, "split": split, **settings, **result}
     if out is not None:
-        try:
-            out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"--out: {out} can't be written ({error.strerror}); choose another file."
-            ) from error
+        write_json(out, result)
         say(f"numbers: {out}")
     if figure is not None:
         from entropilot.reports.logit_figure import write_logit_figure

@@ -13,23 +13,22 @@ import typer
 
 from entropilot.answers.judged_rows import Judged, judge_rows, judged_file
 from entropilot.cli.common import (
+    ForceOption,
     JsonOption,
     JudgeArgOption,
     JudgeOption,
     LevelOption,
     ShowOption,
-    check_out,
     check_rule,
     find_judge,
     json_line,
     left_out,
-    needs,
     print_json,
     say,
     say_more,
 )
-from entropilot.errors import UserError
-from entropilot.files import writing
+from entropilot.errors import TRAINING, UserError, need
+from entropilot.files import check_output, writing
 
 if TYPE_CHECKING:
     from entropilot.answers.judge import Judge
@@ -81,6 +80,7 @@ def rank(
     level: LevelOption = 0.95,
     show: ShowOption = 20,
     out: Annotated[Path | None, typer.Option(help="JSONL that a recipe takes as `data:`.")] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rank prompts by what k samples say: the variance of their accuracy, or, without labels, their disagreement."""
@@ -100,7 +100,7 @@ def rank(
         check_rule(extract)
     if model is not None and temperature == 0 and k > 1:
         raise UserError(f"--temperature 0 gives {k} times the same completion; set it above 0, such as 1.")
-    check_out(out, file)
+    check_output(out, file, Path(data) if model is not None else None, force=force)
     torn: list[int] = []
     if file is not None:
         asked = find_judge(judge, judge_model, judge_args)
@@ -195,11 +195,9 @@ def _sampled(
     """Yield problems sampled from a model, with clusters and grades."""
     from entropilot.answers.extract import extract
 
-    try:
-        from entropilot.cli.progress import Progress
-        from entropilot.evaluation.prompt_samples import sample_problems
-    except ImportError as error:
-        raise needs("Sampling", error) from error
+    need(*TRAINING, what="Sampling")
+    from entropilot.cli.progress import Progress
+    from entropilot.evaluation.prompt_samples import sample_problems
     from entropilot.inputs.completions import Sampled, gold_of, question_of
     from entropilot.recipes.schema import Data
     from entropilot.sandbox.tasks import get_tier, tier_of

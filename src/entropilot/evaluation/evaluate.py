@@ -12,7 +12,7 @@ from entropilot.evaluation.grading import build_grader, grade, measure
 from entropilot.evaluation.one_model import Outcome, Settings, Task, assess_one, given_up
 from entropilot.evaluation.problems import problems_of, recorded
 from entropilot.evaluation.protocols import name_of
-from entropilot.evaluation.samples_file import FILE_NAME
+from entropilot.evaluation.sampling.samples_file import FILE_NAME
 from entropilot.files import claim, unclaim, write_lines
 from entropilot.inputs.models import quiet, resolve_model
 from entropilot.recipes.schema import Recipe

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from entropilot.analysis.passk import pass_at_k as pass_at_k
 from entropilot.errors import UserError
-from entropilot.inputs.messages import end_ids, render_prompt
+from entropilot.evaluation.sampling.sampler import sample
 
 Row = dict[str, Any]  # "prompt": a string or a list of messages; other columns go to the reward function
 Reward = Callable[..., list[float | None]]
@@ -50,74 +48,6 @@ class Evaluation:
         return sum(passes) / max(1, len(passes))
 
 
-@contextmanager
-def private_randomness(seed: int) -> Iterator[None]:
-    """Run a block on its own random numbers: the global generators are as before when it ends."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
-@torch.no_grad()
-def sample(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Any],
-    *,
-    temperature: float,
-    max_new_tokens: int,
-    samples: int = 1,
-    top_p: float = 1.0,
-    batch_size: int = 256,
-    seed: int = 0,
-    report: Callable[[int], None] | None = None,
-) -> list[list[list[int]]]:
-    """Return `samples` completions (token ids, the end token included) of every prompt.
-
-    Greedy at temperature 0. The model is left in the mode it was in, the global random state untouched. `report` is
-    called with the number of completions so far.
-    """
-    texts = [render_prompt(prompt, tokenizer) for prompt in prompts for _ in range(samples)]
-    # Greedy leaves T, top_p and top_k at transformers' defaults, or it warns that they have no effect.
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    ends = end_ids(model, tokenizer)
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted(ends) or None,
-        disable_compile=True,
-        **sampling,
-    )
-    was_training = model.training
-    model.eval()
-    found: list[list[int]] = []
-    try:
-        with private_randomness(seed):
-            for start in range(0, len(texts), batch_size):
-                batch = tokenizer(
-                    texts[start : start + batch_size],
-                    return_tensors="pt",
-                    padding=True,
-                    padding_side="left",
-                    add_special_tokens=False,
-                ).to(model.device)
-                full = model.generate(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    generation_config=config,
-                )
-                for ids in full[:, batch["input_ids"].shape[1] :].tolist():
-                    stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-                    found.append(ids[:stop])
-                if report is not None:
-                    report(len(found))
-    finally:
-        model.train(was_training)
-    return [found[row : row + samples] for row in range(0, len(found), samples)]
-
-
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -130,6 +60,7 @@ def evaluate(
     top_p: float = 1.0,
     batch_size: int = 256,
     seed: int = 0,
+    indices: Sequence[int] | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Sample completions for every row and score them with a TRL reward callable.
@@ -145,6 +76,7 @@ def evaluate(
         top_p: nucleus.
         batch_size: completions per forward pass.
         seed: of the sampling; the global random state is not touched.
+        indices: number of each row in its data (see `sample`); by default 0, 1, 2, ….
         report: is called with the number of completions so far, after every batch.
 
     Raises:
@@ -152,7 +84,7 @@ def evaluate(
     """
     if not rows:
         raise UserError("There are no problems to evaluate on; give at least one.")
-    ids = sample(
+    groups = sample(
         model,
         tokenizer,
         [row["prompt"] for row in rows],
@@ -162,25 +94,25 @@ def evaluate(
         top_p=top_p,
         batch_size=batch_size,
         seed=seed,
+        indices=indices,
         report=report,
     )
-    flat_ids = [completion for group in ids for completion in group]
-    texts = tokenizer.batch_decode(flat_ids, skip_special_tokens=True)
+    drawn = [completion for group in groups for completion in group]
+    texts = [completion.text for completion in drawn]
     repeated = [row for row in rows for _ in range(samples)]
     chat = not isinstance(rows[0]["prompt"], str)
     columns = {name: [row.get(name) for row in repeated] for name in rows[0] if name != "prompt"}
     given = reward(
         prompts=[row["prompt"] for row in repeated],
         completions=[[{"role": "assistant", "content": text}] for text in texts] if chat else texts,
-        completion_ids=flat_ids,
+        completion_ids=[completion.ids for completion in drawn],
         **columns,
     )
     scores = [float(score or 0.0) for score in given]
 
-    def groups(values: list[Any]) -> list[list[Any]]:
-        return [values[start : start + samples] for start in range(0, len(values), samples)]
-
-    lengths = [len(completion) for completion in flat_ids]
-    ends = end_ids(model, tokenizer)
-    cut = [len(c) >= max_new_tokens and c[-1] not in ends for c in flat_ids]
-    return Evaluation(groups(scores), groups(texts), groups(lengths), groups(cut))
+    return Evaluation(
+        scores=[scores[start : start + samples] for start in range(0, len(scores), samples)],
+        completions=[[completion.text for completion in group] for group in groups],
+        lengths=[[len(completion.ids) for completion in group] for group in groups],
+        cut=[[completion.cut for completion in group] for group in groups],
+    )

@@ -15,7 +15,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from entropilot.analysis.logits import TOP, Histogram, ModelLogits, Moments, PromptLogits
 from entropilot.errors import UserError
-from entropilot.evaluation.in_memory import sample
+from entropilot.evaluation.sampling.sampler import sample
 from entropilot.inputs.messages import render_prompt
 from entropilot.inputs.models import context_room, load_model, quiet
 from entropilot.inputs.problems import fit_prompts, load_problems
@@ -94,7 +94,7 @@ def study(
         ids = tokenizer(render_prompt(prompt, tokenizer), add_special_tokens=False)["input_ids"]
         kept = PromptLogits()
         for completion in completions:
-            for logits in _behind(model, ids, completion):
+            for logits in _behind(model, ids, completion.ids):
                 kept.add(len(logits), *measure(change(logits), found.histogram, floor))
         found.prompts.append(kept)
         if report is not None:

@@ -16,8 +16,8 @@ from entropilot.evaluation.comparison import GRADED, cells
 from entropilot.evaluation.grading import Grader, columns_of, grade, is_share, measure
 from entropilot.evaluation.problems import Problems, fitted
 from entropilot.evaluation.protocols import Sampling
-from entropilot.evaluation.samples_file import SampleFile, model_digest
-from entropilot.evaluation.sampling import Transformers, ignored_settings
+from entropilot.evaluation.sampling.sampler import Transformers, ignored_settings
+from entropilot.evaluation.sampling.samples_file import SampleFile, model_digest
 from entropilot.files import claim, unclaim, write_lines
 from entropilot.inputs.models import context_room, load_model, resolve_model
 from entropilot.recipes.schema import Data, Recipe
@@ -76,7 +76,7 @@ class Outcome:
 def _engine(recipe: Recipe, settings: Settings) -> tuple[Any, Any, Callable[[int], int | None], list[str]]:
     """Return (engine, tokenizer, room of a prompt beside so many tokens, notes)."""
     if settings.engine == "vllm":
-        from entropilot.evaluation.sampling_vllm import VLLM
+        from entropilot.evaluation.sampling.vllm import VLLM
 
         engine = VLLM(resolve_model(recipe), settings.dtype, settings.seed)
         limit = engine.context()

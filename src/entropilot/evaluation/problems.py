@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from entropilot.errors import UserError
 from entropilot.evaluation.protocols import name_of
-from entropilot.evaluation.samples_file import KIND, digest
+from entropilot.evaluation.sampling.samples_file import KIND, digest
 from entropilot.inputs import problems as data_files
 from entropilot.inputs.messages import last_turn
 from entropilot.inputs.problems import ANSWER_COLUMNS, PROMPT_COLUMNS, fit_prompts, load_problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from entropilot.evaluation.sampling import Transformers
+from entropilot.evaluation.sampling.sampler import Transformers
 from entropilot.inputs.models import context_room, load_model, quiet
 from entropilot.inputs.problems import fit_prompts, load_problems
 from entropilot.recipes.schema import Data, Recipe

@@ -16,7 +16,9 @@ from torch import Tensor
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
-from entropilot.evaluation.in_memory import Row, sample
+from entropilot.evaluation.in_memory import Row
+from entropilot.evaluation.sampling.sampler import sample
+from entropilot.files import write_json
 from entropilot.inputs.messages import render_prompt
 from entropilot.maths.covariance import response_covariance
 from entropilot.maths.entropy import policy_entropy
@@ -60,16 +62,13 @@ class Prefixes:
                     max_new_tokens=self.max_new_tokens,
                     seed=self.seed,
                 )
-            completions = [ids for group in found for ids in group]
+            completions = [completion.ids for group in found for completion in group]
             prompts = [
                 tokenizer(render_prompt(text, tokenizer), add_special_tokens=False)["input_ids"]
                 for text in texts
             ]
             if file is not None and accelerator.is_main_process:
-                partial = file.with_suffix(".partial")
-                kept = {"prompt_ids": prompts, "completion_ids": completions}
-                partial.write_text(json.dumps(kept), encoding="utf-8")
-                partial.replace(file)
+                write_json(file, {"prompt_ids": prompts, "completion_ids": completions}, indent=None)
         inputs: dict[str, Tensor] = {}
         for name, ids, side in (("prompt", prompts, "left"), ("completion", completions, "right")):
             rows = [torch.tensor(row, device=accelerator.device) for row in ids]

@@ -132,21 +132,22 @@ class Probe(TrainerCallback):
         accelerator = trainer.accelerator
         # Every rank takes the same number of rows (sharded models generate in step); copies do not count.
         rank, world = accelerator.process_index, accelerator.num_processes
-        mine = validation.rows[rank::world]
-        real = len(mine)
-        mine += validation.rows[:1] * (-(-len(validation.rows) // world) - real)
+        numbers = list(range(rank, len(validation.rows), world))
+        real = len(numbers)
+        numbers += [0] * (-(-len(validation.rows) // world) - real)
         with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
             result = evaluate(
                 model,
                 trainer.processing_class,
-                mine,
+                [validation.rows[number] for number in numbers],
                 validation.reward,
                 temperature=validation.temperature,
                 max_new_tokens=validation.max_new_tokens,
                 samples=validation.samples,
                 top_p=validation.top_p,
                 batch_size=validation.batch_size,
-                seed=validation.seed + rank,
+                seed=validation.seed,
+                indices=numbers,  # so that the samples are the same on any number of ranks
             )
         scores = [score for row in result.scores[:real] for score in row]
         lengths = [length for row in result.lengths[:real] for length in row]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from entropilot.errors import UserError
+from entropilot.files import write_text
 from entropilot.reports.figures import COLOURS, DASHES, Figure, plotly_text
 
 
@@ -75,11 +76,7 @@ def write_logit_figure(result: Mapping[str, Any], path: Path, scores: str = "raw
     except ImportError as error:
         message = 'A figure needs Plotly, which is not installed; run pip install "entropilot[report]".'
         raise UserError(message) from error
-    page = to_html(logit_figure(result, scores), include_plotlyjs=True, full_html=True)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}); choose another file.") from error
+    write_text(path, to_html(logit_figure(result, scores), include_plotlyjs=True, full_html=True), "--figure")
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entropilot.engines.trl.trainer import EntropyGRPOTrainer
+from entropilot.files import replace_folder
 from entropilot.recording.probe import Probe
 from entropilot.records import RunWriter
 from entropilot.training.resume import Point
@@ -37,8 +38,7 @@ def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:
     if trainer.accelerator.is_main_process:
         trainer.processing_class.save_pretrained(partial)
         (partial / "training_args.bin").unlink(missing_ok=True)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.replace(final)
+        replace_folder(partial, final)
     trainer.accelerator.wait_for_everyone()  # the next stage of a chain loads it on every rank
 
 

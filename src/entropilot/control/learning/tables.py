@@ -10,6 +10,7 @@ import numpy as np
 
 from entropilot.analysis.seeds import paired
 from entropilot.errors import UserError
+from entropilot.files import write_text
 
 Row = dict[str, Any]
 
@@ -168,6 +169,5 @@ def write_curves(rows: list[Row], path: Path, title: str) -> Path:
     figure.update_yaxes(range=[0, 1.02], title="success")
     figure.update_xaxes(title="preference steps")
     figure.update_layout(title=title, height=320 * (-(-len(cells) // width)) + 120, template="plotly_white")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.write_html(path, include_plotlyjs=True)
+    write_text(path, figure.to_html(include_plotlyjs=True))
     return path

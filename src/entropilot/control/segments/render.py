@@ -10,6 +10,7 @@ import numpy as np
 from entropilot.control.segments.envs import HORIZON, ControlEnv, need_metaworld
 from entropilot.control.segments.policies import NumpyPolicy
 from entropilot.errors import UserError
+from entropilot.files import written_whole
 
 
 def frames(
@@ -64,8 +65,8 @@ def save_strip(images: list[np.ndarray], path: Path, count: int = 6) -> Path:
     from PIL import Image
 
     chosen = [images[i] for i in np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(chosen, 1)).save(path)
+    with written_whole(path, "--out") as file:
+        Image.fromarray(np.concatenate(chosen, 1)).save(file, format="PNG")
     return path
 
 
@@ -74,6 +75,7 @@ def save_gif(images: list[np.ndarray], path: Path, milliseconds: int = 80) -> Pa
     from PIL import Image
 
     pictures = [Image.fromarray(image) for image in images]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    frames = {"save_all": True, "append_images": pictures[1:], "duration": milliseconds, "loop": 0}
+    with written_whole(path, "--out") as file:
+        pictures[0].save(file, format="GIF", **frames)
     return path

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entropilot.errors import UserError
-from entropilot.files import written_whole
-from entropilot.records import Run
+from entropilot.files import check_output, written_whole
+from entropilot.records import FILE_NAME, Run
 from entropilot.reports.page.build import Options, render
 
 
@@ -23,7 +23,9 @@ def write_report(runs: Sequence[Run], out: str | Path, options: Options | None =
     out = Path(out)
     if out.is_dir():
         raise UserError(f"{out} is a folder; give the report a file name, as {out / 'report.html'}.")
+    # An older page is replaced, because it can be drawn again; any other file may be somebody's data.
+    check_output(out, *(run.path / FILE_NAME for run in runs), force=out.suffix in (".html", ".htm") or None)
     text = render(runs, options)
-    with written_whole(out) as file:
+    with written_whole(out, "--out") as file:
         file.write(text.encode("utf-8", "replace"))
     return out

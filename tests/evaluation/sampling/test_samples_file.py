@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from entropilot.errors import UserError
-from entropilot.evaluation.samples_file import FILE_NAME, SampleFile, key_of, model_digest
+from entropilot.evaluation.sampling.samples_file import FILE_NAME, SampleFile, key_of, model_digest
 
 HEADER = {"model": "abc", "model_name": "m", "settings": {"seed": 0, "sampling": {"d": [{"samples": 2}]}}}
 
@@ -125,7 +125,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("entropilot.evaluation.samples_file.os.fsync", full)
+    monkeypatch.setattr("entropilot.evaluation.sampling.samples_file.os.fsync", full)
     with pytest.raises(UserError, match="No space left on device.*go on with --resume"):
         file.append([line(1)])
     assert file.done == {("d", 1.0, 0)}
@@ -133,7 +133,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_model_is_told_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("entropilot.evaluation.samples_file._WHOLE", 1000)
+    monkeypatch.setattr("entropilot.evaluation.sampling.samples_file._WHOLE", 1000)
     (tmp_path / "config.json").write_text("{}")
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(bytes(3_000_000))

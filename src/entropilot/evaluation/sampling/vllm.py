@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from entropilot.errors import UserError
-from entropilot.evaluation.sampling import Sample
+from entropilot.evaluation.sampling.sampler import Sample
 from entropilot.inputs.messages import render_prompt
 
 BLOCK = 2048  # completions that are asked for at once, and kept on disk when they are there

@@ -1,17 +1,21 @@
-"""Samples that depend on (seed, problem, sample number) alone: the randomness of an evaluation that can be resumed.
+"""Sample completions with one random stream per (seed, problem, sample).
 
-Every sample has a stream of uniform numbers of its own, made from (seed, index of the problem in its data, number of
-the sample); token t is the inverse of the distribution's cumulative sum at the t-th number. So which problems came
-before, the batch size and the total number of samples change nothing: a resumed evaluation draws what the interrupted
-one would have drawn, the first 8 of 32 samples are those of an evaluation with 8, and two models or two temperatures
-meet the same numbers. What remains is rounding: a batch of another width gives logits that differ in the last bits,
-and a number that falls between the two cumulative sums gives another token (about one token in a million in float32,
-more in bfloat16).
+The only sampler: `evaluate`, validation while training, `prompts rank`, `logits` and the fixed prefixes all use it.
+
+Each sample has its own stream of uniform numbers, made from the seed, the index of the problem in its data and the
+number of the sample. Token t is the inverse of the cumulative distribution at the t-th number. So the order of the
+problems, the batch size, the number of samples and the number of processes change nothing: a resumed evaluation draws
+what the interrupted one would have drawn, the first 8 of 32 samples are those of an evaluation with 8, and two models
+or two temperatures meet the same numbers. No global random state is read or changed.
+
+What remains is rounding. A batch of another width gives logits that differ in the last bits, and a uniform number that
+falls between the two cumulative sums gives another token (about one token in a million in float32, more in bfloat16).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,14 +100,57 @@ class _Chooser(LogitsProcessor):
         return scores
 
 
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Any],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    samples: int = 1,
+    top_p: float = 1.0,
+    batch_size: int = 256,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+    report: Callable[[int], None] | None = None,
+) -> list[list[Sample]]:
+    """Sample completions of prompts; return samples_P_G.
+
+    The model is left in the mode it was in, and no global random state is touched.
+
+    Args:
+        model: a causal language model of transformers; on several ranks the unwrapped one.
+        tokenizer: its tokenizer, with a chat template where prompts are messages.
+        prompts: strings or lists of messages.
+        temperature: 0 is greedy.
+        max_new_tokens: length limit of a completion.
+        samples: per prompt.
+        top_p: nucleus.
+        batch_size: completions per forward pass.
+        seed: of the sampling.
+        indices: number of each problem in its data, 0 or more; by default 0, 1, 2, …. They choose the random numbers:
+            a rank that draws a part of the problems passes their numbers in the whole.
+        report: is called with the number of completions so far, after every batch.
+    """
+    numbers = range(len(prompts)) if indices is None else indices
+    batches = Transformers(model, tokenizer, batch_size).draw(
+        prompts,
+        numbers,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        report=report,
+    )
+    return [group for _, groups in batches for group in groups]
+
+
 class Transformers:
-    """Draws with `transformers`' own generation.
+    """Sample with `transformers`' own generation.
 
-    Its continuous batching is left aside: it has a random stream of its own, and on two CPU cores it took 25 times as
+    Its continuous batching is not used: it has a random stream of its own, and on two CPU cores it took 25 times as
     long on the sandbox model (docs/how-to/evaluate.md).
-
-    Attributes:
-        tokens_T1: it tells the entropy of every token.
     """
 
     name = "transformers"
@@ -174,20 +221,13 @@ class Transformers:
             eos_token_id=sorted(self.ends) or None,
             disable_compile=True,
         )
-        was_training, own = model.training, model.generation_config
-        model.eval()
-        # transformers fills what is not set from the model's own generation config: a repetition penalty, for one.
-        model.generation_config = GenerationConfig()
-        try:
+        with _as_it_is(model):
             full = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([chooser]),
             )
-        finally:
-            model.generation_config = own
-            model.train(was_training)
         drawn = []
         entropy = torch.stack(chooser.entropy, dim=1).double()
         for row, tokens in enumerate(full[:, width:].tolist()):
@@ -198,6 +238,27 @@ class Transformers:
             Sample(tokens, text, mean, len(tokens) >= limit and tokens[-1] not in self.ends)
             for (tokens, mean), text in zip(drawn, texts, strict=True)
         ]
+
+
+@contextmanager
+def _as_it_is(model: Any) -> Iterator[None]:
+    """Generate in evaluation mode and without the model's generation config; both are as before afterwards.
+
+    transformers fills what is not set from that config: a repetition penalty, for one. A model with adapters has it
+    twice, on the wrapper and on the base.
+    """
+    owners = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
+    configs = [owner.generation_config for owner in owners]
+    was_training = model.training
+    model.eval()
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for owner, config in zip(owners, configs, strict=True):
+            owner.generation_config = config
+        model.train(was_training)
 
 
 def ignored_settings(model: Any) -> dict[str, Any]:

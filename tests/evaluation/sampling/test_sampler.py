@@ -12,9 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TopPLogitsWarper
 
 from entropilot.errors import UserError
-from entropilot.evaluation.in_memory import sample
-from entropilot.evaluation.sampling import Transformers, choose, ignored_settings, uniforms
-from entropilot.evaluation.sampling_vllm import VLLM
+from entropilot.evaluation.sampling.sampler import Transformers, choose, ignored_settings, sample, uniforms
+from entropilot.evaluation.sampling.vllm import VLLM
 from entropilot.inputs.messages import end_ids, render_prompt
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import CHAINS
@@ -120,10 +119,23 @@ def test_nothing_but_seed_problem_and_number_decides(base: tuple, settings: dict
         assert any(group[0] != group[1] for group in whole.values())
 
 
-def test_greedy_is_the_greedy_of_validation(base: tuple) -> None:
-    expected = sample(*base, PROMPTS, temperature=0.0, max_new_tokens=24)
+def test_greedy_is_the_greedy_of_transformers(base: tuple) -> None:
     found = draw(base, temperature=0.0, samples=1)
-    assert [[s.ids for s in found[i]] for i in range(6)] == expected
+    for index, prompt in enumerate(PROMPTS):
+        ids = base[1](render_prompt(prompt, base[1]), return_tensors="pt").input_ids
+        (whole,) = base[0].generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24
+        )
+        assert found[index][0].ids == whole[ids.shape[1] :].tolist()
+
+
+def test_all_at_once_is_the_same_as_batch_by_batch(base: tuple) -> None:
+    settings = {"samples": 3, "temperature": 1.0, "max_new_tokens": 24, "seed": 7}
+    groups = sample(*base, PROMPTS, batch_size=4, **settings)
+    by_batch = draw(base)
+    assert [[s.ids for s in group] for group in groups] == [[s.ids for s in by_batch[i]] for i in range(6)]
+    part = sample(*base, [PROMPTS[4], PROMPTS[1]], indices=[4, 1], **settings)
+    assert [[s.ids for s in group] for group in part] == [[s.ids for s in groups[i]] for i in (4, 1)]
 
 
 def test_entropy_is_that_of_the_whole_distribution_at_T_1(base: tuple) -> None:
@@ -220,7 +232,7 @@ def test_logits_that_are_not_finite_are_an_error(base: tuple, temperature: float
 
 def test_many_rows_of_a_large_vocabulary_go_in_tiles(base: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = draw(base)
-    monkeypatch.setattr("entropilot.evaluation.sampling.TILE", 100)  # one or two rows at a time
+    monkeypatch.setattr("entropilot.evaluation.sampling.sampler.TILE", 100)  # one or two rows at a time
     assert draw(base) == expected
 
 
@@ -267,7 +279,7 @@ def test_vllm_is_asked_for_each_sample_with_its_own_seed(
     assert engine.context() == 128
     settings = {"samples": 2, "temperature": 0.6, "top_p": 0.9, "max_new_tokens": 9, "seed": 3}
     told: list[int] = []
-    monkeypatch.setattr("entropilot.evaluation.sampling_vllm.BLOCK", 4)
+    monkeypatch.setattr("entropilot.evaluation.sampling.vllm.BLOCK", 4)
     blocks = list(engine.draw(PROMPTS[:3], [5, 6, 9], report=told.append, **settings))
     assert [indices for indices, _ in blocks] == [[5, 6], [9]] and told == [4, 6]
     assert blocks[0][1][0][0] == ([5, 2], "x", None, True)

@@ -1,0 +1,1 @@
+"""Sample completions, by transformers or vLLM, and keep them on disk."""
