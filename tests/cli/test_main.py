@@ -32,6 +32,7 @@ grpo:
 """
 COMMANDS = {
     "train": ("RECIPE", "--out", "--resume"),
+    "check": ("RECIPE", "--processes", "--out"),
     "doctor": ("RECIPE", "--processes"),
     "fit": ("RUNS", "--json", "--performance", "--entropy"),
     "forecast": ("RUN", "--prefix", "--last-step", "--json"),
@@ -78,7 +79,7 @@ def recipe(tmp_path: Path) -> Path:
 def test_without_arguments_there_is_help(run) -> None:
     result = run()
     assert "Usage: entropilot" in result.out + result.err
-    for command in ("train", "doctor", "fit", "report", "evaluate", "sandbox"):
+    for command in ("train", "check", "fit", "report", "evaluate", "sandbox"):
         assert f" {command} " in result.out + result.err
 
 
@@ -109,7 +110,10 @@ WRONG = [
     (["sandbox", "problems", "--count", "x"], "integer"),
     (["train", "no.yaml"], "error: The recipe no.yaml can't be read (No such file or directory)"),
     (["train", "small.yaml", "max_steps"], "error: The override 'max_steps' is not of the form key=value"),
-    (["doctor", "small.yaml", "grp.max_steps=3"], "the key 'grp' does not exist; the keys here are: name,"),
+    (
+        ["check", "small.yaml", "grp.max_steps=3"],
+        "the key 'grp' does not exist (did you mean grpo?); the keys here are",
+    ),
     (
         ["fit", "no"],
         "error: no is no file; give a log, or the folder that holds it.",
@@ -123,27 +127,27 @@ WRONG = [
     (["sandbox", "problems", "--tier", "x"], "error: There is no sandbox tier 'x'; choose one of: chains"),
 ]
 WRONG_WITH_TORCH = [
-    (["doctor", "small.yaml", "grpo.max_step=3"], "grpo.max_step is no field of TRL's GRPOConfig; did you mean max_steps"),
-    (["doctor", "small.yaml", "grpo.temperature=0"], "grpo.temperature = 0.0 is out of range; it must lie in (0, inf)."),
-    (["doctor", "small.yaml", "grpo.loss_type=x"], "grpo.loss_type = 'x' does not exist; choose one of: grpo, bnpo,"),
-    (["doctor", "small.yaml", "grpo.max_steps=x"], "grpo.max_steps = 'x' does not fit (input should be a valid integer"),
-    (["doctor", "small.yaml", "grpo.max_steps=0"], "grpo.max_steps = 0 trains nothing"),
-    (["doctor", "small.yaml", "grpo.num_generations=3"], "generation_batch_size (32) must be divisible by num_generations"),
-    (["doctor", "small.yaml", "grpo.output_dir=x"], "grpo.output_dir is set through --out; remove it"),
-    (["doctor", "small.yaml", "grpo.trust_remote_code=true"], "code that comes with a model is never run"),
-    (["doctor", "small.yaml", "grpo.push_to_hub=true"], "nothing leaves this machine"),
-    (["doctor", "small.yaml", "model=nothing"], "the folder nothing does not exist; give a path, a Hub id, or sandbox."),
-    (["doctor", "small.yaml", "model=sandbox:x"], "There is no sandbox tier 'x'; choose one of: chains"),
-    (["doctor", "small.yaml", "data=sandbox:x"], "There is no sandbox tier 'x'"),
-    (["doctor", "small.yaml", "reward=x"], "reward: 'x' is none of sandbox, exact, math"),
-    (["doctor", "small.yaml", "reward=empo", "reward_args.judge_args.x=1"], "The judge 'exact' has no option 'x'"),
-    (["doctor", "small.yaml", "reward=empo", "reward_args.judge_args=5"], "judge_args a section of its options"),
-    (["doctor", "small.yaml", "reward=empo", "reward_args.judge=no.such"], "The judge 'no.such' cannot be loaded"),
-    (["doctor", "small.yaml", "reward=empo", "reward_args.extract=5"], "reward_args.extract is the name of a rule"),
-    (["doctor", "small.yaml", "data=x.jsonl", "reward=exact"], "validate: a file has no validation split;"),
-    (["doctor", "small.yaml", "data=x.jsonl"], "a file has no validation split"),
-    (["doctor", "small.yaml", "method=kl_cov", "grpo.steps_per_generation=1"], "KL-Cov needs stale log-probs"),
-    (["doctor", "small.yaml", "method=kl_cov", "method_args.coeff=1"], "method_args.coeff does not exist for kl_cov"),
+    (["check", "small.yaml", "grpo.max_step=3"], "no field of TRL's GRPOConfig (did you mean grpo.max_steps?);"),
+    (["check", "small.yaml", "grpo.temperature=0"], "grpo.temperature = 0.0 is out of range; it must lie in (0, inf)."),
+    (["check", "small.yaml", "grpo.loss_type=x"], "grpo.loss_type = 'x' does not exist; choose one of: grpo, bnpo,"),
+    (["check", "small.yaml", "grpo.max_steps=x"], "grpo.max_steps = 'x' does not fit (input should be a valid integer"),
+    (["check", "small.yaml", "grpo.max_steps=0"], "grpo.max_steps = 0 trains nothing"),
+    (["check", "small.yaml", "grpo.num_generations=3"], "generation_batch_size (32) must be divisible by num_generations"),
+    (["check", "small.yaml", "grpo.output_dir=x"], "grpo.output_dir is set through --out; remove it"),
+    (["check", "small.yaml", "grpo.trust_remote_code=true"], "code that comes with a model is never run"),
+    (["check", "small.yaml", "grpo.push_to_hub=true"], "nothing leaves this machine"),
+    (["check", "small.yaml", "model=nothing"], "the folder nothing does not exist; give a path, a Hub id, or sandbox."),
+    (["check", "small.yaml", "model=sandbox:x"], "There is no sandbox tier 'x'; choose one of: chains"),
+    (["check", "small.yaml", "data=sandbox:x"], "There is no sandbox tier 'x'"),
+    (["check", "small.yaml", "reward=x"], "reward: 'x' is none of sandbox, exact, math"),
+    (["check", "small.yaml", "reward=empo", "reward_args.judge_args.x=1"], "The judge 'exact' has no option 'x'"),
+    (["check", "small.yaml", "reward=empo", "reward_args.judge_args=5"], "judge_args a section of its options"),
+    (["check", "small.yaml", "reward=empo", "reward_args.judge=no.such"], "The judge 'no.such' cannot be loaded"),
+    (["check", "small.yaml", "reward=empo", "reward_args.extract=5"], "reward_args.extract is the name of a rule"),
+    (["check", "small.yaml", "data=x.jsonl", "reward=exact"], "validate: a file has no validation split;"),
+    (["check", "small.yaml", "data=x.jsonl"], "a file has no validation split"),
+    (["check", "small.yaml", "method=kl_cov", "grpo.steps_per_generation=1"], "KL-Cov needs stale log-probs"),
+    (["check", "small.yaml", "method=kl_cov", "method_args.coeff=1"], "for kl_cov (did you mean method_args.coef?);"),
     (["train", "small.yaml", "--out", "small.yaml/run"], "small.yaml/run can't be written (Not a directory)"),
     (["train", "small.yaml", "--out", "run", "--resume"], "--resume: run holds no checkpoint to continue from"),
     (["evaluate"], "--model is missing"),
@@ -187,7 +191,7 @@ def test_what_cannot_be_trained(run, recipe: Path, tmp_path: Path, arguments: li
 
 def test_without_the_training_extra_it_is_named(run, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for arguments in (["train", "small.yaml"], ["doctor", "small.yaml"], ["evaluate", "--model", "sandbox"]):
+    for arguments in (["train", "small.yaml"], ["check", "small.yaml"], ["evaluate", "--model", "sandbox"]):
         result = run(*arguments)
         assert result.code == 2 and "needs torch, transformers, trl, datasets; install torch" in result.err
         assert 'pip install "entropilot[train]"' in result.err
@@ -274,17 +278,18 @@ def test_problems_are_json_lines(run) -> None:
     assert run(*arguments, "--seed", "5").out == result.out != run(*arguments).out
 
 
-# --- doctor, train, evaluate, pretrain ------------------------------------------------------------------------------
+# --- check, train, evaluate, pretrain ------------------------------------------------------------------------------
 
 
 @needs_torch
-def test_doctor_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) -> None:
-    result = run("doctor", "small.yaml", "method=kl_cov", "method_args.fraction=2e-4")
+def test_check_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) -> None:
+    result = run("check", "small.yaml", "method=kl_cov", "method_args.fraction=2e-4")
     assert (result.code, result.err) == (0, "")
     assert "rollout:              32 completions = 8 prompts x 4\n" in result.out
-    assert "updates per rollout:  2\n" in result.out
+    assert "updates per rollout:  2\n" in result.out and "steps:                2\n" in result.out
+    assert "result:               runs/small/model, recorded in runs/small/run.jsonl\n" in result.out
     assert "note: A fraction of 0.0002 means at most 0 of 1,280 tokens per rollout" in result.out
-    assert result.out.endswith("No rule of the house is broken.\n")
+    assert result.out.endswith("OK: no problems found.\n")
     assert os.listdir(tmp_path) == ["small.yaml"]
 
 
@@ -299,8 +304,8 @@ def test_doctor_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) -
         ("grpo.num_generations=32", None),
     ],
 )
-def test_doctor_notes_what_would_surprise(run, recipe: Path, override: str, note: str | None) -> None:
-    result = run("doctor", "small.yaml", override)
+def test_check_notes_what_would_surprise(run, recipe: Path, override: str, note: str | None) -> None:
+    result = run("check", "small.yaml", override)
     assert result.code == 0
     assert (note is None and "note:" not in result.out) or f"note: {note}" in result.out
 
@@ -309,7 +314,8 @@ def test_doctor_notes_what_would_surprise(run, recipe: Path, override: str, note
 def test_train_then_evaluate(run, recipe: Path, tmp_path: Path) -> None:
     result = run("train", "small.yaml", "grpo.max_steps=2")
     assert result.code == 0 and result.out == ""
-    *progress, model, record = result.err.splitlines()
+    planned, *progress, model, record = result.err.splitlines()
+    assert planned == "small: steps: 2; results: runs/small"
     assert (model, record) == ("model: runs/small/model", "record: runs/small/run.jsonl")
     assert len(progress) == 1 and progress[0].startswith("small: step 2 of 2, H 0.")
     assert all(part in progress[0] for part in (" nats", "acc ", "reward ", "s/step "))
@@ -429,18 +435,26 @@ def test_a_log_of_verl_is_fitted_and_converted_alike(run, tmp_path: Path) -> Non
 
 
 @needs_torch
-def test_doctor_counts_for_the_processes_a_recipe_is_meant_for(run) -> None:
+def test_the_old_name_of_check_says_so(run, recipe: Path) -> None:
+    old, new = run("doctor", "small.yaml"), run("check", "small.yaml")
+    assert (old.code, old.out) == (0, new.out)
+    assert old.err == "note: `entropilot doctor` is now `entropilot check`; the old name still works.\n"
+    assert " doctor " not in run("--help").out
+
+
+@needs_torch
+def test_check_counts_for_the_processes_a_recipe_is_meant_for(run) -> None:
     recipe = Path(__file__).parents[2] / "recipes" / "paper" / "kl_cov_qwen2.5_7b.yaml"
-    result = run("doctor", str(recipe), "--processes", "32")
+    result = run("check", str(recipe), "--processes", "32")
     assert result.code == 0, result.err
     assert "2048 completions = 256 prompts x 8" in result.out and "updates per rollout:  8" in result.out
 
 
 @needs_torch
-def test_doctor_notes_that_processes_multiply_the_batch_of_entropy_minimisation(run) -> None:
+def test_check_notes_that_processes_multiply_the_batch_of_entropy_minimisation(run) -> None:
     recipe = str(Path(__file__).parents[2] / "recipes" / "entropy_min.yaml")
     note = "note: The settings of entropy minimisation are for one process"
-    several, alone = run("doctor", recipe, "--processes", "4"), run("doctor", recipe)
+    several, alone = run("check", recipe, "--processes", "4"), run("check", recipe)
     assert (several.code, alone.code) == (0, 0), several.err
     assert f"{note}: 4 of them take 4 times the samples an update; lower per_device_train" in several.out
     assert note not in alone.out

@@ -15,7 +15,7 @@ from entropilot.analysis import seeds
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe, load_recipe
 from entropilot.records import RunWriter, read_run
-from entropilot.training.check import examine
+from entropilot.training.plan import check
 from experiments import runs
 from experiments.exploration import arms, report
 from experiments.exploration import study as exploration
@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_is_a_recipe_that_doctor_accepts(arm: str) -> None:
+def test_every_arm_is_a_recipe_that_the_check_accepts(arm: str) -> None:
     recipe = Recipe.model_validate(recipe_of(arm, 3))
-    examine(recipe, 1)
+    check(recipe, processes=1, elsewhere=True)
     assert (recipe.data.seed, recipe.seed) == (3, 3)  # the seed draws the pool, too
 
 

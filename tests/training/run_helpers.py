@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from entropilot.recipes.schema import Recipe
 from entropilot.records import Run
-from entropilot.training.run import train
+from entropilot.training.stages import train
 
 # Two rollouts of 8 prompts x 4, two updates each.
 GRPO = {

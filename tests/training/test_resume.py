@@ -19,7 +19,7 @@ from run_helpers import finished_run, recipe, rows_of, same_weights
 from entropilot.errors import UserError
 from entropilot.records import FILE_NAME, read_run
 from entropilot.training.resume import last_checkpoint
-from entropilot.training.run import train
+from entropilot.training.stages import train
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from entropilot.evaluation.protocols import Sampling
 from entropilot.recipes.schema import Data
 from entropilot.records import FILE_NAME, read_run
 from entropilot.sandbox import weights_of
-from entropilot.training.run import train
+from entropilot.training.stages import train
 
 
 @pytest.fixture(scope="session")

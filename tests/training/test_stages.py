@@ -12,8 +12,7 @@ from run_helpers import recipe, same_weights
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe, load_recipe
 from entropilot.records import read_run
-from entropilot.training.run import train
-from entropilot.training.stages import finished, folders, train_stages
+from entropilot.training.stages import finished, plan_stages, train
 
 MINIMISE = {
     "method": "entropy_min",
@@ -39,7 +38,7 @@ def staged(stages: list[str], **fields: Any) -> Recipe:
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     out = tmp_path_factory.mktemp("stages")
     chain = staged(["em", "rl"])
-    model = train_stages(chain, out)
+    model = train(chain, out)
     assert model == out / "2-rl" / "model"
     return chain, out
 
@@ -62,17 +61,17 @@ def test_resuming_keeps_what_is_finished(both) -> None:
     chain, out = both
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert finished(out / "1-em") and finished(out / "2-rl")
-    assert train_stages(chain, out, resume=True) == out / "2-rl" / "model"
+    assert train(chain, out, resume=True) == out / "2-rl" / "model"
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="already holds a run"):
-        train_stages(chain, out)
+        train(chain, out)
 
 
 def test_resuming_goes_on_with_the_stage_that_was_not_begun(tmp_path, both) -> None:
     chain, out = both
     first = chain.expanded()[0][1]
     train(first, tmp_path / "1-em")
-    train_stages(chain, tmp_path, resume=True)
+    train(chain, tmp_path, resume=True)
     assert same_weights(tmp_path / "2-rl" / "model", out / "2-rl" / "model")
 
 
@@ -83,8 +82,11 @@ def test_sections_are_merged_and_the_order_is_the_recipe_s() -> None:
     assert (rl.method, rl.method_args, rl.seed) == ("kl_cov", {"coef": 2.0}, 9)
     assert (em.method, em.method_args, em.seed) == ("entropy_min", MINIMISE["method_args"], 9)
     assert rl.grpo["max_steps"] == 2 and rl.grpo["learning_rate"] == 2e-4 and em.data.limit == 1
-    assert rl.name == "small rl" and [str(f) for _, f in folders(chain, Path("o"))] == ["o/1-rl", "o/2-em"]
-    assert folders(recipe(), Path("o")) == [(recipe(), Path("o"))]
+    assert rl.name == "small rl" and [str(plan.out) for plan in plan_stages(chain, Path("o"))] == [
+        "o/1-rl",
+        "o/2-em",
+    ]
+    assert [(plan.stage, plan.out) for plan in plan_stages(recipe(), Path("o"))] == [(None, Path("o"))]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_what_is_wrong_with_a_stage_is_said_on_loading(tmp_path, fields, said) -
 def test_a_later_stage_that_cannot_work_stops_the_first(tmp_path) -> None:
     chain = recipe(stages=["rl", "bad"], stage={"rl": LEARN, "bad": {"grpo": {"max_steps": 0}}})
     with pytest.raises(UserError, match=r"grpo.max_steps = 0 trains nothing"):
-        train_stages(chain, tmp_path / "out")
+        train(chain, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -143,7 +145,7 @@ def test_entropy_needs_prompts_alone(tmp_path) -> None:
 def test_a_finished_stage_of_another_recipe_is_refused(both) -> None:
     chain, out = both
     with pytest.raises(UserError, match=r"made with another recipe \(seed was 3, is now 77\)"):
-        train_stages(chain.model_copy(update={"seed": 77}), out, resume=True)
+        train(chain.model_copy(update={"seed": 77}), out, resume=True)
 
 
 def test_a_stage_that_was_interrupted_before_its_first_checkpoint_begins_anew(tmp_path, both) -> None:
@@ -158,7 +160,7 @@ def test_a_stage_that_was_interrupted_before_its_first_checkpoint_begins_anew(tm
     with pytest.raises(KeyboardInterrupt):
         train(second, tmp_path / "2-rl", on_row=interrupt)
     assert (tmp_path / "2-rl" / "run.jsonl").exists()
-    train_stages(chain, tmp_path, resume=True)
+    train(chain, tmp_path, resume=True)
     assert same_weights(tmp_path / "2-rl" / "model", out / "2-rl" / "model")
     assert (tmp_path / "2-rl" / "run.jsonl.interrupted").exists()
 
@@ -177,7 +179,7 @@ def test_what_a_later_stage_needs_is_looked_for_first(tmp_path, monkeypatch, fie
     monkeypatch.chdir(tmp_path)
     chain = recipe(**({"stages": ["em", "rl"], "stage": {"em": MINIMISE, "rl": LEARN}} | fields))
     with pytest.raises(UserError, match=said):
-        train_stages(chain, tmp_path / "out")
+        train(chain, tmp_path / "out")
     assert not (tmp_path / "out" / "1-em" / "model").exists()
 
 
@@ -186,7 +188,7 @@ def test_a_left_over_stage_is_noticed_first(tmp_path, both) -> None:
     (tmp_path / "2-rl").mkdir()
     (tmp_path / "2-rl" / "run.jsonl").write_text("x")
     with pytest.raises(UserError, match="2-rl already holds a run"):
-        train_stages(chain, tmp_path)
+        train(chain, tmp_path)
     assert not (tmp_path / "1-em").exists()
 
 

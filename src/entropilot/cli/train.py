@@ -1,4 +1,4 @@
-"""The commands `train` and `doctor`."""
+"""The commands `train` and `check`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ OverridesArgument = Annotated[
 ]
 
 
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of processes that will train; default: as many as run this command."),
+]
+
+
 @app.command()
 def train(
     recipe: RecipeArgument,
@@ -29,35 +35,30 @@ def train(
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
     ] = False,
 ) -> None:
-    """Train what a recipe says; the run's folder receives run.jsonl, tokens, checkpoints and the model."""
+    """Train a model as a recipe says; the run's folder receives run.jsonl, tokens, checkpoints and the model."""
     from entropilot.recipes.schema import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
     need_training_extra()
     from entropilot.cli.progress import Progress
+    from entropilot.inputs.models import quiet
+    from entropilot.training.plan import steps_of
+    from entropilot.training.stages import plan_stages, run_all
 
+    quiet()
+    plans = plan_stages(loaded, folder)
     progress = Progress(loaded.name)
     first = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch), one speaks
+    if first:
+        for plan in plans:
+            say(f"{plan.name}: steps: {steps_of(plan.config)}; results: {plan.out}")
+    watch = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note} if first else {}
     try:
-        from entropilot.training.stages import train_stages as run
-
-        shown = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note}
-        watch = shown if first else {}
-        model = run(loaded, folder, resume=resume, **watch)
+        model = run_all(plans, resume=resume, **watch)
     except KeyboardInterrupt:
         progress.close()
-        kept = bool(loaded.stages) or any((folder / "checkpoints").glob("checkpoint-*"))
-        say(
-            f"interrupted; the record in {folder} is readable, and "
-            + (
-                "--resume continues from the last checkpoint."
-                if kept
-                else "there is no checkpoint yet to resume from."
-            )
-            if any(folder.rglob("run.jsonl"))
-            else "interrupted before the run began; nothing was written."
-        )
+        say(_interrupted(folder, staged=bool(loaded.stages)))
         raise typer.Exit(130) from None
     finally:
         progress.close()
@@ -66,27 +67,49 @@ def train(
         say(f"record: {model.parent / 'run.jsonl'}")
 
 
+def _interrupted(folder: Path, staged: bool) -> str:
+    """Say what an interrupted run left, and how to go on."""
+    if not any(folder.rglob("run.jsonl")):
+        return "interrupted before the run began; nothing was written."
+    kept = staged or any((folder / "checkpoints").glob("checkpoint-*"))
+    further = (
+        "--resume continues from the last checkpoint."
+        if kept
+        else "there is no checkpoint yet to resume from."
+    )
+    return f"interrupted; the record in {folder} is readable, and {further}"
+
+
 @app.command()
-def doctor(
+def check(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="How many it is meant for; default: one.")
+    processes: ProcessesOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that the run will have; default: runs/NAME.")
     ] = None,
 ) -> None:
-    """Check a recipe without loading anything: what it comes to, and what would surprise you."""
+    """Validate a recipe and show batch sizes, number of steps, clip range and warnings. Loads no model."""
     from entropilot.recipes.schema import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     need_training_extra()
-    from entropilot.training.check import examine
+    from entropilot.training.stages import plan_stages
 
-    for stage, described in loaded.expanded():
-        diagnosis = examine(described, processes)
-        if loaded.stages:
-            typer.echo(f"stage {stage}")
-        for name, value in diagnosis.facts:
+    for plan in plan_stages(loaded, out, processes=processes, elsewhere=True):
+        if plan.stage is not None:
+            typer.echo(f"stage {plan.stage}")
+        for name, value in plan.facts:
             typer.echo(f"{name + ':':<22}{value}")
-        for note in diagnosis.notes:
+        for note in plan.notes:
             typer.echo(f"note: {note}")
-    typer.echo("No rule of the house is broken.")
+    typer.echo("OK: no problems found.")
+
+
+@app.command(hidden=True)
+def doctor(
+    recipe: RecipeArgument, overrides: OverridesArgument = None, processes: ProcessesOption = None
+) -> None:
+    """Do what `entropilot check` does, under its old name."""
+    say("note: `entropilot doctor` is now `entropilot check`; the old name still works.")
+    check(recipe, overrides, processes)

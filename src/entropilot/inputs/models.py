@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import transformers
 from transformers import AutoTokenizer
 from trl.trainer.utils import create_model_from_path
 
 from entropilot.errors import UserError
-from entropilot.recipes.schema import Recipe
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import DEFAULT_TIER, get_tier, tier_of
 
@@ -38,8 +37,19 @@ def quiet() -> None:
     datasets.disable_progress_bars()
 
 
-def load_model(recipe: Recipe, init: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """Return (model, tokenizer) of a recipe, in float32 where `init` names no dtype.
+class NamesModel(Protocol):
+    """What names a model: a recipe, or the plan made from one."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def tier(self) -> str | None: ...
+    @property
+    def lora(self) -> dict[str, Any] | None: ...
+
+
+def load_model(recipe: NamesModel, init: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """Load a recipe's (model, tokenizer), in float32 where `init` names no dtype.
 
     Raises:
         UserError: it can't be loaded, or the tokenizer has no chat template.
@@ -88,8 +98,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def resolve_model(recipe: Recipe) -> str:
-    """Return the path or the Hub id of a recipe's model.
+def resolve_model(recipe: NamesModel) -> str:
+    """Find the folder or the Hub id of a recipe's model; loads nothing.
 
     Raises:
         UserError: something that looks like a path does not exist, or holds no model.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from pathlib import Path
@@ -12,11 +11,11 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from entropilot.engines.trl.checks import updates_per_rollout
-from entropilot.engines.trl.entropy_min import refuse_contradictions
 from entropilot.errors import UserError
-from entropilot.recipes.schema import Recipe, build_method
-from entropilot.recipes.values import fit
+from entropilot.recipes.schema import Recipe
+from entropilot.recipes.values import did_you_mean, fit
 from entropilot.recipes.yaml_files import short
+from entropilot.sandbox.tasks import tier_of
 
 # What TRL, transformers and torch find out only after the start, or not at all: the interval of a number ...
 RANGES = {
@@ -55,12 +54,15 @@ ELSEWHERE = {
 }
 
 
-def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) -> GRPOConfig:
+def build_config(
+    recipe: Recipe, output_dir: Path, brought: dict[str, Any] | None = None, *, anywhere: bool = False
+) -> GRPOConfig:
     """Return the `GRPOConfig` of a recipe, each value checked against its field.
 
     Args:
         recipe: the recipe.
         output_dir: TRL's output folder.
+        brought: settings that the method brings; the recipe's go before them.
         anywhere: check a recipe that is meant for another machine (no device of this one is asked for).
 
     Raises:
@@ -69,17 +71,14 @@ def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) ->
     hints = get_type_hints(GRPOConfig)
     names = [name for name, field in GRPOConfig.__dataclass_fields__.items() if field.init]
     values: dict[str, Any] = {}
-    minimise = build_method(recipe) if recipe.method == "entropy_min" else None
-    if minimise is not None:
-        refuse_contradictions(recipe.method_args, recipe.grpo)
-    given = recipe.grpo if minimise is None else minimise.grpo_settings() | recipe.grpo
-    for name, value in given.items():
+    for name, value in ((brought or {}) | recipe.grpo).items():
         if name in ELSEWHERE:
             raise UserError(f"grpo.{name} {ELSEWHERE[name]}; remove it from the section grpo.")
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see TRL's GRPOConfig for the fields."
-            raise UserError(f"grpo.{name} is no field of TRL's GRPOConfig; {hint}")
+            hint = did_you_mean(name, names, section="grpo")
+            raise UserError(
+                f"grpo.{name} is no field of TRL's GRPOConfig{hint}; see TRL's documentation for the fields."
+            )
         values[name] = fit(value, hints[name], f"grpo.{name}")
         _check_value(name, values[name])
     # Quiet and local unless the recipe says otherwise.
@@ -88,8 +87,7 @@ def build_config(recipe: Recipe, output_dir: Path, *, anywhere: bool = False) ->
     defaults |= {"log_level": "error", "log_level_replica": "error"}
     if not values.get("fp16"):
         # The sandbox is small: float32 is as fast, and exact. TRL's own default fails without a GPU that has bf16.
-        sandbox = recipe.model.partition(":")[0] == "sandbox"
-        defaults["bf16"] = not sandbox and is_torch_bf16_gpu_available()
+        defaults["bf16"] = tier_of(recipe.model) is None and is_torch_bf16_gpu_available()
     if anywhere:
         values |= {"use_cpu": True, "bf16": False, "fp16": False}
     try:

@@ -1,49 +1,41 @@
-"""Load everything that a recipe names, and build its trainer."""
+"""Load everything that a plan names, and build its trainer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, set_seed
 
-from entropilot.engines.trl.entropy_min import EntropyMinProbe, EntropyMinTrainer, settled
 from entropilot.engines.trl.trainer import EntropyGRPOTrainer
 from entropilot.errors import UserError
 from entropilot.inputs.models import context_room, first_line, load_model
 from entropilot.inputs.problems import fit_prompts, load_problems
-from entropilot.recipes.schema import Recipe, Validate, build_method
 from entropilot.recipes.yaml_files import short
 from entropilot.recording.prefixes import Prefixes
 from entropilot.recording.probe import Probe, Validation
 from entropilot.records import read_run
-from entropilot.rewards.named import build_reward
-from entropilot.training.check import token_method
-from entropilot.training.config import build_config
+from entropilot.training.plan import HeldOut, Plan
 from entropilot.training.resume import Point, refuse_foreign, replay_epochs
 
 
-def _validation(
-    recipe: Recipe, settings: Validate, tokenizer: Any, config: Any, room: int | None
-) -> Validation:
-    data = settings.data
-    if data is None:
-        data = recipe.data.model_copy(update={"split": "validation"})
-    data = data.model_copy(update={"limit": settings.problems})
-    problems = fit_prompts(load_problems(data), tokenizer, data, room)
-    need_answers(problems, [recipe.validation_reward], "validate.reward")
+def _validation(plan: HeldOut, tokenizer: Any, max_new_tokens: int, room: int | None) -> Validation:
+    problems = fit_prompts(load_problems(plan.data), tokenizer, plan.data, room)
+    need_answers(problems, [plan.reward], "validate.reward")
+    assert plan.score is not None  # left out in a plan for another machine only
     return Validation(
         rows=problems.to_list(),
-        reward=build_reward(recipe.validation_reward, recipe.validation_tier),
-        every=settings.every,
-        temperature=settings.temperature,
-        samples=settings.samples,
-        max_new_tokens=config.max_completion_length,
-        top_p=settings.top_p,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
+        reward=plan.score,
+        every=plan.settings.every,
+        temperature=plan.settings.temperature,
+        samples=plan.settings.samples,
+        max_new_tokens=max_new_tokens,
+        top_p=plan.settings.top_p,
+        batch_size=plan.settings.batch_size,
+        seed=plan.settings.seed,
     )
 
 
@@ -63,31 +55,23 @@ def _take_up(probe: Probe, out: Path, step: int) -> None:
             probe.stopped = probe.stopped or "stop/reason" in row
 
 
-def _prepare(
-    recipe: Recipe,
-    out: Path,
+def prepare(
+    plan: Plan,
     point: Point | None,
     on_row: Callable[[int, dict[str, Any]], None] | None,
     on_alarm: Callable[[str], None] | None,
 ) -> tuple[EntropyGRPOTrainer, Probe]:
-    """Load everything that a recipe names, and return a trainer that is ready to go."""
-    config = build_config(recipe, out / "checkpoints")
+    """Load everything that a plan names, and return a trainer that is ready to go, with its probe."""
+    config = copy(plan.config)
     config.disable_tqdm = True
-    set_seed(recipe.seed)
-    names = list(recipe.rewards)
-    rewards = [
-        build_reward(name, recipe.tier, args, recipe.seed)
-        for name, args in recipe.rewards.items()
-        if name != "none"
-    ]
-    minimise = settled(build_method(recipe), config) if recipe.method == "entropy_min" else None
-    model, tokenizer = load_model(recipe, config.model_init_kwargs)
+    set_seed(plan.seed)
+    model, tokenizer = load_model(plan, config.model_init_kwargs)
     config.model_init_kwargs = None  # used up here; TRL would warn that it ignores them
     if point is not None:
         refuse_foreign(point.checkpoint, model)
     room = context_room(model, config.max_completion_length)
-    problems = fit_prompts(load_problems(recipe.data), tokenizer, recipe.data, room)
-    need_answers(problems, names)
+    problems = fit_prompts(load_problems(plan.data), tokenizer, plan.data, room)
+    need_answers(problems, list(plan.rewards))
     prompts = config.generation_batch_size // config.num_generations
     if len(problems) < prompts:
         raise UserError(
@@ -95,54 +79,59 @@ def _prepare(
             "raise grpo.num_generations, or lower per_device_train_batch_size or steps_per_generation."
         )
     validation = None
-    if recipe.validation is not None:
-        validation = _validation(recipe, recipe.validation, tokenizer, config, room)
-    probe = (Probe if minimise is None else EntropyMinProbe)(
-        folder=out,
-        validation=validation,
-        tokens_every=recipe.probe.tokens_every,
-        tokens_rows=recipe.probe.tokens_rows,
-        entropy_every=recipe.probe.entropy_every,
-        stop=recipe.probe.stop,
-        on_row=on_row,
-        on_alarm=on_alarm,
-        settings={"method": recipe.method, "restrain": recipe.method_args.get("restrain"), **recipe.grpo},
-    )
-    if recipe.probe.prefixes:
-        held_out = problems.select(range(min(len(problems), recipe.probe.prefixes))).to_list()
-        held_out = held_out if validation is None else validation.rows[: recipe.probe.prefixes]
-        probe.prefixes = Prefixes(held_out, config.max_completion_length, recipe.seed, out)
+    if plan.held_out is not None:
+        validation = _validation(plan.held_out, tokenizer, config.max_completion_length, room)
+    probe = _probe(plan, problems, validation, on_row, on_alarm)
     if point is not None:
-        _take_up(probe, out, point.step)
-    settings: dict[str, Any] = {
-        "model": model,
-        "args": config,
-        "reward_funcs": rewards or None,
-        "train_dataset": problems,
-        "processing_class": tokenizer,
-        "peft_config": None if recipe.lora is None else _lora(recipe.lora),
-        "observer": probe,
-        "callbacks": [probe],
-    }
+        _take_up(probe, plan.out, point.step)
     try:
-        if minimise is not None:
-            trainer: EntropyGRPOTrainer = EntropyMinTrainer(minimise=minimise, **settings)
-        else:
-            how = {"method": token_method(recipe), "advantage_estimator": recipe.advantage_estimator}
-            trainer = EntropyGRPOTrainer(**settings, **how)
+        trainer = plan.adapter.trainer(
+            plan.method,
+            plan.estimator,
+            model=model,
+            args=config,
+            reward_funcs=list(plan.rewards.values()) or None,
+            train_dataset=problems,
+            processing_class=tokenizer,
+            peft_config=None if plan.lora is None else _lora(plan.lora),
+            observer=probe,
+            callbacks=[probe],
+        )
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"TRL refuses this recipe: {first_line(error)}") from error
-    if point is not None and isinstance(trainer, EntropyMinTrainer):  # its early stop looks back
-        past = read_run(out).column("entropy_min/loss")
-        trainer.entropies = [loss for step, loss in past if step <= point.step]
-        trainer.stopped = trainer.minimise.stop_reason(trainer.entropies)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if point is not None:
+        plan.adapter.take_up(trainer, plan.out, point.step)
         replay_epochs(trainer, point.epochs)
     return trainer, probe
+
+
+def _probe(
+    plan: Plan,
+    problems: Any,
+    validation: Validation | None,
+    on_row: Callable[[int, dict[str, Any]], None] | None,
+    on_alarm: Callable[[str], None] | None,
+) -> Probe:
+    probe = plan.adapter.probe(
+        folder=plan.out,
+        validation=validation,
+        tokens_every=plan.probe.tokens_every,
+        tokens_rows=plan.probe.tokens_rows,
+        entropy_every=plan.probe.entropy_every,
+        stop=plan.probe.stop,
+        on_row=on_row,
+        on_alarm=on_alarm,
+        settings=plan.settings,
+    )
+    if plan.probe.prefixes:
+        held_out = problems.select(range(min(len(problems), plan.probe.prefixes))).to_list()
+        held_out = held_out if validation is None else validation.rows[: plan.probe.prefixes]
+        probe.prefixes = Prefixes(held_out, plan.config.max_completion_length, plan.seed, plan.out)
+    return probe
 
 
 def _lora(settings: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe
 from entropilot.recipes.yaml_files import short
 from entropilot.records import FILE_NAME, read_run
+from entropilot.training.plan import Plan
 
 # What may differ when a run is continued: how long it goes on and what is kept, not what is learned.
 MAY_CHANGE = (
@@ -63,49 +64,50 @@ class Point:
     epochs: int
 
 
-def resume_point(recipe: Recipe, out: Path) -> Point:
+def resume_point(plan: Plan) -> Point:
     """Return the point of a run's last checkpoint.
 
     Raises:
         UserError: there is none, or the run is of another recipe.
     """
-    found = last_checkpoint(out / "checkpoints")
-    if not (out / FILE_NAME).is_file() or found is None:
+    last = last_checkpoint(plan.out / "checkpoints")
+    if not (plan.out / FILE_NAME).is_file() or last is None:
         raise UserError(
-            f"--resume: {out} holds no checkpoint to continue from; start without --resume in a new folder."
+            f"--resume: {plan.out} holds no checkpoint to continue from; start without --resume in a new folder."
         )
-    refuse_other(recipe, out)
-    epoch = found[1].get("epoch")
-    return Point(found[0], found[1]["global_step"], int(epoch) if isinstance(epoch, int | float) else 0)
+    refuse_other(plan)
+    checkpoint, state = last
+    epoch = state.get("epoch")
+    return Point(checkpoint, state["global_step"], int(epoch) if isinstance(epoch, int | float) else 0)
 
 
-def refuse_other(recipe: Recipe, out: Path) -> None:
-    """Refuse a recipe that learns otherwise than the one that the run in a folder was made with.
+def refuse_other(plan: Plan) -> None:
+    """Refuse a plan that learns otherwise than the one that the run in its folder was made with.
 
     Raises:
         UserError: it does; the first key that differs is named.
     """
     # A key that an older version did not write stands for its default.
-    before = _flat(Recipe().resolved()) | _flat(read_run(out).header.get("recipe", {}))
-    now = _flat(json.loads(json.dumps(recipe.resolved())))
+    before = _flat(Recipe().resolved()) | _flat(read_run(plan.out).header.get("recipe", {}))
+    now = _flat(json.loads(json.dumps(plan.described()["recipe"])))
     different = [
         key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and key not in MAY_CHANGE
     ]
     if different:
         key = different[0]
         raise UserError(
-            f"--resume: the run in {out} was made with another recipe ({key} was {short(before.get(key))}, is now "
+            f"--resume: the run in {plan.out} was made with another recipe ({key} was {short(before.get(key))}, is now "
             f"{short(now.get(key))}); use the same recipe, or another --out."
         )
 
 
-def nothing_more(recipe: Recipe, out: Path) -> bool:
-    """Return whether a run came to its end and the recipe still says how long it goes as it did then."""
-    header = read_run(out).header
+def nothing_more(plan: Plan) -> bool:
+    """Return whether a run came to its end and its length is still set as it was then."""
+    header = read_run(plan.out).header
     if (header.get("end") or {}).get("reason") != "finished":
         return False
     before = _flat(Recipe().resolved()) | _flat(header.get("recipe", {}))
-    now = _flat(json.loads(json.dumps(recipe.resolved())))
+    now = _flat(json.loads(json.dumps(plan.described()["recipe"])))
     length = ("grpo.max_steps", "grpo.num_train_epochs", "method_args.updates", "probe.stop")
     return all(before.get(key) == now.get(key) for key in length)
 

@@ -1,4 +1,4 @@
-"""From a checked recipe to a trained model: `entropilot train`."""
+"""Carry a plan out: from what `check` settled to a trained model."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from typing import Any
 from transformers import TrainerCallback
 
 from entropilot.engines.trl.checks import updates_per_rollout
-from entropilot.engines.trl.entropy_min import DEFINITIONS as ENTROPY_MIN
-from entropilot.engines.trl.entropy_min import EntropyMinTrainer
 from entropilot.engines.trl.trainer import EntropyGRPOTrainer, NonFiniteLossError
 from entropilot.errors import UserError
 from entropilot.files import claim, unclaim
 from entropilot.inputs.models import first_line, quiet
-from entropilot.recipes.schema import Recipe
 from entropilot.recording.metrics import definitions
 from entropilot.records import FILE_NAME, RunWriter
-from entropilot.training.check import examine
 from entropilot.training.finish import _end, _ended, _only_load, _save
-from entropilot.training.prepare import _prepare
+from entropilot.training.plan import Plan
+from entropilot.training.prepare import prepare
 from entropilot.training.resume import nothing_more, resume_point
 
 
@@ -35,55 +32,53 @@ class _Start(TrainerCallback):
         self.on_start(state.max_steps)
 
 
-def train(
-    recipe: Recipe,
-    out: Path,
+def run(
+    plan: Plan,
     *,
     resume: bool = False,
     on_start: Callable[[int], None] | None = None,
     on_row: Callable[[int, dict[str, Any]], None] | None = None,
     on_alarm: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train what a recipe says; returns the folder of the trained model, which `transformers` loads.
+    """Carry a plan out, once; returns the folder of the trained model, which `transformers` loads.
 
-    `out` receives `run.jsonl`, `tokens/`, `checkpoints/` and `model/`.
+    The plan's folder receives `run.jsonl`, `tokens/`, `checkpoints/` and `model/`.
 
     Args:
-        recipe: from `load_recipe`.
-        out: folder of the run.
-        resume: continue from the last checkpoint in `out`.
+        plan: from `training.plan.check`.
+        resume: continue from the last checkpoint in the folder.
         on_start: is called with the number of optimiser steps.
         on_row: is called with every row.
         on_alarm: is called once, with a sentence, when entropy is nearly spent.
 
     Raises:
-        UserError: the recipe cannot work, the folder is taken, the loss is not finite.
+        UserError: what the plan names can't be loaded, the folder is taken, the loss is not finite.
     """
     began = time.perf_counter()
     quiet()
-    examine(recipe)
-    point = resume_point(recipe, out) if resume else None
+    out = plan.out
+    point = resume_point(plan) if resume else None
     step = None if point is None else point.step
     if not resume and (out / FILE_NAME).exists():
         raise UserError(
             f"{out} already holds a run; choose another --out, remove it, or continue it with --resume."
         )
-    if step is not None and 0 < recipe.grpo.get("max_steps", -1) <= step and (out / "model").exists():
+    if step is not None and 0 < plan.config.max_steps <= step and (out / "model").exists():
         raise UserError(
             f"--resume: the run in {out} has done all its {step} steps, and its model is saved; to go on, raise "
             "grpo.max_steps."
         )
-    if resume and (out / "model").exists() and nothing_more(recipe, out):
+    if resume and (out / "model").exists() and nothing_more(plan):
         raise UserError(
             f"--resume: the run in {out} is finished, and its model is saved; to go on, raise grpo.max_steps (or what else "
             "says how long it goes), or set probe.stop=off where the stop rule ended it."
         )
     new = claim(out)
     try:
-        trainer, probe = _prepare(recipe, out, point, on_row, on_alarm)
+        trainer, probe = prepare(plan, point, on_row, on_alarm)
         writer = None
         if trainer.accelerator.is_main_process:
-            writer = probe.writer = RunWriter(out, _header(recipe, trainer), resume_step=step)
+            writer = probe.writer = RunWriter(out, _header(plan, trainer), resume_step=step)
     except BaseException:
         unclaim(out, new)
         raise
@@ -115,22 +110,13 @@ def train(
     return out / "model"
 
 
-def _header(recipe: Recipe, trainer: EntropyGRPOTrainer) -> dict[str, Any]:
+def _header(plan: Plan, trainer: EntropyGRPOTrainer) -> dict[str, Any]:
     return {
-        "name": recipe.name,
-        "recipe": recipe.resolved(),
+        **plan.described(),
         "clip": trainer.clip,
         "updates_per_rollout": updates_per_rollout(trainer.args),
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
-        "metrics": definitions(),
-        **_about_minimising(trainer),
+        "metrics": definitions() | plan.adapter.metrics(),
+        **plan.adapter.header(trainer),
     }
-
-
-def _about_minimising(trainer: EntropyGRPOTrainer) -> dict[str, Any]:
-    """Return what a header says beyond the usual where entropy is minimised."""
-    if not isinstance(trainer, EntropyMinTrainer):
-        return {}
-    own = {name: {"unit": unit, "definition": text} for name, (unit, text) in ENTROPY_MIN.items()}
-    return {"entropy_min": trainer.describe(), "metrics": definitions() | own}

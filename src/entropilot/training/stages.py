@@ -1,84 +1,124 @@
-"""A recipe of several stages: each trains what the one before it left."""
+"""Train a recipe: one run, or several stages, each from the model that the one before it left."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from entropilot.errors import UserError
+from entropilot.inputs.models import quiet
 from entropilot.inputs.problems import load_problems
-from entropilot.recipes.schema import Recipe
+from entropilot.recipes.schema import Recipe, load_recipe
 from entropilot.records import FILE_NAME, read_run
-from entropilot.training.check import examine
+from entropilot.training.plan import Plan, check
 from entropilot.training.resume import last_checkpoint, refuse_other
-from entropilot.training.run import train
+from entropilot.training.run import run
 
 
-def folders(recipe: Recipe, out: Path) -> list[tuple[Recipe, Path]]:
-    """Return (recipe, folder) of every stage: OUT/1-NAME, OUT/2-NAME, …, or OUT itself where there are none.
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    **watch: Any,
+) -> Path:
+    """Train what a recipe says; returns the folder of the trained model, which `transformers` loads.
 
-    Each stage's recipe names the model that the one before it will leave.
-    """
-    if not recipe.stages:
-        return [(recipe, out)]
-    found: list[tuple[Recipe, Path]] = []
-    for i, (name, stage) in enumerate(recipe.expanded(), start=1):
-        if found:
-            stage = stage.model_copy(update={"model": str(found[-1][1].resolve() / "model")})
-        found.append((stage, out / f"{i}-{name}"))
-    return found
-
-
-def train_stages(recipe: Recipe, out: Path, *, resume: bool = False, **watch: Any) -> Path:
-    """Train every stage of a recipe in order; returns the folder of the last one's model.
-
-    Each stage is a run of its own, from the model that the one before it saved, with its own folder and record. With
-    `resume` finished stages are kept, and the one that was interrupted goes on from its last checkpoint; where it has
-    none yet it begins anew, and what it had recorded is kept as run.jsonl.interrupted.
+        model = entropilot.train("recipes/kl_cov.yaml", "runs/mine", overrides=["grpo.max_steps=20"])
 
     Args:
-        recipe: from `load_recipe`; without stages this is `train`.
-        out: folder of the run or of the stages.
-        resume: continue.
-        **watch: as `train`.
+        recipe: a file, or from `load_recipe`; with stages, each is a run of its own in OUT/1-NAME, OUT/2-NAME, …
+        out: folder that receives run.jsonl, tokens/, checkpoints/ and model/; default: runs/NAME.
+        overrides: `key=value` for a recipe file, dotted keys reach into sections.
+        resume: continue from the last checkpoint in `out`.
+        **watch: on_start, on_row, on_alarm, as `training.run.run`.
 
     Raises:
-        UserError: any of the stages cannot work, said before the first begins; or as `train`.
+        UserError: the recipe cannot work, the folder is taken, the loss is not finite.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, list(overrides))
+    elif overrides:
+        raise UserError("overrides are for a recipe file; change the Recipe itself, or give its path.")
+    quiet()
+    return run_all(plan_stages(recipe, None if out is None else Path(out)), resume=resume, **watch)
+
+
+def plan_stages(
+    recipe: Recipe, out: Path | None = None, *, processes: int | None = None, elsewhere: bool = False
+) -> list[Plan]:
+    """Check every stage of a recipe before the first begins; a recipe without stages is one plan.
+
+    Args:
+        recipe: from `load_recipe`.
+        out: folder of the run, or of the stages' folders OUT/1-NAME, OUT/2-NAME, …; default: runs/NAME.
+        processes: see `check`.
+        elsewhere: see `check`.
+
+    Raises:
+        UserError: any of the stages cannot work.
     """
     if not recipe.stages:
-        return train(recipe, out, resume=resume, **watch)
-    planned = folders(recipe, out)
-    _refuse_early(recipe, planned, resume)
-    for stage, folder in planned:
-        if resume and finished(folder):
-            continue
-        begun = resume and (folder / FILE_NAME).exists()
-        if begun and last_checkpoint(folder / "checkpoints") is None:
-            (folder / FILE_NAME).replace(folder / f"{FILE_NAME}.interrupted")
-            begun = False
-        train(stage, folder, resume=begun, **watch)
-    return planned[-1][1] / "model"
-
-
-def _refuse_early(recipe: Recipe, planned: list[tuple[Recipe, Path]], resume: bool) -> None:
-    """Refuse what would only be noticed after the first stages had been trained."""
+        return [check(recipe, out, processes=processes, elsewhere=elsewhere)]
+    out = Path("runs") / recipe.name if out is None else out
+    plans: list[Plan] = []
     adapted = None
-    for (name, described), (stage, folder) in zip(recipe.expanded(), planned, strict=True):
-        examine(described)  # of the first model: the others do not exist yet
-        load_problems(described.data)
-        if described.lora is not None and adapted is not None:
+    for number, (name, stage) in enumerate(recipe.expanded(), start=1):
+        if plans:
+            stage = stage.model_copy(update={"model": str(plans[-1].out.resolve() / "model")})
+        folder = out / f"{number}-{name}"
+        plan = check(stage, folder, processes=processes, elsewhere=elsewhere, stage=name, awaited=bool(plans))
+        if plan.lora is not None and adapted is not None:
             raise UserError(
                 f"lora: the stage {name} would train adapters on the adapters that {adapted} leaves; give lora to one "
                 "stage only."
             )
-        adapted = name if described.lora is not None else None
-        if not (folder / FILE_NAME).exists():
+        adapted = name if plan.lora is not None else None
+        plans.append(plan)
+    return plans
+
+
+def run_all(plans: list[Plan], *, resume: bool = False, **watch: Any) -> Path:
+    """Carry plans out in order; returns the folder of the last one's model.
+
+    With `resume` finished stages are kept, and the one that was interrupted goes on from its last checkpoint; where it
+    has none yet it begins anew, and what it had recorded is kept as run.jsonl.interrupted.
+
+    Args:
+        plans: of `plan_stages`.
+        resume: continue.
+        **watch: as `training.run.run`.
+
+    Raises:
+        UserError: what a later stage needs is missing, said before the first begins; or as `run`.
+    """
+    if plans[0].stage is None:
+        return run(plans[0], resume=resume, **watch)
+    _refuse_early(plans, resume)
+    for plan in plans:
+        if resume and finished(plan.out):
+            continue
+        begun = resume and (plan.out / FILE_NAME).exists()
+        if begun and last_checkpoint(plan.out / "checkpoints") is None:
+            (plan.out / FILE_NAME).replace(plan.out / f"{FILE_NAME}.interrupted")
+            begun = False
+        run(plan, resume=begun, **watch)
+    return plans[-1].out / "model"
+
+
+def _refuse_early(plans: list[Plan], resume: bool) -> None:
+    """Refuse what would only be noticed after the first stages had been trained."""
+    for plan in plans:
+        load_problems(plan.data)
+        if not (plan.out / FILE_NAME).exists():
             continue
         if not resume:
             raise UserError(
-                f"{folder} already holds a run; choose another --out, remove it, or continue it with --resume."
+                f"{plan.out} already holds a run; choose another --out, remove it, or continue it with --resume."
             )
-        refuse_other(stage, folder)
+        refuse_other(plan)
 
 
 def finished(folder: Path) -> bool:

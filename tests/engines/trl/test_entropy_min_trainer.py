@@ -25,7 +25,7 @@ from entropilot.methods.entropy_min import EntropyMin
 from entropilot.recipes.schema import Data, Recipe
 from entropilot.records import RunWriter, read_run
 from entropilot.sandbox.tokenizer import build_tokenizer
-from entropilot.training.run import train
+from entropilot.training.stages import train
 
 EOS = 2
 ONE_UPDATE = {

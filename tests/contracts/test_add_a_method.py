@@ -1,0 +1,106 @@
+"""A token method of another package is trained with from the command line; nothing in `src/` is edited for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entropilot.records import read_run
+
+pytest.importorskip("torch")
+
+METHOD = '''
+"""A token method in a package of its own."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from entropilot.methods import Steering
+
+
+@dataclass(frozen=True)
+class FirstTokens:
+    """Stop the gradient of the first `count` tokens of every completion."""
+
+    count: int = 1
+    scope: str = "rollout"
+    clip_low: float | None = 0.2
+    clip_high: float | None = 0.2
+    count_zero_groups: bool = True
+
+    draws: ClassVar[bool] = False
+    needs_stale_logp: ClassVar[bool] = False
+
+    def select(self, batch, generator):
+        return batch.mask & (batch.mask.cumsum(1) <= self.count)
+
+    def steer(self, batch, selected):
+        return Steering(detach=selected)
+'''
+RECIPE = """
+name: mine
+data: {limit: 64}
+validate: null
+probe: {tokens_every: 0}
+grpo:
+  per_device_train_batch_size: 16
+  steps_per_generation: 2
+  num_generations: 4
+  max_completion_length: 40
+  max_steps: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lay out an installed package with one method and one entry point, and a recipe beside it."""
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "first_tokens.py").write_text(METHOD)
+    info = folder / "first_tokens-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: first-tokens\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[entropilot.methods]\nfirst_tokens = first_tokens:FirstTokens\n")
+    (folder / "mine.yaml").write_text(RECIPE)
+    return folder
+
+
+def entropilot(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-m", "entropilot", *arguments],
+        cwd=package,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_method_from_outside_is_trained_by_its_path(package: Path) -> None:
+    """32 completions, each at least two tokens long here: the method chooses the first two of each, 64 a rollout."""
+    arguments = ("method=first_tokens:FirstTokens", "method_args.count=2", "--out", "run")
+    result = entropilot(package, "train", "mine.yaml", *arguments)
+    assert result.returncode == 0, result.stderr
+    run = read_run(package / "run")
+    assert run.header["recipe"]["method"] == "first_tokens:FirstTokens"
+    assert run.header["clip"] == {"low": 0.2, "high": 0.2, "source": "method"}
+    assert run.column("chosen/tokens") == [(1, 64)]  # in the row of the rollout's first update
+    assert (package / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_an_entry_point_gives_it_a_name(package: Path) -> None:
+    result = entropilot(package, "check", "mine.yaml", "method=first_tokens", "method_args.count=3")
+    assert result.returncode == 0, result.stderr
+    assert "method:               FirstTokens(count=3, scope='rollout'" in result.stdout
+
+
+def test_its_settings_are_checked_as_ours_are(package: Path) -> None:
+    result = entropilot(package, "check", "mine.yaml", "method=first_tokens", "method_args.cuont=3")
+    assert result.returncode == 2
+    assert (
+        "method_args.cuont does not exist for first_tokens (did you mean method_args.count?)" in result.stderr
+    )
