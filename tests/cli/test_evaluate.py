@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,96 @@ def test_samples_of_ours_are_graded_again(run, tmp_path: Path) -> None:
         assert one["token_entropy"] == two["token_entropy"] and one["intervals"] == two["intervals"]
 
 
+def test_a_sweep_of_ours_repeats_no_problem(run, tmp_path: Path) -> None:
+    rows = [{"id": f"p{i}", "problem": f"{i}+1+1=?", "answer": str(i + 2)} for i in range(3)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    arguments = ("--data", "d.jsonl", "sandbox", "--problems", "4", "--temperature", "0.5,1", "--out", "out")
+    assert run(*SANDBOX[:3], *arguments, "--max-tokens", "4").code == 0
+    for command in ((), ("--reward", "exact")):
+        notes = measured(run("evaluate", "--completions", "out/samples.jsonl", *command, "--json"))["notes"]
+        # One problem of d is there twice, none of the sandbox, and a second temperature makes none of them another.
+        assert [note for note in notes if "more than once" in note or "repeat" in note] == [
+            "d: 1 ids are there more than once; problems are told apart by their place",
+            "d: 1 problems repeat an earlier one; each counts",
+        ]
+
+
+# --- which problems, which judge, and what is told aloud --------------------------------------------------------
+
+
+def test_the_first_problems_of_a_ranking_are_those_of_training(run, tmp_path: Path) -> None:
+    from entropilot.inputs.problems import load_problems
+    from entropilot.recipes.schema import Data
+
+    rows = [{"problem": f"{i % 10}+{i // 10}+1=?", "answer": str(i % 10 + i // 10 + 1)} for i in range(40)]
+    for name, more in (("plain", {}), ("ranked", {"selection": {"rank": 1}})):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+        arguments = (*SANDBOX[:3], "--data", f"{name}.jsonl", "--problems", "5", "--max-tokens", "2")
+        assert run(*arguments, "--out", name).code == 0
+        evaluated = [line["question"] for line in lines_of(tmp_path / name / "samples.jsonl")[1:]]
+        trained = load_problems(Data(source=f"{name}.jsonl", limit=5))
+        assert sorted(evaluated) == sorted(prompt[-1]["content"] for prompt in trained["prompt"])
+        first = [row["problem"] for row in rows[:5]]
+        assert (evaluated == first) == (name == "ranked")
+
+
+def test_every_judge_grades_an_evaluation(run, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "own_judge.py").write_text("def near(a, b, question): return abs(float(a) - float(b)) < 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = [{"problem": "1+1=?", "answer": "2", "completions": [r"\boxed{3}", r"\boxed{9}", r"\boxed{2}"]}]
+    (tmp_path / "r.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    command = ("evaluate", "--completions", "r.jsonl", "--json")
+    found = {}
+    for judge in ("exact", "math", "own_judge.near"):
+        (result,) = measured(run(*command, "--judge", judge))["results"]
+        found[judge] = result["accuracy"]
+    assert found == {
+        "exact": pytest.approx(1 / 3),
+        "math": pytest.approx(1 / 3),
+        "own_judge.near": pytest.approx(2 / 3),
+    }
+    for more, said in (
+        (("--judge", "math", "--reward", "math"), "--judge and --reward both say how answers are graded"),
+        (("--judge-arg", "rule=loose"), "options of a judge; name it with --judge"),
+        (("--judge", "exact", "--judge-arg", "x=1"), "does not take these options"),
+    ):
+        refused = run(*command, *more)
+        assert refused.code == 2 and said in refused.err
+
+
+def test_no_answer_at_all_is_a_loud_warning_with_an_example(run, tmp_path: Path) -> None:
+    rows = [{"problem": "1+1=?", "answer": "2", "completions": ["I think it is two.", "Two, surely."]}] * 2
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = run("evaluate", "--completions", "r.jsonl", "--extract", "boxed").err
+    assert "warning: r: none of 4 completions holds an answer" in said and "note: warning" not in said
+    assert "--extract boxed" in said and "'I think it is two.'" in said
+    assert "warning" not in run("evaluate", "--completions", "r.jsonl", "--extract", "last_line").err
+    cut = run(*SANDBOX[:3], "--problems", "3", "--max-tokens", "2")
+    assert "none of 3 completions holds an answer (100% were cut at --max-tokens)" in cut.err
+
+
+def test_a_model_out_of_reach_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from entropilot.cli import main as cli\n"
+        "sys.argv = ['entropilot', 'evaluate', '--model', sys.argv[1]]\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    assert 'torch' not in sys.modules\n"
+    )
+    (tmp_path / "runs").mkdir()
+    for model, words in (
+        (
+            "nobody/nothing",
+            "--model: nobody/nothing is neither a folder nor in the local cache, and HF_HUB_OFFLINE is set",
+        ),
+        ("runs/mine", "--model: the folder runs/mine does not exist"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, model], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 def test_real_completions_get_the_verdicts_that_were_recorded(run, data_dir: Path) -> None:
     path = data_dir / "completions" / "qwen_math_8x60.jsonl"
@@ -356,7 +447,7 @@ def test_a_model_without_an_end_token_is_told(run, tmp_path: Path) -> None:
         (["--completions", "x.jsonl"], "leave --model, --data and --compare out"),
         (["--data", "sandbox", "sandbox"], "--data names sandbox twice"),
         (["--model", "sandbox"], "--model names sandbox twice"),
-        (["--compare", "nothing"], "model: the folder nothing does not exist"),
+        (["--compare", "nothing"], "--compare: the folder nothing does not exist"),
         (["--data", "missing.jsonl"], "the file missing.jsonl does not exist"),
         (["--engine", "vllm"], "--engine vllm needs vLLM, which is not installed"),
         (["--out", "file/inside"], "file/inside can't be written"),

@@ -158,7 +158,7 @@ def test_a_lora_recipe_leaves_adapters_that_load(tmp_path: Path) -> None:
         ({"reward_weights": [1.0, 2.0]}, {}, "TRL refuses this recipe: Number of reward weights"),
         ({"max_completion_length": 2000}, {}, "leave no room for a prompt"),
         ({}, {"model": "no/such/model"}, "model: the folder no/such/model does not exist"),
-        ({}, {"model": "nobody/nothing"}, r"model: nobody/nothing can't be loaded \("),
+        ({}, {"model": "nobody/nothing"}, "model: nobody/nothing is neither a folder nor in the local cache"),
         ({}, {"data": "no.jsonl", "reward": "exact", "validate": None}, "the file no.jsonl does not exist"),
         ({}, {"data": {"limit": 7}}, "a rollout takes 8 different prompts, but there are 7 problems"),
         ({}, {"data": {"limit": 9, "max_prompt_length": 3}}, "prompts are longer than 3 tokens"),

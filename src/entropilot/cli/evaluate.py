@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from entropilot.cli.common import JsonOption, need_training_extra, print_json, say
+from entropilot.cli.common import JsonOption, JudgeArgOption, find_judge, need_training_extra, print_json, say
 from entropilot.errors import UserError
+from entropilot.inputs.hub import check_model
 
 app = typer.Typer()
 
@@ -51,6 +52,14 @@ def evaluate(
         str | None,
         typer.Option(help="math, exact, sandbox, none or a dotted path; default: by the data, else math."),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare answers by a judge: exact, math, entailment, embedding, verifier, or a dotted path."
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model judge.")] = None,
+    judge_args: JudgeArgOption = None,
     extract: Annotated[
         str | None, typer.Option(help="How the answer is found: auto, boxed, hash, last_line, …")
     ] = None,
@@ -96,6 +105,12 @@ def evaluate(
         raise UserError("--completions needs no model and no data; leave --model, --data and --compare out.")
     if completions is None and not model:
         raise UserError("--model is missing; give sandbox, a folder or a Hub id, or --completions FILE.")
+    if judge is None and (judge_model or judge_args):
+        raise UserError("--judge-model and --judge-arg are options of a judge; name it with --judge.")
+    if judge is not None and reward is not None:
+        raise UserError("--judge and --reward both say how answers are graded; give one of them.")
+    for name in (*(model or []), *([compare] if compare is not None else [])):
+        check_model(name, "--model" if name in (model or []) else "--compare")
     rule = extract or (protocol.extract if protocol is not None and reward in (None, "math") else None)
     need_training_extra()
     from entropilot.cli.progress import Progress
@@ -103,9 +118,10 @@ def evaluate(
     from entropilot.evaluation.one_model import Settings, Task
     from entropilot.recipes.schema import Data
 
+    asked = None if judge is None else find_judge(judge, judge_model, judge_args)
     progress = Progress("evaluate", "completion")
     settings = Settings(
-        reward=reward, extract=rule, engine=engine, dtype=dtype, batch_size=batch_size, seed=seed, out=out,
+        reward=reward, judge=asked, extract=rule, engine=engine, dtype=dtype, batch_size=batch_size, seed=seed, out=out,
         resume=resume, on_start=progress.start, report=lambda done: progress.row(done, {}),
     )  # fmt: skip
     notes = [] if protocol is None else [f"preset {preset}: {protocol.source}", *protocol.notes]
@@ -205,7 +221,7 @@ def _show(result: dict[str, Any], as_json: bool, hints: dict[str, str]) -> None:
             lines.append([name, f"{found['value']:+.4f}", ends, *counts])
         typer.echo(aligned(lines))
     for note in result["notes"]:
-        say(f"note: {one_line(note)}")
+        say(one_line(note) if note.startswith("warning: ") else f"note: {one_line(note)}")
     if hints:
         say("the same model in other harnesses (their prompts and graders differ):")
         for command in hints.values():

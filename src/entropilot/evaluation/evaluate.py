@@ -8,7 +8,7 @@ from typing import Any
 
 from entropilot.errors import UserError
 from entropilot.evaluation.comparison import GRADED, cells, compare, read_graded
-from entropilot.evaluation.grading import build_grader, grade, measure
+from entropilot.evaluation.grading import build_grader, grade, measure, no_answer_warning
 from entropilot.evaluation.one_model import Outcome, Settings, Task, assess_one, given_up
 from entropilot.evaluation.problems import problems_of, recorded
 from entropilot.evaluation.protocols import name_of
@@ -45,7 +45,9 @@ def assess(
         earlier = Outcome(against, read_graded(Path(against)), [])
     elif against is not None:
         models = [against, *(model for model in models if model != against)]
-    graders = [build_grader(settings.reward, task.data.source, settings.extract) for task in tasks]
+    graders = [
+        build_grader(settings.reward, task.data.source, settings.extract, settings.judge) for task in tasks
+    ]
     loaded = [problems_of(task.data, name) for task, name in zip(tasks, names, strict=True)]
     recipes = [_recipe(model, tasks) for model in models]
     for recipe in recipes:
@@ -85,7 +87,7 @@ def assess_completions(path: Path, settings: Settings) -> dict[str, Any]:
         UserError: the file or the reward can't be used.
     """
     problems, lines = recorded(path)
-    grader = build_grader(settings.reward or "math", "file", settings.extract)
+    grader = build_grader(settings.reward or "math", "file", settings.extract, settings.judge)
     rows = {(line["data"], line["index"]): row for line, row in zip(lines, problems.rows, strict=True)}
     graded = list(grade(lines, grader, rows))
     results = []
@@ -93,6 +95,7 @@ def assess_completions(path: Path, settings: Settings) -> dict[str, Any]:
         head = {"model": "(recorded)", "data": data, "temperature": part[0]["temperature"]}
         results.append({**head, **measure(part, seed=settings.seed)})
     notes = [*problems.notes, *given_up(grader, 0)]
+    notes += no_answer_warning(problems.name, graded, lines[0]["texts"][0], grader.rule)
     verdicts = [
         (bool(said), bool(score > 0.5))
         for row, line in zip(problems.rows, graded, strict=True)

@@ -70,13 +70,16 @@ class Grader:
         return sum(report.counts.values()) if report is not None else 0
 
 
-def build_grader(reward: str | None, source: str, rule: str | None = None) -> Grader:
+def build_grader(
+    reward: str | None, source: str, rule: str | None = None, judge: Judge | None = None
+) -> Grader:
     """Return the grader of a data source.
 
     Args:
         reward: math, exact, none, sandbox, reasoning_gym, a dotted path; None chooses by the source.
         source: of the data.
         rule: of extraction; None chooses by the reward.
+        judge: compares answer and gold in place of a reward.
 
     Raises:
         UserError: there is no such reward or rule.
@@ -84,6 +87,8 @@ def build_grader(reward: str | None, source: str, rule: str | None = None) -> Gr
     name = reward or default_reward(source)
     if rule is not None and rule not in RULES:
         raise UserError(f"--extract is {rule!r}; choose one of {', '.join(RULES)}.")
+    if judge is not None:
+        return Grader(judge.name, rule or ("auto" if tier_of(source) is None else "mark"), judge)
     if name == "none":
         return Grader(name, rule or "auto", build_judge("exact"))
     if name in JUDGES:
@@ -129,6 +134,29 @@ def grade(
                 "truncated": _mean(line.get("cut") or []),
                 "no_answer": _mean(found.missing),
             }
+
+
+def no_answer_warning(name: str, graded: Sequence[Mapping[str, Any]], example: str, rule: str) -> list[str]:
+    """Return a warning where no completion of a data source holds an answer; else nothing.
+
+    Args:
+        name: of the data source.
+        graded: its lines.
+        example: one of the completions.
+        rule: of extraction that found nothing.
+    """
+    if not graded or any(line["no_answer"] != 1.0 for line in graded):
+        return []
+    count = sum(len(line["answers"]) for line in graded)
+    cut = _mean([line["truncated"] for line in graded if line["truncated"] is not None])
+    shown = example if len(example) <= 120 else "…" + example[-120:]
+    length = "" if not cut else f" ({cut:.0%} were cut at --max-tokens)"
+    where = "a `#` before the answer" if rule == "mark" else f"--extract {rule}"
+    return [
+        f"warning: {name}: none of {count} completions holds an answer{length}, so accuracy says nothing about the "
+        f"model. The rule was {where}; one completion ends with {shown!r}. Choose another rule with --extract, or raise "
+        "--max-tokens."
+    ]
 
 
 def _mean(values: Sequence[float]) -> float | None:

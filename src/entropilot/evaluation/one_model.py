@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from entropilot.analysis.passk import mean_of_files
+from entropilot.answers.judge import Judge
 from entropilot.errors import UserError
 from entropilot.evaluation.comparison import GRADED, cells
-from entropilot.evaluation.grading import Grader, columns_of, grade, is_share, measure
+from entropilot.evaluation.grading import Grader, columns_of, grade, is_share, measure, no_answer_warning
 from entropilot.evaluation.problems import Problems, fitted
 from entropilot.evaluation.protocols import Sampling
 from entropilot.evaluation.sampling.sampler import Transformers, ignored_settings
@@ -39,7 +40,7 @@ class Settings:
     """What all models of an evaluation share.
 
     Attributes:
-        reward, extract: see `build_grader`; None chooses by the data.
+        reward, judge, extract: see `build_grader`; None chooses by the data.
         engine: transformers or vllm.
         dtype: of the weights: float32, bfloat16, float16 or auto.
         batch_size: completions per forward pass.
@@ -51,6 +52,7 @@ class Settings:
     """
 
     reward: str | None = None
+    judge: Judge | None = None
     extract: str | None = None
     engine: str = "transformers"
     dtype: str = "float32"
@@ -240,6 +242,8 @@ def _grade(
         failed = grader.failures()
         graded = sorted(grade(lines(), grader, rows), key=lambda line: (line["temperature"], line["index"]))
         outcome.notes += given_up(grader, failed)
+        example = next((line["texts"][0] for line in lines()), "")
+        outcome.notes += no_answer_warning(problems.name, graded, example, grader.rule)
         found = cells(graded)
         by_task.append([])
         for sampling in task.sampling:

@@ -15,7 +15,7 @@ from entropilot.evaluation.protocols import name_of
 from entropilot.evaluation.sampling.samples_file import KIND, digest
 from entropilot.inputs import problems as data_files
 from entropilot.inputs.messages import last_turn
-from entropilot.inputs.problems import ANSWER_COLUMNS, PROMPT_COLUMNS, fit_prompts, load_problems
+from entropilot.inputs.problems import ANSWER_COLUMNS, PROMPT_COLUMNS, chosen_rows, fit_prompts, load_problems
 from entropilot.recipes.schema import Data
 
 _INDEX = "entropilot_index"
@@ -99,13 +99,10 @@ def problems_of(data: Data, name: str | None = None) -> Problems:
         table = load_problems(data)
         order = list(range(len(table)))
     else:
-        # The same choice that `limit` makes everywhere, with the places in the file kept.
+        # The problems that training takes, but in the order of the file and with their places in it.
         table = load_problems(data.model_copy(update={"limit": None}))
-        order = list(range(len(table)))
-        if data.limit is not None and data.limit < len(order):
-            order = Dataset.from_dict({"i": order}).shuffle(seed=data.seed).select(range(data.limit))["i"]
-            order = sorted(order)
-            table = table.select(order)
+        order = sorted(chosen_rows(table, data))
+        table = table.select(order)
     return _describe(name or name_of(data.source), table.to_list(), list(order))
 
 
@@ -149,6 +146,18 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _notes_of_samples(lines: list[dict[str, Any]]) -> list[str]:
+    """Return the notes on each data source of our own samples, every problem counted once."""
+    sources: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in lines:
+        sources.setdefault(str(line["data"]), {}).setdefault(int(line["index"]), line)
+    return [
+        note
+        for name, rows in sources.items()
+        for note in _describe(name, list(rows.values()), list(rows)).notes
+    ]
+
+
 def recorded(path: Path) -> tuple[Problems, list[dict[str, Any]]]:
     """Read completions that somebody recorded: (problems, lines of samples).
 
@@ -188,6 +197,8 @@ def recorded(path: Path) -> tuple[Problems, list[dict[str, Any]]]:
         asked = row[prompt] if isinstance(row[prompt], str | list) and row[prompt] else ""
         kept.append({**row, "prompt": asked, "answer": answer, "texts": texts})
     problems = _describe(name, kept, list(range(len(kept))))
+    if ours:  # a line is a problem at one temperature, and the file may hold several data sources
+        problems.notes = _notes_of_samples(kept)
     lines = [
         {
             **problems.line(place),

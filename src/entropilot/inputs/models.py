@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from trl.trainer.utils import create_model_from_path
 
 from entropilot.errors import UserError
+from entropilot.inputs.hub import check_model, looks_like_a_folder
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import DEFAULT_TIER, get_tier, tier_of
 
@@ -55,6 +56,7 @@ def load_model(recipe: NamesModel, init: dict[str, Any] | None = None) -> tuple[
         UserError: it can't be loaded, or the tokenizer has no chat template.
     """
     source = resolve_model(recipe)
+    check_model(recipe.model)
     settings = {"dtype": "float32"} | (init or {})
     adapters = (Path(source) / "adapter_config.json").is_file() and not (
         Path(source) / "config.json"
@@ -114,7 +116,7 @@ def resolve_model(recipe: NamesModel) -> str:
                 f"model: {recipe.model} holds no config.json; give a folder made by save_pretrained."
             )
         return str(path)
-    if recipe.model.startswith((".", "/", "~")) or recipe.model.count("/") != 1 or "\\" in recipe.model:
+    if looks_like_a_folder(recipe.model):
         raise UserError(
             f"model: the folder {recipe.model} does not exist; give a path, a Hub id, or sandbox."
         )

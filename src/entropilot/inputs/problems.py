@@ -59,6 +59,20 @@ def load_problems(data: Data) -> Dataset:
     return _columns(raw, data)
 
 
+def chosen_rows(table: Dataset, data: Data) -> list[int]:
+    """Return the rows that `data.limit` keeps, in the order in which training meets them.
+
+    The first rows of a ranking (`entropilot prompts rank`), which knows its best; rows drawn at random of other data.
+    """
+    count = len(table)
+    if data.limit is None:
+        return list(range(count))
+    rows = Dataset.from_dict({"row": range(count)})
+    if RANKED not in table.column_names:
+        rows = rows.shuffle(seed=data.seed)
+    return list(rows.select(range(min(data.limit, count)))["row"])
+
+
 def _read_file(path: Path) -> Dataset:
     """Read a local file into memory: no cache outside of the run, and an answer such as 007 stays text."""
     if path.suffix == ".parquet":
@@ -172,9 +186,7 @@ def _columns(raw: Dataset, data: Data) -> Dataset:
         )
     answer = _pick(names, data.answer_column, ANSWER_COLUMNS, "answer")
     if data.limit is not None:
-        # A ranking (`entropilot prompts rank`) is limited to its first rows, other data to rows drawn at random.
-        drawn = raw if RANKED in names else raw.shuffle(seed=data.seed)
-        raw = drawn.select(range(min(data.limit, len(raw))))
+        raw = raw.select(chosen_rows(raw, data))
 
     prompts, answers = [], []
     for index, row in enumerate(raw):

@@ -1,0 +1,49 @@
+"""A Hub id that can't be reached is told within seconds; a folder is never asked of the Hub."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+constants = pytest.importorskip("huggingface_hub.constants")
+
+from entropilot.errors import UserError  # noqa: E402
+from entropilot.inputs import hub  # noqa: E402
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch):
+    """A server that accepts and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield server
+
+
+def test_a_hub_that_does_not_answer_costs_less_than_three_seconds(silent) -> None:
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"--model: nobody/none is neither .*127.0.0.1:\d+ does not answer"):
+        hub.check_model("nobody/none", "--model")
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("name", ["./x", "/x/y", "~/x", "a/b/c", "gpt", "here/x", r"a\\b/c"])
+def test_a_folder_is_never_asked_of_the_hub(silent, tmp_path: Path, monkeypatch, name: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "_answers", lambda address: pytest.fail("the Hub was asked"))
+    with pytest.raises(UserError, match="the folder .* does not exist"):
+        hub.check_model(name)
+
+
+def test_what_is_there_is_accepted_without_asking(silent, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(hub, "_answers", lambda address: pytest.fail("the Hub was asked"))
+    for name in ("sandbox", "sandbox:pool", str(tmp_path)):
+        hub.check_model(name)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: "/cache/config.json")
+    hub.check_model("owner/cached")
