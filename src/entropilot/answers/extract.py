@@ -3,137 +3,242 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from entropilot.answers.choices import letter_of, letters_after
+from entropilot.answers.phrases import (
+    REACH,
+    after_phrase,
+    after_weak_phrase,
+    is_answer_alone,
+    last_number,
+    placeholder,
+    tidy,
+)
 from entropilot.errors import UserError
 
 _BRACES = re.compile(
-    r"(\\{1,2}(?:boxed|fbox)[ \t]{0,20}\{)|\\.|[{}]", re.DOTALL
+    r"((?:\\{1,2}(?:boxed|fbox|framebox)|(?<![\\A-Za-z])boxed)[ \t]{0,20}\{)|\\.|[{}]", re.DOTALL
 )  # an escaped brace is no brace
-_PHRASE = re.compile(r"\banswer[ \t]{0,4}(?:is|are|:|=)", re.IGNORECASE)
-_LETTER = re.compile(r"\(([A-J])\)|(?<![A-Za-z\\])([A-J])(?![A-Za-z'’])")
-_CHOICE_ANCHOR = re.compile(r"\b(?:answer|option|choice)\b", re.IGNORECASE)
-_LABEL = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{?")
-_REACH = 400  # characters: how far after "the answer is" an answer may go on
+_BARE_BOX = re.compile(
+    r"\\boxed[ \t]{0,20}(-?\d{1,40}(?:\.\d{1,40})?(?![\d{])|"
+    r"\\[dt]?frac[ \t]?\{[^{}]{1,100}\}[ \t]?\{[^{}]{1,100}\}|[A-Za-z](?![A-Za-z{]))"
+)
+_INNER_BOX = re.compile(r"\\{1,2}(?:boxed|fbox|framebox)[ \t]{0,20}(?=\{)")
+_ANNOUNCED = re.compile(r"^\s{0,8}\\text\{[^{}]{0,40}\b(?:is|are|=)\s{0,4}:?\s{0,4}\}")
+_SIGN_BEFORE = re.compile(r"(?:(?:^|[=$(\s])-|[=$(]-?\d{1,9}(?:\.\d{1,9})?(?:\\cdot ?)?)$")
+_FACTOR_AFTER = re.compile(
+    r"[ \t]?(?:\\%|%|\^\{?\\circ\}?|\\pi(?![a-zA-Z])|\\sqrt\{\d{1,9}\}|i(?![a-zA-Z])|\^\{\d{1,9}\}|\^\d)"
+)
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s$]|\\q?quad|\\[,;! ]|\\(?:text|mbox)\{[^{}]{0,40}\}|\\[()\[\]]|,|;|\b(?:and|or|for|part)\b|"
+    r"\([a-d]\)|、|和){1,20}"
+)
+_JOINS = re.compile(r",|;|\b(?:and|or)\b|、|和")
+_END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|im_start)\|>|</s>|<end_of_turn>")
+_NEXT_QUESTION = re.compile(
+    r"\n[ \t#*]{0,8}(?:Question|Problem|Exercise|Q|Human|User|Instruction|Example)[ \t]?\d{0,4}[ \t]?[:.]"
+)
+_AFTER_THINKING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_HEADING_WORD = re.compile(r"[*_\s]{0,8}[A-Za-z]{2,}")
+_WORD_ANSWER = re.compile(
+    r"[*_\s]{0,8}(?:yes|no|true|false|none|undefined|no solutions?)[.*_\s]{0,8}$", re.IGNORECASE
+)
 
 
-def extract(text: str, rule: str = "auto") -> str | None:
-    r"""The final answer that a completion gives, or None where it gives none.
+def extract(text: str, rule: str = "auto", stop_strings: Sequence[str] = ()) -> str | None:
+    r"""Return the final answer that a completion gives, or None where it gives none.
 
-    Rules (the last occurrence counts, and an answer of blanks only is none):
-        boxed: the content of the last balanced \boxed{…} or \fbox{…} (the innermost of nested ones); a box that is
-            empty or never closed is passed over.
-        hash: what follows the last "####" on its line (GSM8K).
-        phrase: what follows "the answer is" (or "answer:") up to the end of its sentence.
+    Text after an end-of-turn token counts for nothing. Text after `</think>` goes first; what is inside of the thoughts
+    counts only where nothing after them is an answer. Empty answers and placeholders ("your answer") are passed over.
+
+    Rules (the last occurrence counts):
+        strict: a \boxed{…} that is closed, else a value after "####". For rewards: nothing else can be mistaken for it.
+        boxed: \boxed{…}, \fbox{…}, \boxed 7, and one that is never closed. Boxes joined by "and", "or" or a comma are one
+            answer, as is a box with its sign or factor, -\boxed{5}\pi.
+        hash: the value after "####" (GSM8K); a heading is no value.
+        phrase: what follows "the answer is", "Answer:", a heading "Final answer" and their like in eight languages.
         tag: the content of the last <answer>…</answer>.
-        choice: a multiple-choice letter A-J: of the last box or tag, else the first after the last word "answer",
-            "option" or "choice", else a text that is nothing but a letter.
-        auto: tag, boxed, hash, phrase, the first that finds something.
+        choice: a multiple-choice letter: of a box or tag that holds one, of "answer is (B)" and its like, else of the text.
+        auto: tag, boxed, hash, phrase, "Therefore, 5", "It is 5", a text that is nothing but an answer.
+        first: `auto`, on the text before the next question: for base models that run on.
+        lenient: `auto`, else the last number of the text.
         last_line: the last line that is not blank.
         whole: the text itself, stripped.
+
+    Args:
+        text: the completion.
+        rule: one of the names above.
+        stop_strings: what ends the completion, for models whose end of turn is none of the usual tokens.
 
     Raises:
         UserError: the rule has no such name.
     """
     if rule not in RULES:
         raise UserError(f"There is no extraction rule named {rule!r}; choose one of {', '.join(RULES)}.")
-    found = RULES[rule](text)
-    return (found.strip() or None) if found is not None else None
+    if rule != "whole":
+        text = _one_turn(text, stop_strings)
+    for part in _parts(text) if rule not in ("whole", "last_line") else [text]:
+        answer = RULES[rule](part)
+        if answer is not None and answer.strip():
+            return answer.strip()
+    return None
+
+
+def _one_turn(text: str, stop_strings: Sequence[str]) -> str:
+    end = _END_OF_TURN.search(text)
+    # A completion may begin with the token that opens its turn.
+    if end and text[: end.start()].strip():
+        text = text[: end.start()]
+    for stop in stop_strings:
+        text = text.partition(stop)[0] if stop else text
+    return text
+
+
+def _parts(text: str) -> list[str]:
+    """The text after the thoughts, then the thoughts."""
+    end = None
+    for end in _AFTER_THINKING.finditer(text):  # noqa: B007 - the last one is wanted
+        pass
+    return [text] if end is None else [text[end.end() :], text[: end.start()]]
 
 
 def _boxed(text: str) -> str | None:
+    return _boxes(text, closed=False)
+
+
+def _boxes(text: str, closed: bool) -> str | None:
     # One pass with a stack of open braces: going back to look for a partner is what a hostile text asks for.
-    best: tuple[int, int] | None = None
-    stack: list[int | None] = []  # where the content begins if the brace opens a box, else None
+    spans: list[
+        tuple[int, int, int]
+    ] = []  # of outermost boxes: their start, and begin and end of the content
+    stack: list[
+        tuple[int, int] | None
+    ] = []  # start and begin of content where the brace opens a box, else None
     for token in _BRACES.finditer(text):
         mark = token.group()
         if mark == "{" or token.group(1):
-            stack.append(token.end() if token.group(1) else None)
+            stack.append((token.start(), token.end()) if token.group(1) else None)
         elif mark == "}" and stack:
-            begin = stack.pop()
-            # The box that begins last wins; of boxes in one another that is the innermost.
-            if (
-                begin is not None
-                and (best is None or begin > best[0])
-                and text[begin : token.start()].strip()
-            ):
-                best = (begin, token.start())
-    return text[best[0] : best[1]] if best else None
+            box = stack.pop()
+            if box is not None:
+                while spans and spans[-1][0] > box[0]:
+                    spans.pop()
+                spans.append((*box, token.start()))
+    spans = [span for span in spans if not _nothing(text[span[1] : span[2]])]
+    bare = None
+    for bare in _BARE_BOX.finditer(text):  # noqa: B007 - the last one is wanted
+        pass
+    if bare is not None and (not spans or bare.start() > spans[-1][0]):
+        return bare.group(1)
+    if spans:
+        return _joined(text, spans)
+    unclosed = next((box for box in reversed(stack) if box is not None), None)
+    if unclosed is None or closed:
+        return None
+    rest = re.split(r"\n|\$|\\[\])]", text[unclosed[1] : unclosed[1] + REACH], maxsplit=1)[0]
+    return None if _nothing(rest) else _INNER_BOX.sub("", rest).strip().rstrip(".")
+
+
+def _nothing(content: str) -> bool:
+    inner = content if len(content) > REACH else _INNER_BOX.sub("", content).strip(" \t\r\n{}")
+    return not inner.strip() or placeholder(inner)
+
+
+def _joined(text: str, spans: list[tuple[int, int, int]]) -> str:
+    """The last box, and the boxes before it that belong to the same list."""
+    first = len(spans) - 1
+    for (_, _, end), (start, _, _) in zip(spans[-2::-1], spans[:0:-1], strict=True):
+        between = text[end + 1 : start] if start - end < 60 else ""
+        if not (between and _BETWEEN_BOXES.fullmatch(between) and _JOINS.search(between)):
+            break
+        first -= 1
+    contents = dict.fromkeys(_content(text, span) for span in spans[first:])
+    return ", ".join(contents)
+
+
+def _content(text: str, span: tuple[int, int, int]) -> str:
+    start, begin, end = span
+    content = _ANNOUNCED.sub("", _INNER_BOX.sub("", text[begin:end])).strip()
+    layers = min(len(content) - len(content.lstrip("{")), len(content) - len(content.rstrip("}")))
+    inner = content[layers : len(content) - layers] if layers else content
+    if layers and _balanced(inner):
+        content = inner
+    before = _SIGN_BEFORE.search(text[max(0, start - 24) : start])
+    after = _FACTOR_AFTER.match(text, end + 1)
+    sign = before.group().lstrip("=$( \t\r\n") if before else ""
+    # −(a + b) is not −a + b; a single term needs no brackets.
+    if sign and re.search(r"[-+=,<>]", content):
+        return content
+    return sign + content + (after.group().strip() if after and not re.search(r"[-+=,<>]", content) else "")
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for mark in text:
+        depth += (mark == "{") - (mark == "}")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _hash(text: str) -> str | None:
-    at = text.rfind("####")
-    return None if at < 0 else text[at + 4 :].lstrip("#").partition("\n")[0]
+    end = len(text)
+    for _ in range(50):  # the last fifty are enough to look at
+        place = text.rfind("####", 0, end)
+        if place < 0:
+            return None
+        line = text[place + 4 : place + 4 + REACH].lstrip("#").partition("\n")[0]
+        if line.strip() and not placeholder(line) and not _heading(line):
+            return tidy(line)
+        end = place
+    return None
+
+
+def _heading(line: str) -> bool:
+    """Whether what follows "####" is a heading in words: "Step 2: conclude" is no answer, and "x = 5" is one."""
+    return bool(_HEADING_WORD.match(line)) and not _WORD_ANSWER.match(line)
 
 
 def _tag(text: str) -> str | None:
     lower = text.lower() if text.isascii() else text  # lower() may change the length of other text
     end = lower.rfind("</answer>")
     begin = lower.rfind("<answer>", 0, max(end, 0))
-    return None if end < 0 or begin < 0 else text[begin + len("<answer>") : end]
-
-
-def _phrase(text: str) -> str | None:
-    last = None
-    for last in _PHRASE.finditer(text):  # noqa: B007 - the last one is wanted
-        pass
-    if last is None:
+    if end < 0 or begin < 0:
         return None
-    rest = text[last.end() : last.end() + _REACH].lstrip(" \t:*=")
-    rest = rest.lstrip() if rest[:1] in "\r\n" else rest
-    return _tidy(_sentence(rest))
-
-
-def _sentence(text: str) -> str:
-    """Up to the full stop or line end that closes the sentence; a point inside a number closes nothing."""
-    for at, mark in enumerate(text):
-        if mark == "\n":
-            return text[:at]
-        if mark in ".!?" and (at + 1 == len(text) or text[at + 1].isspace()) and not text[:at].endswith("\\"):
-            return text[:at]
-    return text
-
-
-def _tidy(text: str) -> str:
-    """Take off the dollar signs, \\( \\) and ** that wrap an answer."""
-    text = text.strip()
-    for opening, closing in (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        inner = text[len(opening) : len(text) - len(closing)]
-        if (
-            len(text) > len(opening)
-            and text.startswith(opening)
-            and text.endswith(closing)
-            and opening not in inner
-        ):
-            text = inner.strip()
-    return text
+    content = text[begin + len("<answer>") : end]
+    if placeholder(content):
+        return None
+    if len(content) > REACH:
+        return content
+    inner = _boxed(content) or after_phrase(content)
+    return inner or tidy(content)
 
 
 def _choice(text: str) -> str | None:
     for rule in (_tag, _boxed):
         inside = rule(text)
-        if inside is not None:
-            return _letter(inside[:_REACH])
-    last = None
-    for last in _CHOICE_ANCHOR.finditer(text):  # noqa: B007 - the last one is wanted
-        pass
-    if last is not None:
-        return _letter(_sentence(text[last.end() : last.end() + _REACH].lstrip()))
-    bare = text.strip()
-    return _letter(bare) if len(bare) <= 4 else None
+        letter = None if inside is None else letter_of(inside[:REACH])
+        if letter is not None:
+            return letter
+    return letters_after(text)
 
 
-def _letter(text: str) -> str | None:
-    found = _LETTER.search(_LABEL.sub(" ", text))
-    return (found.group(1) or found.group(2)) if found else None
+def _strict(text: str) -> str | None:
+    return _boxes(text, closed=True) or _hash(text)
 
 
 def _auto(text: str) -> str | None:
-    for rule in (_tag, _boxed, _hash, _phrase):
-        found = rule(text)
-        if found is not None and found.strip():
-            return found
+    for rule in (_tag, _boxed, _hash, after_phrase, after_weak_phrase, is_answer_alone):
+        answer = rule(text)
+        if answer is not None and answer.strip():
+            return answer
     return None
+
+
+def _first(text: str) -> str | None:
+    question = _NEXT_QUESTION.search(text, 1)
+    return _auto(text[: question.start()] if question else text)
 
 
 def _last_line(text: str) -> str | None:
@@ -143,11 +248,14 @@ def _last_line(text: str) -> str | None:
 
 RULES: dict[str, Callable[[str], str | None]] = {
     "auto": _auto,
+    "strict": _strict,
     "boxed": _boxed,
     "hash": _hash,
-    "phrase": _phrase,
+    "phrase": after_phrase,
     "tag": _tag,
     "choice": _choice,
+    "first": _first,
+    "lenient": lambda text: _auto(text) or last_number(text),
     "last_line": _last_line,
     "whole": lambda text: text,
 }

@@ -41,7 +41,10 @@ def cluster(
     model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model judge.")] = None,
     judge_args: JudgeArgOption = None,
     extract: Annotated[
-        str, typer.Option(help="auto, boxed, hash, phrase, tag, choice, last_line or whole.")
+        str,
+        typer.Option(
+            help="How answers are found: auto, strict, boxed, hash, phrase, tag, choice, first, lenient, last_line, whole."
+        ),
     ] = "auto",
     missing: Annotated[
         str, typer.Option(help="Reward without an answer: singleton, zero or penalty.")
