@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.special import stdtrit
 
+from entropilot.law.by_law import continue_by_law
 from entropilot.law.diagnosis import FEW, diagnose
-from entropilot.law.forecast import forecast
 from entropilot.law.law import LawFit, fit_law
 from entropilot.law.live import law_metrics
 from entropilot.law.noise import mixture_quantile
@@ -249,7 +249,9 @@ def forecasts(runs: int) -> None:
                 law = 1 - 0.5 * np.exp(h) / np.expm1(h0)
                 r, seen = law + noise(rng, n, 0.3, "AR(1)"), h + 0.01 * ar1(rng.standard_normal(n), 0.3)
                 m = round(share * n)
-                found = forecast(t[:m], seen[:m], r[:m], t[-1], draws=1000, seed=int(rng.integers(2**32)))
+                found = continue_by_law(
+                    t[:m], seen[:m], r[:m], t[-1], draws=1000, seed=int(rng.integers(2**32))
+                )
                 pairs = (found.interval, law), (found.measured_interval, r), (found.entropy_interval, h)
                 hits.append([low <= truth[-1] <= high for (low, high), truth in pairs])
                 widths.append(np.ptp(found.interval))
@@ -272,7 +274,11 @@ def speed() -> None:
             "300",
         ),
         ("diagnosis, 2,400 steps", lambda: diagnose(fit_law(h, r)), "-"),
-        ("forecast from 360 steps to 2,400", lambda: forecast(steps[:360], h[:360], r[:360], 2400), "-"),
+        (
+            "continuation by the law from 360 steps to 2,400",
+            lambda: continue_by_law(steps[:360], h[:360], r[:360], 2400),
+            "-",
+        ),
         ("live metrics, 1,000 steps", lambda: law_metrics(*runs[1000]), "5"),
     ):
         call()

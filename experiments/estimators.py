@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from entropilot.law.forecast import backtest, forecast_run
+from entropilot.law.by_law import backtest, continue_by_law
 from entropilot.law.law import fit_run
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
@@ -29,7 +29,10 @@ def measure(folder: Path) -> dict[str, float]:
     fit, names = fit_run(run)
     points = [(h, r) for _, h, r in run.column(*names)]
     held = backtest([h for h, _ in points], [r for _, r in points], PREFIX)
-    ahead = forecast_run(run, PREFIX)
+    steps = [(step, h, r) for step, h, r in run.column(*names)]
+    begin, end = steps[0][0], max(row["step"] for row in run.rows)
+    t, h, r = zip(*(row for row in steps if row[0] - begin <= PREFIX * (end - begin)), strict=True)
+    ahead = continue_by_law(t, h, r, end)
     last = float(np.mean([r for _, r in points][-5:]))
     return {
         "acc end": last,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from entropilot.errors import UserError
-from entropilot.law.forecast import backtest
+from entropilot.law.by_law import backtest
 from entropilot.law.law import ENTROPY, REWARD, fit_law
 from entropilot.records import Run, read_run
 from entropilot.reports.table import series

@@ -84,7 +84,7 @@ def forecast(
     run: LogArgument,
     prefix: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the run that is used.")] = 0.15,
     last_step: Annotated[
-        float | None, typer.Option(help="The step spoken of; default: the run's last.")
+        float | None, typer.Option(help="Step to forecast; default: the run's last.")
     ] = None,
     performance: PerformanceOption = None,
     entropy: EntropyOption = None,
@@ -93,59 +93,27 @@ def forecast(
     name: NameOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say from a prefix where a run will end; and the paper's protocol, on the later measured entropies."""
-    from entropilot.law.assess import assess
-    from entropilot.law.forecast import backtest, forecast_run
-    from entropilot.reports.text import number
+    """Forecast final performance from the first part of a run, and backtest the paper's method on the rest."""
+    from entropilot.law.by_law import paper_protocol
+    from entropilot.law.forecast import describe, forecast_run
 
     reading = open_log(run, entropy, performance, step, framework, name)
-    names = (reading.entropy, reading.performance)
-    seen = forecast_run(reading.run, prefix, last_step, *names)
-    verdict = assess(seen.fit, performance_name=reading.performance).verdict
-    result: dict[str, Any] = {
-        "run": reading.run.name,
-        "prefix": prefix,
-        "verdict": verdict,
-        "last_step": seen.last_step,
-        "entropy_model": seen.model,
-        "entropy": seen.entropy,
-        "entropy_interval": seen.entropy_interval,
-        "performance_name": reading.performance,
-        "performance": seen.performance,
-        "interval": seen.interval,
-        "measured_interval": seen.measured_interval,
-        "spent_now": seen.spent_now,
-        "spent": seen.spent,
-        "ninety_step": seen.ninety_step,
-        "ceiling": seen.fit.ceiling,
-    }
-    if prefix < 1:
-        pairs = [(row[1], row[2]) for row in reading.run.column(*names)]
-        protocol = backtest([h for h, _ in pairs], [r for _, r in pairs], prefix)
-        result["paper_protocol"] = {
-            "fitted": protocol.fitted,
-            "predicted": len(protocol.predicted),
-            "rmse": protocol.rmse,
-            "final_error": protocol.final_error,
-            "naive_rmse": protocol.naive_rmse,
-        }
-    if as_json:
-        print_json(result)
-        return
-    typer.echo(f"the first {prefix:.0%}: {verdict}" if prefix < 1 else verdict)
-    low, high = (number(value) for value in seen.measured_interval)
-    typer.echo(
-        f"from the first {prefix:.0%}: {reading.performance} at step {seen.last_step:g} is forecast to be "
-        f"{seen.performance:.3f} (95 % of one measurement: {low} to {high}), entropy {seen.entropy:.3f} nats"
+    ahead = forecast_run(
+        reading.run,
+        prefix,
+        last_step,
+        reading.entropy,
+        reading.performance if performance is not None else None,
+        default=reading.performance,
     )
-    if seen.ninety_step is not None:
-        typer.echo(f"90 % of the gain until then is had by step {seen.ninety_step:.0f}")
-    if prefix < 1:
-        typer.echo(
-            f"the paper's protocol: fitted on {protocol.fitted} points, RMSE {protocol.rmse:.4f} on the other "
-            f"{len(protocol.predicted)} at their measured entropies (no change: {protocol.naive_rmse:.4f}), "
-            f"error at the end {protocol.final_error:.4f}"
-        )
+    protocol = (
+        None if prefix == 1 else paper_protocol(reading.run, prefix, reading.entropy, ahead.performance_name)
+    )
+    if as_json:
+        print_json(ahead.document() | {"run": reading.run.name, "prefix": prefix, "paper_protocol": protocol})
+        return
+    for line in describe(ahead, prefix, protocol):
+        typer.echo(line)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Models of entropy over the steps of a run, and plausible continuations of a prefix under all of them."""
+"""Model entropy over the steps of a run, and draw plausible continuations of a prefix under all models."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ class Course:
         shape: of times (t,) and the θ of the cells, (g, 1) each, (g, t).
         bounds: the least and the greatest of each θ, for the gap between points and the time to the end.
         low: what `low` is: 0, a floor of at least 0, or free, where entropy stops at 0.
+        free: how many θ there are; a shape without one gets one that it ignores.
     """
 
     name: str
     shape: Callable[..., Array]
     bounds: Callable[[float, float], list[tuple[float, float]]]
     low: Literal["zero", "floor", "free"] = "zero"
+    free: int = 1
 
 
 def _rate(gap: float, end: float) -> list[tuple[float, float]]:
@@ -43,9 +45,14 @@ COURSES = (
         "power law",
         lambda t, rate, power: (1 + t / (rate * power)) ** -power,  # falls at once as exp(−t/rate) does
         lambda gap, end: [(gap / 4, 10 * end), (0.2, 4.0)],
+        free=2,
     ),
     Course("linear in the logarithm of the step", lambda t, rate: -np.log1p(t / rate), _rate, "free"),
+    # A straight line up or down; a rise is its case that no other course has.
+    Course("linear in the step", lambda t, rate: t + 0 * rate, lambda gap, end: [(gap, end)], "free", free=0),
+    Course("plateau", lambda t, rate: 1 + 0 * t * rate, lambda gap, end: [(gap, end)], free=0),
 )
+WALK = "random walk"
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Continuations:
 
     Attributes:
         weights: share of each model, by AIC on the prefix.
-        paths: (d, t) entropies of the draws at the times asked for, never below 0.
+        paths: (d, t) entropies of the draws at the times asked for, from 0 to `most`.
         best: (t,) the best model's own course.
     """
 
@@ -69,13 +76,14 @@ class Continuations:
 
 
 def continuations(
-    steps: Array, entropy: Array, at: Array, draws: int, rng: np.random.Generator
+    steps: Array, entropy: Array, at: Array, draws: int, rng: np.random.Generator, most: float = np.inf
 ) -> Continuations:
     """Draw courses of entropy that fit a prefix, over all models.
 
     Each model is fitted on a grid of its nonlinear parameters, where the rest is linear. A draw picks a model by its
-    Akaike weight, a cell by its likelihood (flat over the grid, the linear part integrated out), then the linear part
-    and the noise. Autocorrelated noise (AR(1), by the best model's residuals) is whitened first.
+    Akaike weight, a cell by its likelihood (flat over the grid, the linear part integrated out), then the linear part.
+    Autocorrelated noise (AR(1), by the best model's residuals) is whitened first. Beside the courses there is a random
+    walk from the last value, with the increments of the prefix.
 
     Args:
         steps: (n,) of the prefix, increasing.
@@ -83,6 +91,7 @@ def continuations(
         at: (t,) the steps to continue to.
         draws: how many courses.
         rng: the source of all randomness.
+        most: the largest entropy there can be, ln of the vocabulary.
     """
     start, n = steps[0], steps.size
     time, ahead = steps - start, at - start
@@ -96,17 +105,41 @@ def continuations(
         if n >= 8 and residual.any():
             design = np.stack([time / end, np.ones(n)], axis=1)
             phi = min(max(estimate_noise(design, residual, quick=True).persistence, 0.0), 0.95)
-    aic = np.array([fit.aic for fit in fits])
+    models: list[_Fit | _Walk] = [*fits, _Walk(time, entropy)]
+    aic = np.array([model.aic for model in models])
     weight = np.exp(-(aic - aic.min()) / 2)
     weight /= weight.sum()
     counts = rng.multinomial(draws, weight)
-    paths = [fit.draw(ahead, count, rng) for fit, count in zip(fits, counts, strict=True) if count]
-    best = fits[int(aic.argmin())]
+    paths = [model.draw(ahead, count, rng) for model, count in zip(models, counts, strict=True) if count]
     return Continuations(
-        {fit.course.name: float(share) for fit, share in zip(fits, weight, strict=True)},
-        np.maximum(np.concatenate(paths), 0.0),
-        np.maximum(best.at(ahead), 0.0),
+        {model.name: float(share) for model, share in zip(models, weight, strict=True)},
+        np.clip(np.concatenate(paths), 0.0, most),
+        np.clip(models[int(aic.argmin())].at(ahead), 0.0, most),
     )
+
+
+class _Walk:
+    """A random walk from the last value, whose increments have the mean square of those of the prefix."""
+
+    name = WALK
+
+    def __init__(self, time: Array, entropy: Array) -> None:
+        self.time, self.entropy, n = time, entropy, time.size
+        # Per unit of time, so that steps left out do not count as calm.
+        squares = np.diff(entropy) ** 2 / np.diff(time)
+        self.variance = float(squares.mean())
+        gap = float(np.median(np.diff(time)))
+        self.aic = n * np.log(self.variance * gap + 1e-300) + 2 * 2
+
+    def at(self, time: Array) -> Array:
+        """Return the measured entropies, joined by straight lines, and the last one from there on."""
+        return np.interp(time, self.time, self.entropy)
+
+    def draw(self, time: Array, count: int, rng: np.random.Generator) -> Array:
+        """Return walks at times, (count, t)."""
+        gaps = np.maximum(np.diff(time, prepend=time[:1]), 0.0) * (time > self.time[-1])
+        steps = rng.standard_normal((count, time.size)) * np.sqrt(self.variance * gaps)
+        return self.at(time) + np.cumsum(steps, axis=1)
 
 
 class _Fit:
@@ -115,7 +148,7 @@ class _Fit:
     def __init__(
         self, course: Course, time: Array, entropy: Array, gap: float, end: float, phi: float
     ) -> None:
-        self.course, n = course, time.size
+        self.course, self.name, n = course, course.name, time.size
         y, one = _whitened(entropy[None], phi)[0], _whitened(np.ones((1, n)), phi)[0]
         linear = 1 if course.low == "zero" else 2
         self.df = n - linear
@@ -151,7 +184,7 @@ class _Fit:
                 break
         weight = np.exp(log - log.max())
         self.weight = weight / weight.sum()
-        k = linear + len(self.theta) + 1
+        k = linear + course.free + 1
         self.aic = n * np.log(smallest.min() / n) + 2 * k
         self.best = int(smallest.argmin())
 

@@ -1,119 +1,94 @@
-"""Where a run will end: the paper's protocol, which is told the later entropies, and a forecast in time, which is not."""
+"""Forecast where a run will end from its first part, with intervals calibrated on public runs.
+
+The forecast is "no change". On public runs neither the law nor any shape over the steps beat it when every choice was
+made on other repositories' runs (docs/results/real_runs.md), so what they say stands beside it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from entropilot.analysis.values import Interval, check_level, check_nats, flat
+from entropilot.analysis.values import Interval, check_nats, flat
 from entropilot.errors import UserError
-from entropilot.law.courses import continuations
+from entropilot.law.assess import Assessment, assess
+from entropilot.law.by_law import LEAST_ENTROPIES, LEAST_PAIRS, Continuation, check_share, continue_by_law
+from entropilot.law.calibration import (
+    MOST_NATS,
+    allowed_range,
+    constants_for,
+    entropy_interval,
+    performance_interval,
+)
 from entropilot.law.law import LawFit, fit_law
+from entropilot.law.rivals import errors_on_own_end, predict_all, recent
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run, finite_number
 
 Array = NDArray[np.float64]
 
 SHARE = 0.15  # the paper's: 36 of 236 steps
-LEAST_ENTROPIES, LEAST_PAIRS = 8, 5
-
-
-@dataclass(frozen=True)
-class Backtest:
-    """A law fitted on the first share of the points and held against the rest, at their measured entropies.
-
-    Attributes:
-        fit: of the first points.
-        fitted: how many those were.
-        predicted: (m,) R of the others, from their measured H.
-        measured: (m,) their R.
-        rmse: over all predicted points.
-        final_error: |predicted − measured| at the last one.
-        naive_rmse: of predicting no change, the mean of the last three R of the first points.
-        inside: the share of the others within their own 95 % interval.
-    """
-
-    fit: LawFit
-    fitted: int
-    predicted: Array
-    measured: Array
-    rmse: float
-    final_error: float
-    naive_rmse: float
-    inside: float
-
-
-def backtest(entropy: ArrayLike, performance: ArrayLike, share: float = SHARE) -> Backtest:
-    """Run the paper's protocol: fit on the first share of the points, predict R at every later measured H.
-
-    Raises:
-        UserError: fewer than 3 points in the first share, or none after it.
-    """
-    h, r = flat("entropy", entropy), flat("performance", performance)
-    if h.shape != r.shape:
-        raise UserError(f"The law needs as many values of each, but there are {h.size} and {r.size}.")
-    _check_share(share)
-    keep = np.isfinite(h) & np.isfinite(r)
-    h, r = h[keep], r[keep]
-    first = round(share * h.size)
-    if first < 3 or first == h.size:
-        raise UserError(
-            f"The first {100 * share:g} % of {h.size} points are {first}, but the law needs 3 or more, and some after "
-            "them to predict; take a larger share or validate more often."
-        )
-    fit = fit_law(h[:first], r[:first])
-    check_nats(h)
-    predicted, measured = fit.predict(h[first:]), r[first:]
-    low, high = fit.interval_at(h[first:], measured=True)
-    naive = r[max(0, first - 3) : first].mean()
-    return Backtest(
-        fit=fit,
-        fitted=first,
-        predicted=predicted,
-        measured=measured,
-        rmse=float(np.sqrt(np.mean((predicted - measured) ** 2))),
-        final_error=float(abs(predicted[-1] - measured[-1])),
-        naive_rmse=float(np.sqrt(np.mean((naive - measured) ** 2))),
-        inside=float(np.mean((low <= measured) & (measured <= high))),
-    )
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a prefix says of the end of a run. Intervals are of the same level, medians and quantiles of the draws.
+    """What is expected at a later step of a run. Intervals are for one measurement there, at 95 %.
 
     Attributes:
-        last_step: the step spoken of.
-        model: of entropy over steps, the best by AIC on the prefix.
-        models: the share of each model in the draws.
-        entropy, entropy_interval: H at the last step, nats.
-        performance, interval: R by the law at the last step.
-        measured_interval: of one R measured there, which has noise of its own.
-        spent_now, spent: (exp H₀ − exp H_t)/(exp H₀ − 1), the share of what entropy can buy, at the end of the prefix
-            and at the last step; nan where entropy began at 0.
-        ninety_step, ninety_interval: the step at which 90 % of the gain until the last step is had; None where
-            entropy is not expected to fall.
-        fit: the law on the prefix.
-        steps, path: the best model's course of R from the first to the last step.
+        last_step: the step of the forecast.
+        performance_name: the metric taken as R.
+        performance, interval: R, "no change" from the mean of the last tenth of the prefix.
+        held: the share of public runs whose last measurement such an interval held, made without their repository.
+        entropy, entropy_interval: H in nats, likewise.
+        verdict: what `assess` says of the law on the prefix, or why it can't be fitted.
+        silent: why the law says nothing of the end; None where it does.
+        law: what the law says of R at the end, at the entropy that the courses continue to; None where it is silent.
+        predictions: what each rival says of R (`rivals.RIVALS`), and the law under "law" where it is not silent.
+        best: the rival that did best on the prefix's own end, and its error there; None where the prefix is too short.
+        continuation: the law's own continuation, with its course of entropy; None where it is silent.
+        fit: the law on the prefix; None where it can't be fitted.
+        points: how many values of R the prefix holds.
+        notes: sentences on choices that the reader should know.
     """
 
     last_step: float
-    model: str
-    models: dict[str, float]
-    entropy: float
-    entropy_interval: Interval
+    performance_name: str
     performance: float
     interval: Interval
-    measured_interval: Interval
-    spent_now: float
-    spent: float
-    ninety_step: float | None
-    ninety_interval: Interval | None
-    fit: LawFit
-    steps: Array = field(repr=False, compare=False)
-    path: Array = field(repr=False, compare=False)
+    held: float
+    entropy: float
+    entropy_interval: Interval
+    verdict: str
+    silent: str | None
+    law: float | None
+    predictions: dict[str, float]
+    best: tuple[str, float] | None
+    continuation: Continuation | None
+    fit: LawFit | None
+    points: int
+    notes: tuple[str, ...] = field(default=())
+
+    def document(self) -> dict[str, Any]:
+        """Return the forecast as plain values, for JSON."""
+        plain = (
+            "last_step performance_name performance interval held entropy entropy_interval verdict silent law predictions "
+            "points notes"
+        )
+        values = {name: getattr(self, name) for name in plain.split()}
+        ahead = self.continuation
+        return values | {
+            "best_on_own_end": None if self.best is None else self.best[0],
+            "best_error": None if self.best is None else self.best[1],
+            "ceiling": None if self.fit is None else self.fit.ceiling,
+            "entropy_model": None if ahead is None else ahead.model,
+            "spent_now": None if ahead is None else ahead.spent_now,
+            "spent": None if ahead is None else ahead.spent,
+            "ninety_step": None if ahead is None else ahead.ninety_step,
+        }
 
 
 def forecast(
@@ -122,26 +97,23 @@ def forecast(
     performance: ArrayLike,
     last_step: float,
     *,
-    level: float = 0.95,
-    draws: int = 4000,
+    performance_name: str = ACCURACY,
+    vocabulary: int | None = None,
     seed: int = 0,
 ) -> Forecast:
-    """Forecast R at a later step from a prefix alone.
-
-    Five models of H(t) (`courses.COURSES`) are fitted to all entropies, the law to the points that have both; draws of
-    the one are put through draws of the other, so the interval holds what either leaves open.
+    """Forecast R and H at a later step from a prefix alone.
 
     Args:
         steps: increasing.
         entropy: H at each, nats; a value that is not finite counts as not measured.
         performance: R at each, likewise.
-        last_step: the step to speak of, after the prefix.
-        level: of the intervals.
-        draws: how many courses are drawn.
-        seed: of the draws.
+        last_step: the step of the forecast, after the prefix.
+        performance_name: the metric taken as R; an accuracy lies between 0 and 1.
+        vocabulary: tokens in the model's vocabulary, whose logarithm bounds H; 12.5 nats where it is not given.
+        seed: of the draws behind the law's own continuation.
 
     Raises:
-        UserError: the prefix holds fewer than 8 entropies or 5 points with both, or the law can't be fitted to it.
+        UserError: the prefix holds no value of R or H, or steps are not increasing, or end after `last_step`.
     """
     t, h, r = flat("steps", steps), flat("entropy", entropy), flat("performance", performance)
     if not t.shape == h.shape == r.shape:
@@ -149,54 +121,53 @@ def forecast(
             f"A forecast needs as many values of each, but there are {t.size} steps, {h.size} entropies "
             f"and {r.size} values of performance."
         )
-    check_level(level)
-    if draws < 100:
-        raise UserError(f"A forecast needs 100 draws or more for its interval, but draws is {draws}.")
     if not (np.isfinite(t).all() and (np.diff(t) > 0).all()):
         raise UserError("A forecast needs steps that are finite and increasing.")
-    known = np.isfinite(h)
-    pairs = known & np.isfinite(r)
-    if known.sum() < LEAST_ENTROPIES or pairs.sum() < LEAST_PAIRS:
+    if vocabulary is not None and vocabulary < 2:
         raise UserError(
-            f"A forecast needs {LEAST_ENTROPIES} entropies and {LEAST_PAIRS} points that also have a performance, but "
-            f"the prefix holds {known.sum()} and {pairs.sum()}; give a longer prefix or validate more often."
+            f"A vocabulary has 2 tokens or more, but it is {vocabulary}; give the model's number of tokens."
         )
-    if not (math.isfinite(last_step) and last_step > t[known][-1]):
+    with_h, with_r = np.isfinite(h), np.isfinite(r)
+    if not with_h.any() or not with_r.any():
         raise UserError(
-            f"The step to forecast, {last_step:g}, must come after the prefix, which ends at {t[known][-1]:g}."
+            f"A forecast needs an entropy and a performance, but the prefix holds {with_h.sum()} and {with_r.sum()}; "
+            "give a longer prefix or validate more often."
         )
-    check_nats(h[known])
-    fit = fit_law(h[pairs], r[pairs], steps=t[pairs])
-
-    rng = np.random.default_rng(seed)
-    t, h = t[known], h[known]
-    at = np.linspace(t[0], last_step, 201)
-    ahead = continuations(t, h, at, draws, rng)
-    law = fit.resample(draws, seed=int(rng.integers(2**63)))
-    power = np.exp(np.minimum(ahead.paths, 700.0))
-    final = law.b - law.a * power[:, -1]
-    noisy = final + law.noise * rng.standard_normal(draws)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    best = np.exp(ahead.best)
-    start, now = float(np.exp(h[0])), float(np.exp(h[-max(1, h.size // 10) :].mean()))
-    ninety, ninety_interval = _ninety(at, best, power, tails)
-    middle = float(np.median(power[:, -1]))
+    if not (math.isfinite(last_step) and last_step > t[with_h | with_r][-1]):
+        raise UserError(
+            f"The step to forecast, {last_step:g}, must come after the prefix, which ends at "
+            f"{t[with_h | with_r][-1]:g}."
+        )
+    check_nats(h[with_h])
+    most = MOST_NATS if vocabulary is None else math.log(vocabulary)
+    known, at = r[with_r], t[with_r]
+    allowed = allowed_range(known, performance_name == ACCURACY)
+    constants = constants_for(float((t[-1] - t[0]) / (last_step - t[0])))
+    now, entropy_now = recent(known), min(recent(h[with_h]), most)
+    predictions = predict_all(at, known, last_step, allowed)
+    errors = errors_on_own_end(at, known, allowed)
+    fit, assessment, silent = _law(t, h, r, performance_name)
+    continuation, law = None, None
+    if silent is None:
+        continuation = continue_by_law(t, h, r, last_step, seed=seed, most=most)
+        law = min(max(continuation.performance, allowed.low), allowed.high)
+        predictions["law"] = law
     return Forecast(
         last_step=float(last_step),
-        model=ahead.model,
-        models=ahead.weights,
-        entropy=math.log(middle),
-        entropy_interval=Interval(*np.quantile(ahead.paths[:, -1], tails).tolist()),
-        performance=float(np.median(final)),
-        interval=Interval(*np.quantile(final, tails).tolist()),
-        measured_interval=Interval(*np.quantile(noisy, tails).tolist()),
-        spent_now=(start - now) / (start - 1) if start > 1 else math.nan,
-        spent=(start - middle) / (start - 1) if start > 1 else math.nan,
-        ninety_step=ninety,
-        ninety_interval=ninety_interval,
+        performance_name=performance_name,
+        performance=now,
+        interval=performance_interval(now, known, allowed, constants),
+        held=constants.held,
+        entropy=entropy_now,
+        entropy_interval=entropy_interval(entropy_now, constants, most),
+        verdict=assessment.verdict if assessment is not None else str(silent),
+        silent=silent,
+        law=law,
+        predictions=predictions,
+        best=min(errors.items(), key=lambda item: item[1]) if errors else None,
+        continuation=continuation,
         fit=fit,
-        steps=at,
-        path=fit.b - fit.a * best,
+        points=int(with_r.sum()),
     )
 
 
@@ -207,52 +178,136 @@ def forecast_run(
     entropy: str = ENTROPY,
     performance: str | None = None,
     *,
-    level: float = 0.95,
+    default: str = ACCURACY,
+    training_reward: str = REWARD,
     seed: int = 0,
 ) -> Forecast:
     """Forecast the end of a run from its first share of steps, or, with `prefix=1`, a step it has not reached.
 
-    By default R is validation accuracy where the run has it, else the mean training reward, as in `fit_run`.
+    Args:
+        run: a run read by `records.read_run` or `readers.read`.
+        prefix: the first share of the steps that is used.
+        last_step: the step of the forecast; by default the run's last.
+        entropy: the metric taken as H.
+        performance: the metric taken as R, whatever the prefix holds of it.
+        default: the metric taken as R where none is given; the training reward where the prefix holds fewer than 5 of
+            it (a note says so).
+        training_reward: the name of the training reward.
+        seed: of the draws behind the law's own continuation.
+
+    Raises:
+        UserError: a metric is missing, or there is nothing to forecast.
     """
-    if performance is None:
-        performance = ACCURACY if run.column(ACCURACY) else REWARD
     if prefix != 1:
-        _check_share(prefix)
-    rows = [
-        (row["step"], finite_number(row.get(entropy)), finite_number(row.get(performance)))
-        for row in run.rows
-        if row.get(entropy) is not None
-    ]
-    if not rows:
+        check_share(prefix)
+    measured = [row for row in run.rows if finite_number(row.get(entropy)) is not None]
+    if not measured:
         raise UserError(f"The run {run.name} has no {entropy}, which a forecast needs.")
     end = max(row["step"] for row in run.rows)
     if prefix == 1 and last_step is None:
-        raise UserError(f"The whole run {run.name} ends at step {end}; say which later step to forecast.")
-    begin = rows[0][0]
-    kept = [row for row in rows if row[0] - begin <= prefix * (end - begin)]
-    columns = zip(*kept, strict=True)
-    t, h, r = (np.array([math.nan if v is None else v for v in column], dtype=float) for column in columns)
+        raise UserError(
+            f"The whole run {run.name} ends at step {end}; say which later step to forecast with --last-step."
+        )
+    begin = measured[0]["step"]
+    kept = [row for row in run.rows if 0 <= row["step"] - begin <= prefix * (end - begin)]
+    notes: tuple[str, ...] = ()
+    if performance is None:
+        performance, notes = _choose(kept, default, training_reward)
+    t = np.array([row["step"] for row in kept], dtype=float)
+    h, r = (_values(kept, name) for name in (entropy, performance))
     try:
-        return forecast(t, h, r, end if last_step is None else last_step, level=level, seed=seed)
+        result = forecast(
+            t, h, r, end if last_step is None else last_step, performance_name=performance, seed=seed
+        )
     except UserError as error:
         raise UserError(f"Run {run.name}, the first {100 * prefix:g} %, {performance}: {error}") from error
+    return Forecast(**{**vars(result), "notes": notes})
 
 
-def _ninety(at: Array, best: Array, power: Array, tails: list[float]) -> tuple[float | None, Interval | None]:
-    """Return the step at which exp(H) has fallen by 90 % of its fall, on the best course and over the draws."""
+def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | None = None) -> list[str]:
+    """Write a forecast as lines for people: the verdict on the prefix first, then the numbers.
 
-    def reached(paths: Array) -> Array:
-        goal = 0.1 * paths[:, :1] + 0.9 * paths[:, -1:]
-        return at[(paths <= goal).argmax(axis=1)]
-
-    falling = power[:, -1] < power[:, 0] * (1 - 1e-9)
-    if best[-1] >= best[0] * (1 - 1e-9) or falling.mean() < 0.5:
-        return None, None
-    return float(reached(best[None])[0]), Interval(*np.quantile(reached(power[falling]), tails).tolist())
-
-
-def _check_share(share: float) -> None:
-    if not 0 < share < 1:
-        raise UserError(
-            f"The first share of a run must be between 0 and 1, such as 0.15, but it is {share:g}."
+    Args:
+        ahead: of `forecast_run`.
+        prefix: the share of the run that was used.
+        protocol: of `by_law.paper_protocol`, where there is one.
+    """
+    where = f"the first {prefix:.0%}" if prefix < 1 else "the whole run"
+    low, high = (f"{value:.3g}" for value in ahead.interval)
+    entropy_low, entropy_high = (f"{value:.3g}" for value in ahead.entropy_interval)
+    law = (
+        f"no forecast from the law: {ahead.silent}"
+        if ahead.silent is not None
+        else f"the law says {ahead.law:.3g}; on public runs it was no better than no change, so it is not the forecast"
+    )
+    rest = [
+        f"{name} {value:.3g}" for name, value in ahead.predictions.items() if name not in ("no change", "law")
+    ]
+    lines = [
+        *ahead.notes,
+        f"{where}: {ahead.verdict}",
+        law,
+        f"forecast: {ahead.performance_name} at step {ahead.last_step:g} is {ahead.performance:.3g}, no change "
+        f"(95 % interval of one measurement: {low} to {high}; such intervals held {100 * ahead.held:.0f} % of public runs)",
+        f"entropy there: {ahead.entropy:.3g} nats, no change (95 %: {entropy_low} to {entropy_high})",
+    ]
+    if rest:
+        lines.append("other shapes over the steps say: " + ", ".join(rest))
+    if ahead.best is not None:
+        name, error = ahead.best
+        lines.append(
+            f"best on the last third of what is known: {name} (error {error:.3g}), which says {ahead.predictions[name]:.3g}"
         )
+    if protocol is not None:
+        lines.append(
+            f"the paper's protocol, told the later entropies: fitted on {protocol['fitted']} points, RMSE "
+            f"{protocol['rmse']:.4f} on the other {protocol['predicted']} (no change: {protocol['naive_rmse']:.4f}), "
+            f"error at the end {protocol['final_error']:.4f}"
+        )
+    return lines
+
+
+def _choose(rows: list[dict[str, Any]], default: str, training_reward: str) -> tuple[str, tuple[str, ...]]:
+    """Choose the default metric, or the training reward where the prefix holds too few values of it."""
+    values, rewards = (int(np.isfinite(_values(rows, name)).sum()) for name in (default, training_reward))
+    if default == training_reward or values >= LEAST_PAIRS or rewards <= values:
+        return default, ()
+    return training_reward, (
+        f"the first part of the run holds {values} value{'s' * (values != 1)} of {default} and {LEAST_PAIRS} are "
+        "needed, so this forecasts the training reward; validate more often, or name a metric with --performance",
+    )
+
+
+def _values(rows: list[dict[str, Any]], name: str) -> Array:
+    return np.array([math.nan if (x := finite_number(row.get(name))) is None else x for row in rows])
+
+
+def _law(
+    t: Array, h: Array, r: Array, performance_name: str
+) -> tuple[LawFit | None, Assessment | None, str | None]:
+    """Fit and assess the law on the prefix; say why it is silent about the end, or None where it is not."""
+    known = np.isfinite(h)
+    pairs = known & np.isfinite(r)
+    try:
+        fit = fit_law(h[pairs], r[pairs], steps=t[pairs])
+    except UserError as error:
+        return None, None, f"the law can't be fitted: {str(error).rstrip('.')}"
+    assessment = assess(fit, performance_name=performance_name)
+    return fit, assessment, _silent(fit, assessment, h[known], int(pairs.sum()))
+
+
+def _silent(fit: LawFit, assessment: Assessment, h: Array, pairs: int) -> str | None:
+    if assessment.grade == "none":
+        return "R is the same at all points"
+    if assessment.grade == "fails":
+        return "R rose with entropy, against the law"
+    if recent(h) >= float(h[: max(1, h.size // 10)].mean()):
+        return "entropy has not fallen"
+    if any(finding.name == "trend" for finding in assessment.findings):
+        return "R drifts at equal entropy"
+    if h.size < LEAST_ENTROPIES or pairs < LEAST_PAIRS:
+        return (
+            f"it needs {LEAST_ENTROPIES} entropies and {LEAST_PAIRS} points that also have a performance, and there "
+            f"are {h.size} and {pairs}"
+        )
+    return None
