@@ -22,6 +22,19 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
     return set() if given is None else set(given) if isinstance(given, list) else {int(given)}
 
 
+def stop_ids(tokenizer: Any, characters: list[str]) -> set[int]:
+    """Return the tokens whose text holds one of these characters: a completion ends with the first of them.
+
+    A single character lies within one token however a text is spelt, so this is exact.
+    """
+    if not characters:
+        return set()
+    size = len(tokenizer)
+    texts = tokenizer.batch_decode([[token] for token in range(size)])
+    special = set(tokenizer.all_special_ids)
+    return {t for t in range(size) if t not in special and any(c in texts[t] for c in characters)}
+
+
 def text_of(completion: Any) -> str:
     """Return the text of a completion, a string or a list of messages."""
     return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")

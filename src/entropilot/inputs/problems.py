@@ -143,9 +143,11 @@ def _reasoning_gym(data: Data, task: str) -> Dataset:
     # Splits are disjoint seeds: the tasks are procedural, so there is no fixed set to divide.
     seed = data.seed + {"train": 0, "validation": 1_000_003, "test": 2_000_003}.get(data.split, 0)
     try:
-        entries = gym.create_dataset(task, size=data.limit or 1024, seed=seed)
-    except ValueError as error:
-        raise UserError(f"data.source: reasoning_gym has no task {task!r} ({error}).") from error
+        entries = gym.create_dataset(task, size=data.limit or 1024, seed=seed, **data.options)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"data.source: reasoning_gym has no task {task!r} with data.options {data.options} ({error}); change one of them."
+        ) from error
     rows = [
         {
             "prompt": _turn(entry["question"], data),
@@ -157,8 +159,9 @@ def _reasoning_gym(data: Data, task: str) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def _turn(text: str, data: Data) -> list[dict[str, str]]:
-    return with_system([{"role": "user", "content": text + data.suffix}], data.system)
+def _turn(text: str, data: Data) -> list[dict[str, str]] | str:
+    text = data.prefix + text + data.suffix
+    return text if data.template == "none" else with_system([{"role": "user", "content": text}], data.system)
 
 
 def _pick(names: list[str], wanted: str | None, defaults: tuple[str, ...], what: str) -> str | None:
@@ -202,8 +205,11 @@ def _columns(raw: Dataset, data: Data) -> Dataset:
     return concatenate_datasets([ours, theirs], axis=1) if theirs.column_names else ours
 
 
-def _turns(prompt: Any, data: Data, where: str, column: str) -> list[dict[str, str]]:
-    """Return the messages of a prompt, a string or a list of messages; `data.system` takes the place of theirs."""
+def _turns(prompt: Any, data: Data, where: str, column: str) -> list[dict[str, str]] | str:
+    """Return the messages of a prompt, a string or a list of messages; `data.system` takes the place of theirs.
+
+    Without a template it is raw text: the only turn of messages, where there is one.
+    """
     if isinstance(prompt, str) and prompt.strip():
         return _turn(prompt, data)
     if not isinstance(prompt, list) or not prompt:
@@ -217,8 +223,15 @@ def _turns(prompt: Any, data: Data, where: str, column: str) -> list[dict[str, s
             f"data.source: {where} holds messages in {column!r} that lack a role or a content of text; "
             'write them as [{"role": "user", "content": "..."}].'
         )
+    if data.template == "none":
+        if len(turns) > 1:
+            raise UserError(
+                f"data.template: none, but {where} holds {len(turns)} messages in {column!r}; give prompts of one turn, or "
+                "leave out data.template."
+            )
+        return _turn(turns[0]["content"], data)
     turns = with_system(turns, data.system)
-    return [*turns[:-1], {**turns[-1], "content": turns[-1]["content"] + data.suffix}]
+    return [*turns[:-1], {**turns[-1], "content": data.prefix + turns[-1]["content"] + data.suffix}]
 
 
 def fit_prompts(dataset: Dataset, tokenizer: Any, data: Data, room: int | None) -> Dataset:

@@ -48,16 +48,32 @@ class Data(_Strict):
     source: str = "sandbox"
     split: str = "train"
     config: str | None = None  # of a Hub dataset
+    options: dict[str, Any] = {}  # of a reasoning_gym task, such as {max_digits: 1}
     prompt_column: str | None = None  # default: prompt, problem or question
     answer_column: str | None = None  # default: answer, solution, or verl's reward_model.ground_truth
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
     system: str | None = None
     suffix: str = ""  # added to the user's turn
+    # chat: prompts are a user's turn, through the tokenizer's chat template. none: raw text, as base models continue it.
+    template: Literal["chat", "none"] = "chat"
+    prefix: str = ""  # put before the prompt: a few examples, for instance
+    # A completion ends where one of these characters appears, such as "\n" for one line; the end token ends it too.
+    stop_strings: list[str] = []
     max_prompt_length: int | None = Field(
         default=None, ge=1
     )  # tokens; default: what the model's context leaves
     over_length: Literal["refuse", "drop"] = "refuse"
+
+    @model_validator(mode="after")
+    def _text_fits(self) -> Data:
+        if self.template == "none" and self.system is not None:
+            raise ValueError("template: none sends no turns, so a system turn has no place; put its text into prefix")
+        for text in self.stop_strings:
+            # A longer string can be spelt with several tokens, and no list of tokens would say where it ends.
+            if len(text) != 1 or not text.isascii():
+                raise ValueError(f"stop_strings holds {text!r}; give single ASCII characters, such as \"\\n\"")
+        return self
 
     @property
     def tier(self) -> str | None:
