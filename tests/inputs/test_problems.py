@@ -341,3 +341,47 @@ def test_the_parquet_of_empo_loads(data_dir: Path) -> None:
 def test_recorded_completions_load_without_their_reserved_columns(data_dir: Path) -> None:
     rows = load(data_dir / "completions" / "qwen_math_8x60.jsonl")
     assert len(rows) == 60 and "completions" not in rows[0]
+
+
+# --- raw text ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_template_prompts_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"prompt": "1+1", "answer": "2"}))
+    data = Data(source=str(path), template="none", prefix="Q: 0+1\nA: 1\n\nQ: ", suffix="\nA:")
+    assert list(load_problems(data)["prompt"]) == ["Q: 0+1\nA: 1\n\nQ: 1+1\nA:"]
+    path.write_text(json.dumps({"prompt": [{"role": "user", "content": "2+2"}], "answer": "4"}))
+    assert list(load_problems(data)["prompt"]) == ["Q: 0+1\nA: 1\n\nQ: 2+2\nA:"]
+    chat = Data(source=str(path), prefix="Q: ", suffix="?")
+    assert [turns[-1]["content"] for turns in load_problems(chat)["prompt"]] == ["Q: 2+2?"]
+
+
+def test_several_turns_have_no_place_in_raw_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+    path.write_text(json.dumps({"prompt": turns, "answer": "2"}))
+    with pytest.raises(UserError, match="data.template: none, but row 0 .* holds 2 messages"):
+        load_problems(Data(source=str(path), template="none"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"template": "none", "system": "be short"}, "a system turn has no place"),
+        ({"stop_strings": ["Q:"]}, "give single ASCII characters"),
+        ({"stop_strings": ["é"]}, "give single ASCII characters"),
+    ],
+)
+def test_text_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Data(**settings)
+
+
+def test_options_of_a_procedural_task() -> None:
+    pytest.importorskip("reasoning_gym")
+    options = {"min_terms": 2, "max_terms": 2, "max_digits": 1}
+    rows = load_problems(Data(source="reasoning_gym:chain_sum", limit=20, options=options))
+    assert all(-9 <= int(answer) <= 18 for answer in rows["answer"])
+    with pytest.raises(UserError, match="with data.options"):
+        load_problems(Data(source="reasoning_gym:chain_sum", limit=2, options={"nonsense": 1}))

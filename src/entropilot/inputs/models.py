@@ -12,7 +12,10 @@ from transformers import AutoTokenizer
 from trl.trainer.utils import create_model_from_path
 
 from entropilot.errors import UserError
+from entropilot.inputs.gguf import converted, gguf_file, load_gguf
 from entropilot.inputs.hub import check_model, looks_like_a_folder
+from entropilot.inputs.messages import end_ids, stop_ids
+from entropilot.recipes.schema import Data
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import DEFAULT_TIER, get_tier, tier_of
 
@@ -47,6 +50,8 @@ class NamesModel(Protocol):
     def tier(self) -> str | None: ...
     @property
     def lora(self) -> dict[str, Any] | None: ...
+    @property
+    def data(self) -> Data: ...
 
 
 def load_model(recipe: NamesModel, init: dict[str, Any] | None = None) -> tuple[Any, Any]:
@@ -67,6 +72,9 @@ def load_model(recipe: NamesModel, init: dict[str, Any] | None = None) -> tuple[
             "or remove lora."
         )
     try:
+        if source.lower().endswith(".gguf"):
+            model, tokenizer = load_gguf(Path(source), settings)
+            return _ready(recipe, model, tokenizer)
         tokenizer = AutoTokenizer.from_pretrained(source)
         if adapters:
             from peft import (
@@ -76,16 +84,32 @@ def load_model(recipe: NamesModel, init: dict[str, Any] | None = None) -> tuple[
             model = AutoPeftModelForCausalLM.from_pretrained(source, **settings).merge_and_unload()
         else:
             model = create_model_from_path(source, **settings)
+    except UserError:
+        raise
     except Exception as error:  # the Hub, safetensors and configs raise a dozen kinds
         raise UserError(
             f"model: {recipe.model} can't be loaded ({first_line(error)}); check the path or the Hub id."
         ) from error
+    return _ready(recipe, model, tokenizer)
+
+
+def _ready(recipe: NamesModel, model: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """Settle padding, and where a completion ends.
+
+    Raises:
+        UserError: prompts are turns, and the tokenizer has no chat template.
+    """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None and recipe.data.template == "chat":
         raise UserError(
-            f"model: the tokenizer of {recipe.model} has no chat template; set one and save it again."
+            f"model: the tokenizer of {recipe.model} has no chat template; set data.template to none for raw text, or "
+            "set a template and save it again."
         )
+    stops = stop_ids(tokenizer, recipe.data.stop_strings)
+    if stops:
+        # Where TRL, transformers and our own sampler look for the end of a completion. A model that is saved keeps it.
+        model.generation_config.eos_token_id = sorted(end_ids(model, tokenizer) | stops)
     return model, tokenizer
 
 
@@ -109,6 +133,10 @@ def resolve_model(recipe: NamesModel) -> str:
     tier = tier_of(recipe.model, default=recipe.tier or DEFAULT_TIER)
     if tier is not None:
         return str(weights_of(get_tier(tier).name))
+    if (folder := converted(recipe.model)) is not None:
+        return str(folder)
+    if (file := gguf_file(recipe.model)) is not None:
+        return str(file)
     path = Path(recipe.model).expanduser()
     if path.exists():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():

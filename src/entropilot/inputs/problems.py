@@ -145,9 +145,8 @@ def _reasoning_gym(data: Data, task: str) -> Dataset:
     try:
         entries = gym.create_dataset(task, size=data.limit or 1024, seed=seed, **data.options)
     except (ValueError, TypeError, AssertionError) as error:
-        raise UserError(
-            f"data.source: reasoning_gym has no task {task!r} with data.options {data.options} ({error}); change one of them."
-        ) from error
+        given = f" with data.options {data.options}" if data.options else ""
+        raise UserError(f"data.source: reasoning_gym has no task {task!r}{given} ({error}).") from error
     rows = [
         {
             "prompt": _turn(entry["question"], data),

@@ -68,11 +68,13 @@ class Data(_Strict):
     @model_validator(mode="after")
     def _text_fits(self) -> Data:
         if self.template == "none" and self.system is not None:
-            raise ValueError("template: none sends no turns, so a system turn has no place; put its text into prefix")
+            raise ValueError(
+                "template: none sends no turns, so a system turn has no place; put its text into prefix"
+            )
         for text in self.stop_strings:
             # A longer string can be spelt with several tokens, and no list of tokens would say where it ends.
             if len(text) != 1 or not text.isascii():
-                raise ValueError(f"stop_strings holds {text!r}; give single ASCII characters, such as \"\\n\"")
+                raise ValueError(f'stop_strings holds {text!r}; give single ASCII characters, such as "\\n"')
         return self
 
     @property
