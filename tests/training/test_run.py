@@ -153,7 +153,7 @@ def test_a_lora_recipe_leaves_adapters_that_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grpo", "fields", "said"),
     [
-        ({"learning_rat": 1}, {}, r"did you mean learning_rate\?"),
+        ({"learning_rat": 1}, {}, r"did you mean grpo.learning_rate\?"),
         ({"learning_rate": -1}, {}, "out of range"),
         ({"reward_weights": [1.0, 2.0]}, {}, "TRL refuses this recipe: Number of reward weights"),
         ({"max_completion_length": 2000}, {}, "leave no room for a prompt"),
