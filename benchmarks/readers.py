@@ -26,7 +26,7 @@ NAMES = [
     *(f"timing_per_token_ms/{what}" for what in ("gen", "adv", "update_actor")),
     *(f"perf/{what}" for what in ("mfu/actor", "max_memory_allocated_gb", "cpu_memory_used_gb", "total_num_tokens",
                                   "time_per_step", "throughput")),
-    *(f"rollout_corr/metric_{i}" for i in range(20)), "training/global_step", "training/epoch",
+    *(f"rollout_corr/metric_{i}" for i in range(21)), "training/epoch",
 ]  # fmt: skip
 NOISE = (
     b"\x1b[36m(WorkerDict pid=4711)\x1b[0m INFO 10-15 12:00:00 engine.py:310] Added request 17f0c; running 128, waiting 0, "
@@ -49,6 +49,23 @@ def console(step: int) -> bytes:
         for i, (key, value) in enumerate(metrics(step).items())
     ]
     return f"\x1b[36m(TaskRunner pid=42)\x1b[0m step:{step} - {' - '.join(cells)}\n".encode()
+
+
+def printed(step: int) -> bytes:
+    """Return a progress bar and the dict that TRL prints, with numbers as transformers 4 writes them."""
+    cells = ", ".join(f"'{key}': {value!r}" for key, value in metrics(step).items())
+    return f"  0%|          | {step}/99999999 [00:01<01:00,  1.0s/it]\r{{{cells}, 'epoch': 0.5}}\n".encode()
+
+
+def printed_text(step: int) -> bytes:
+    """Return the same as transformers 5 writes it: every number as text."""
+    cells = ", ".join(f"'{key}': '{value:.4g}'" for key, value in metrics(step).items())
+    return f"{{{cells}, 'epoch': '0.5'}}\n".encode()
+
+
+def printed_json(step: int) -> bytes:
+    """Return a line of ROLL's console."""
+    return b"INFO - metrics: " + json.dumps(metrics(step) | {"system/step": step}).encode() + b"\n"
 
 
 def write(path: Path, size: int, line: Callable[[int], bytes], share: float) -> int:
@@ -77,8 +94,13 @@ def table(step: int) -> bytes:
 FORMS: dict[str, tuple[str, Callable[[int], bytes], float]] = {
     "verl console, all steps": ("log", console, 1.0),
     "verl console, 2 % steps": ("log", console, 0.02),
+    "dicts, numbers": ("log", printed, 1.0),
+    "dicts, text": ("log", printed_text, 1.0),
+    "dicts, JSON": ("log", printed_json, 1.0),
+    "dicts, 2 % steps": ("log", printed, 0.02),
     "verl file logger": ("jsonl", lambda step: json.dumps({"step": step, "data": metrics(step)}).encode() + b"\n", 1.0),
     "W&B history, JSON Lines": ("jsonl", lambda step: json.dumps({"_step": step, **metrics(step)}).encode() + b"\n", 1.0),
+    "JSON array": ("json", lambda step: b"[,"[step > 1:][:1] + json.dumps({"step": step, **metrics(step)}).encode() + b"\n", 1.0),
     "CSV": ("csv", table, 1.0),
 }  # fmt: skip
 

@@ -18,7 +18,11 @@ import typer
 from entropilot.errors import TRAINING, UserError, need
 
 LogArgument = Annotated[
-    Path, typer.Argument(help="A run folder, or the log of TRL, verl, TensorBoard, W&B, Trackio, a table.")
+    Path,
+    typer.Argument(
+        help="A run folder, or a log: TRL, verl, OpenRLHF, slime, W&B, TensorBoard, Trackio, MLflow, a console, a "
+        "notebook, a table."
+    ),
 ]
 
 
@@ -59,13 +63,15 @@ def need_training_extra() -> None:
 
 
 EntropyOption = Annotated[
-    str | None, typer.Option("--entropy", help="Column of H; default: the framework's.")
+    str | None, typer.Option("--entropy", help="Column of the entropy; default: the framework's.")
 ]
 
 
 PerformanceOption = Annotated[
     str | None,
-    typer.Option("--performance", help="Column of R; default: validation, else the training reward."),
+    typer.Option(
+        "--performance", help="Column of the performance; default: validation, else the training reward."
+    ),
 ]
 
 
@@ -73,7 +79,7 @@ StepOption = Annotated[str | None, typer.Option("--step", help="Column of steps;
 
 
 FrameworkOption = Annotated[
-    str | None, typer.Option("--framework", help="Whose log it is, where a folder holds several.")
+    str | None, typer.Option("--framework", help="Framework of the log, where a folder holds several.")
 ]
 
 
@@ -90,7 +96,7 @@ def open_log(
     framework: str | None,
     name: str | None = None,
 ) -> Any:
-    """Read any framework's log; how it was read is said on standard error."""
+    """Read a log of any framework, and print on standard error which columns were taken and what was left out."""
     from entropilot.readers import read as read_log
     from entropilot.reports.text import one_line
 

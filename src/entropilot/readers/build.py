@@ -28,9 +28,11 @@ def count_columns(gathered: Gathered, path: Path) -> Counter[str]:
     Raises:
         UserError: there is no number at all.
     """
+    kinds: Counter[tuple[str, ...]] = Counter(map(tuple, gathered.rows))  # rows of few kinds: faster by far
     counts: Counter[str] = Counter()
-    for row in gathered.rows:
-        counts.update(row.keys())
+    for names, rows in kinds.items():
+        for name in names:
+            counts[name] += rows
     if not counts:
         skipped = ", ".join(f"{count} {reason}" for reason, count in gathered.skipped.items()) or "nothing"
         raise UserError(f"{path} holds no row of numbers; skipped: {skipped}.")

@@ -77,7 +77,8 @@ def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
         if peek.kind in _REFUSED:
             return _REFUSED[peek.kind].format(path)
         header = peek.head.decode("utf-8", "replace").strip()
-        if peek.kind == "text" and "\n" not in header and any(mark in header for mark in ",\t;"):
+        table = not header.startswith(("{", "[")) and any(mark in header for mark in ",\t;")
+        if peek.kind == "text" and "\n" not in header and table:
             return f"{path} has one line, perhaps the header of a table, and no rows; give a log that holds steps."
     return (
         f"{path} holds no log that can be read: neither a table with a column of steps, nor metrics of "

@@ -11,7 +11,7 @@ from entropilot.errors import UserError
 
 BLOCK = 1 << 20
 LONGEST = 8 << 20  # bytes; a longer line is torn: verl's hold 5 kB, and those of W&B with tables some 100 kB
-_CUTS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+_CUTS = frozenset(cut - end for cut in (1024, 2048, 4096, 8192, 16384, 32768, 65536) for end in (0, 1))
 WANDB_CUT = (4095, 4096)  # bytes of a line of W&B's output.log, without and with its end
 BOM = b"\xef\xbb\xbf"
 
@@ -61,10 +61,9 @@ def pieces(file: BinaryIO, ends: bytes = b"\n") -> Iterator[tuple[bytes, bool]]:
 
 def is_cut(length: int, line: bytes) -> bool:
     """Return whether a line may have been cut by a collector: its length is a power of two, in bytes or characters."""
-    if length < _CUTS[0] - 1:
-        return False
-    characters = length if line.isascii() else length - sum(byte & 0xC0 == 0x80 for byte in line)
-    return any(length in (cut, cut - 1) or characters == cut for cut in _CUTS)
+    if length in _CUTS:
+        return True
+    return not line.isascii() and length - sum(byte & 0xC0 == 0x80 for byte in line) in _CUTS
 
 
 def refuse_nul(piece: bytes) -> None:

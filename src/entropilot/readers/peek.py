@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from entropilot.errors import UserError
 from entropilot.readers.formats import documents, printed
 from entropilot.readers.formats.notebooks import is_notebook, open_text
 from entropilot.readers.formats.tables import csv_form, parquet_columns
@@ -101,7 +100,4 @@ class Peek:
             return []
         with open_text(self.path) as file:
             dicts = printed.peek(file, self.deep)
-            try:
-                return list(islice((pair for pair in dicts if any(map(self.is_known, pair[1]))), SAMPLE))
-            except UserError:  # NUL bytes further on
-                return []
+            return list(islice((pair for pair in dicts if any(map(self.is_known, pair[1]))), SAMPLE))

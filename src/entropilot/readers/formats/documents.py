@@ -17,6 +17,7 @@ LARGEST = 32 << 20  # bytes of one object; an array is read item by item, whatev
 _SPACE = re.compile(r"[\s,\ufeff]*")
 _WHOLE = re.compile(r"\d{1,15}")
 _DEEPEST = 4
+_NEAR = 64  # characters from the end of a text at which it may just lack the rest
 # A row that holds one value of one metric, as MLflow and Comet export them.
 _LONG = (
     ("key", "value"),
@@ -72,7 +73,12 @@ def _items(file: BinaryIO, path: Path) -> Iterator[dict[str, Any] | None]:
             except RecursionError:
                 yield None
                 return
-            except ValueError:
+            except ValueError as error:
+                place = getattr(error, "pos", len(text))
+                early = "Unterminated string" in str(error) or place >= len(text) - _NEAR
+                if not early:  # more of it would not help
+                    yield None
+                    return
                 tried = 2 * (len(text) - at)  # try again when there is twice as much: linear in all
         if ended:
             if at < len(text):

@@ -16,7 +16,7 @@ _HEAD = re.compile(rb"\{\s{0,200}['\"]")
 _ANSI = re.compile(rb"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 _WIDEST = 1 << 16  # bytes of one dict
 _BEFORE = 400  # bytes before a dict that may tell its step
-_DEEPEST = 8
+_DEEPEST = 4  # dicts within dicts
 _BLANK = re.compile(rb"\s*+")
 # A mark, a quoted text, an object as `<class 'float'>`, or a word.
 _TOKEN = re.compile(
@@ -67,6 +67,8 @@ class _Parser:
                 if token[1] == b"}":
                     return whole, token.end()
                 key = _string(token[2]) if token[2] else None
+                if token[1] is not None and token[1] != b"(":  # no key of a dict
+                    raise Torn(token.start(1))
                 end = token.end() if key is not None else self.value(at, depth)[1]
                 value, at = self.value(self.expect(b":", end).end(), depth)
                 comma = self.expect(b",}", at)
@@ -175,6 +177,7 @@ class Printed:
                 return
             if not piece:  # a line beyond all measure
                 self.gathered.skipped[TORN] += 1
+                yield from self._piece(rest, True)
                 rest = b""
                 continue
             refuse_nul(piece)
@@ -184,8 +187,6 @@ class Printed:
 
     def _piece(self, text: bytes, last: bool) -> Generator[tuple[bytes, dict[str, float]], None, bytes]:
         """Yield the rows of some lines; return the end of the text where a dict goes on in the next."""
-        if b"\x1b" in text:
-            text = _ANSI.sub(b"", text)
         done, close, match = 0, -1, _HEAD.search(text)
         while match is not None:
             at = match.start()
@@ -233,6 +234,8 @@ class Printed:
         """Return the row of any dict, on one line or wrapped, and where to go on."""
         newline = text.find(b"\n", at)
         stop = min(len(text) if newline < 0 else newline, at + _WIDEST)
+        if text.find(b"\x1b", at, stop) >= 0:
+            return self._coloured(text[at:stop]), stop
         try:
             cells, end = parse(text, at, stop)
         except Torn as torn:
@@ -249,6 +252,15 @@ class Printed:
             return row, at + 1
         self._learn(text[at:end], cells)
         return self._row(cells), end
+
+    def _coloured(self, line: bytes) -> dict[str, float]:
+        """Return the row of a dict on a line with terminal escapes in or after it."""
+        try:
+            return self._row(parse(_ANSI.sub(b"", line))[0])
+        except Torn as torn:
+            row = self._row(torn.whole)
+            self.gathered.skipped[TORN] += bool(row)
+            return row
 
     def _row(self, cells: dict[str, Any]) -> dict[str, float]:
         row: dict[str, float] = {}

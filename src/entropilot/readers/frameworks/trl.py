@@ -53,7 +53,10 @@ def _load(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} can't be read ({error.strerror}).") from error
     except (ValueError, RecursionError):
         return None
-    return state if isinstance(state, dict) and isinstance(state.get("log_history"), list) else None
+    states = [state, *state.values()] if isinstance(state, dict) else []  # some save it beside other things
+    return next(
+        (one for one in states if isinstance(one, dict) and isinstance(one.get("log_history"), list)), None
+    )
 
 
 def read_trl(log: Log, gathered: Gathered, run: str | None) -> Source:
