@@ -68,6 +68,11 @@ def printed_json(step: int) -> bytes:
     return b"INFO - metrics: " + json.dumps(metrics(step) | {"system/step": step}).encode() + b"\n"
 
 
+def array_item(step: int) -> bytes:
+    """Return an item of a JSON array, whose end is missing."""
+    return (b"[" if step == 1 else b",") + json.dumps({"step": step, **metrics(step)}).encode() + b"\n"
+
+
 def write(path: Path, size: int, line: Callable[[int], bytes], share: float) -> int:
     """Write a log of `size` bytes, of which about `share` are metrics; return its number of steps."""
     written = told = step = 0
@@ -100,7 +105,7 @@ FORMS: dict[str, tuple[str, Callable[[int], bytes], float]] = {
     "dicts, 2 % steps": ("log", printed, 0.02),
     "verl file logger": ("jsonl", lambda step: json.dumps({"step": step, "data": metrics(step)}).encode() + b"\n", 1.0),
     "W&B history, JSON Lines": ("jsonl", lambda step: json.dumps({"_step": step, **metrics(step)}).encode() + b"\n", 1.0),
-    "JSON array": ("json", lambda step: b"[,"[step > 1:][:1] + json.dumps({"step": step, **metrics(step)}).encode() + b"\n", 1.0),
+    "JSON array": ("json", array_item, 1.0),
     "CSV": ("csv", table, 1.0),
 }  # fmt: skip
 
