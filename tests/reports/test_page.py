@@ -244,6 +244,18 @@ def test_runs_are_paired_with_controls_by_seed(tmp_path: Path) -> None:
         describe(control, Options(controls=3))
 
 
+def test_each_run_is_forecast_from_its_first_part(tmp_path: Path, make_run) -> None:
+    page = describe([make_run(tmp_path / "a", tokens=False)], Options())
+    (row,) = page.words["forecasts"]["rows"]
+    # The first 30 % are steps 1 to 7, and "no change" is the mean of their last three values.
+    last = [0.8 - 0.2 * math.exp(1.2 - 0.05 * step) + 0.01 * (-1) ** step for step in (5, 6, 7)]
+    assert row[:3] == ["demo", "validation/accuracy", "0.610"] and row[3].startswith(f"{sum(last) / 3:.3f} (")
+    fan = page.document["runs"][0]["forecast"]["validation/accuracy"]
+    assert fan["from"] == 7.0 and fan["to"] == 21.0 and fan["low"] < last[2] == pytest.approx(fan["start"])
+    short = Run(tmp_path, {}, [{"step": 1, "entropy/policy_T1": 0.5, "reward/mean": 0.1}])
+    assert describe([short], Options()).words["forecasts"]["rows"][0][5].startswith("no forecast: ")
+
+
 def test_facts_of_the_header(tmp_path: Path, make_run) -> None:
     page, _, _ = parse(write_report([make_run(tmp_path / "run")], tmp_path / "r.html"))
     assert "low 0.2, high none (set by the method)" in page.said

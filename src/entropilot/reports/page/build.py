@@ -17,6 +17,7 @@ from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
 from entropilot.reports.facts import facts
 from entropilot.reports.page import groups as grouping
 from entropilot.reports.page.compare import comparison
+from entropilot.reports.page.forecasts import forecasts_of
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.page.rollouts import Samples, pack_samples, samples_of
 from entropilot.reports.page.sentences import ENTROPY_IS, entropy_name, sentences
@@ -119,6 +120,9 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
         for run, name, group, summary in zip(runs, names, run_groups, summaries, strict=True)
     ]
     findings = _findings(runs, names)
+    forecasts = forecasts_of(runs, names)
+    for entry, fan in zip(packed, forecasts.fans, strict=True):
+        entry["forecast"] = fan
     specials = specials_of(runs, options.evaluations)
     document = {
         "runs": packed,
@@ -144,7 +148,7 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
         "charts": charts,
         "missing": missing,
         "bands": len(group_list) < len(runs),
-        "forecasts": None,
+        "forecasts": forecasts.table,
         "sample_notes": _sample_notes(samples, names),
         "specials": specials,
         "setup": "".join(facts(run, name) for run, name in zip(runs, names, strict=True)),

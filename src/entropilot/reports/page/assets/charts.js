@@ -199,6 +199,8 @@ class Chart {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "alphabetic";
     for (const { value, low, high } of this.levels()) {
       const y = plot.valToPos(value, "y", true);
       if (low !== null && high !== null) {
