@@ -22,6 +22,8 @@ from entropilot.maths.covariance import (
     select_window,
     token_covariance,
 )
+from entropilot.maths.tokens import TokenBatch
+from entropilot.methods import ClipCov, KLCov
 
 F64 = torch.float64
 T1 = [1.32, -0.96, -0.16, -0.80, 1.20]  # the five valid tokens of T1, in row order (tests/conftest.py)
@@ -332,3 +334,26 @@ def test_response_covariance_of_equal_rewards_is_zero_and_ignores_padding():
         strict=True,
     ):
         assert torch.equal(plain, padded), "what stands outside the mask must not count"
+
+
+# --- log-probs that are not finite ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [-math.inf, math.nan])
+def test_a_token_without_a_finite_log_prob_is_left_out(value):
+    """−1, −2, −3 with A = 1, 0, −1 give (1, 0, 1) whether or not a fourth token has log π = −inf."""
+    logp = torch.tensor([[-1.0, -2.0, -3.0, value]], dtype=torch.float64)
+    advantages = torch.tensor([[1.0, 0.0, -1.0, 50.0]], dtype=torch.float64)
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    assert token_covariance(logp, advantages, mask).tolist() == [[1.0, 0.0, 1.0, 0.0]]
+    assert sum(quadrant_covariance(logp, advantages, mask).values()).item() == pytest.approx(2 / 3)
+    batch = TokenBatch(logp, logp, advantages, mask)
+    assert batch.finite.tolist() == [[True, True, True, False]]
+    generator = torch.Generator().manual_seed(0)
+    for method in (
+        KLCov(fraction=1.0, allow_large_fraction=True),
+        ClipCov(fraction=1.0, cov_low=-9.0, cov_high=9.0, allow_large_fraction=True),
+    ):
+        chosen = method.select(batch, generator)
+        assert chosen.tolist() == [[True, True, True, False]], "all that have a covariance, and no other"
+    assert KLCov(restrain=1.0).select(batch, generator).tolist() == [[True, False, True, False]]

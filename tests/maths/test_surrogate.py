@@ -160,3 +160,51 @@ def test_plain_is_the_default():
     defaults = {name: p.default for name, p in inspect.signature(policy_loss).parameters.items()}
     assert (defaults["clip_low"], defaults["clip_high"], defaults["method"]) == (None, None, None)
     assert defaults["reduction"] == "token_mean"
+
+
+# --- what is clipped ------------------------------------------------------------------------------------------
+
+
+def log_ratios(rows: list[list[float]], advantages: list[float]) -> TokenBatch:
+    """Return a batch of these log-ratios; the last token of the first row is padding that holds NaN."""
+    logp = torch.tensor(rows, dtype=F64)
+    mask = torch.ones_like(logp, dtype=torch.bool)
+    mask[0, -1] = False
+    logp[0, -1] = math.nan
+    return TokenBatch(torch.zeros_like(logp), logp, torch.tensor(advantages, dtype=F64), mask)
+
+
+def test_at_sequence_level_a_row_is_clipped_as_a_whole():
+    """ε = 0.2. Row 0: mean log-ratio (0.5 − 0.3)/2 = 0.1, e^0.1 < 1.2: free, though token 0 has e^0.5 > 1.2.
+    Row 1: mean (0.1 + 0.1 + 0.7)/3 = 0.3, e^0.3 > 1.2: clipped, though two tokens have e^0.1 < 1.2."""
+    batch = log_ratios([[0.5, -0.3, 0.0], [0.1, 0.1, 0.7]], [1.0, 1.0])
+    token = [[True, False, False], [False, False, True]]
+    assert is_ppo_clipped(batch, 0.2, 0.2).tolist() == token
+    row = [[False, False, False], [True, True, True]]
+    assert is_ppo_clipped(batch, 0.2, 0.2, level="sequence").tolist() == row
+
+
+@pytest.mark.parametrize(
+    ("high", "delta", "clipped"),
+    [
+        (0.2, None, [False] * 3),
+        (0.2, 2.0, [False, False, True]),  # ratios 1.1, 1.6, 3.0 at A < 0
+        (0.2, 1.5, [False, True, True]),
+        (1.0, 1.5, [False, False, True]),  # max(clip, delta) bounds: TRL takes the larger of both losses
+        (math.inf, 1.5, [False] * 3),
+        (None, 1.5, [False] * 3),
+    ],
+)
+def test_delta_clips_large_ratios_of_negative_advantages(high, delta, clipped):
+    """The witness is the gradient of TRL's formula: −min(min(r, δ)·A, clip(r, 0.8, 1 + ε)·A)."""
+    ratio = torch.tensor([[1.1, 1.6, 3.0]], dtype=F64)
+    batch = TokenBatch(
+        torch.zeros_like(ratio), ratio.log(), torch.tensor([-1.0], dtype=F64), torch.ones(1, 3)
+    )
+    assert is_ppo_clipped(batch, 0.2, high, delta=delta).tolist() == [clipped]
+    leaf = ratio.clone().requires_grad_()
+    bounded = leaf.clamp(max=math.inf if delta is None else delta)
+    inside = leaf.clamp(0.8, math.inf if high is None else 1 + high)
+    loss = -torch.minimum(-bounded, -inside).sum()
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    assert (gradient == 0).tolist() == [clipped]

@@ -176,7 +176,7 @@ def test_shapes_that_do_not_fit_are_refused(field, shape, message, unchecked):
 
 def test_a_detached_batch_has_the_same_numbers_and_no_graph(near):
     x = torch.randn(2, 3, dtype=F64, requires_grad=True)
-    batch = TokenBatch(old_logp=x * 2, logp=x, advantages=x * 3, mask=MASK, entropy=x * 4)
+    batch = TokenBatch(old_logp=x * 2, logp=x, advantages=x * 3, mask=MASK, entropy=x * 4, clipped=MASK)
     for field in dataclasses.fields(TokenBatch):
         value = getattr(batch.detach(), field.name)
         assert not value.requires_grad, f"{field.name} still carries its graph"

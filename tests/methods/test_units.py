@@ -124,6 +124,18 @@ def test_restrain_takes_the_place_of_the_fraction(cls):
 
 
 @BOTH
+def test_the_papers_fraction_written_out_is_a_setting_like_any_other(cls):
+    """`fraction` beside `restrain` is refused also where it equals the default; it was dropped in silence."""
+    default = PAPER[cls]["fraction"]
+    written = float(repr(default))
+    with pytest.raises(ValueError, match=f"fraction={default} and restrain=1.0 both say how many"):
+        cls(fraction=written, restrain=1.0)
+    assert cls(fraction=written) == cls() and repr(cls(fraction=written)) == repr(cls())
+    assert f"fraction={default}" in repr(cls()), "the default shows as the number that it is"
+    assert dataclasses.replace(cls(), restrain=1.0) == cls(restrain=1.0), "a default is no setting"
+
+
+@BOTH
 def test_a_method_is_a_value(cls):
     assert cls() == cls() and hash(cls()) == hash(cls()), "equal settings, equal methods"
     assert cls() != cls(scope="update") and len({cls(), cls(), cls(restrain=1.0)}) == 2

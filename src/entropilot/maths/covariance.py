@@ -1,4 +1,4 @@
-"""Token covariance of log-prob and advantage, and the selectors that choose tokens by it.
+"""Compute the token covariance of log-prob and advantage, and choose tokens by it.
 
 Every selector works on the valid tokens in row order, so its choice does not depend on padding, on how a batch
 was cut, or on the device layout; the counts are explicit.
@@ -29,10 +29,11 @@ def token_covariance(
 
     Returns:
         (b, t) without a graph, 0 outside the mask. Its mean over the mask is the covariance that drives the
-        entropy (Theorem 2): ΔH ≈ −η·mean.
+        entropy (Theorem 2): ΔH ≈ −η·mean. A token whose log-prob is not finite (−inf: the policy gives it no
+        probability) is left out of both means and gets 0; one such token would make every covariance NaN.
     """
-    mask = mask.bool()
     logp = full_precision(logp.detach())
+    mask = mask.bool() & logp.isfinite()
     advantages = full_precision(advantages.detach())
     if advantages.ndim == 1:
         advantages = advantages.unsqueeze(1)
@@ -162,8 +163,9 @@ def quadrant_covariance(
 
     A token is likely where its log-prob is above the mean over the mask, good where its advantage is above the
     mean. First-order ΔH of a quadrant is −η times its number: likely_good and rare_bad lower the
-    entropy, rare_good and likely_bad raise it.
+    entropy, rare_good and likely_bad raise it. A token whose log-prob is not finite is left out.
     """
+    mask = mask & logp.isfinite()
     covariance = token_covariance(logp, advantages, mask)
     likely, good = logp > masked_mean(logp, mask), advantages > masked_mean(advantages, mask)
     members = (likely & good, likely & ~good, ~likely & good, ~likely & ~good)

@@ -1,4 +1,4 @@
-"""The batch of tokens that every method sees, and the averages over it, each with its count in the open."""
+"""Define the batch of tokens that every method sees, and average over it with explicit counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Completion tokens of b rows, padded to t.
+    """Hold the completion tokens of b rows, padded to t.
 
     Attributes:
         old_logp: log π_old(a_t), nats, (b, t): the policy that the rollout is scored with.
@@ -27,6 +27,8 @@ class TokenBatch:
         advantages: (b, t); given as (b,) or (b, 1) it is broadcast over the row.
         mask: (b, t), true where a token counts. Numbers of any kind are accepted, zero is false.
         entropy: full-vocabulary entropy, nats, (b, t), where it is known.
+        clipped: (b, t), true where the engine's loss has clipped the token's ratio, so that its policy gradient is
+            0; None where nobody said.
 
     Values outside the mask are never read, so padding may hold anything, NaN included.
 
@@ -39,6 +41,7 @@ class TokenBatch:
     advantages: Float[Tensor, "b *t"]
     mask: Tensor
     entropy: Float[Tensor, "b t"] | None = None
+    clipped: Bool[Tensor, "b t"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.logp.shape
@@ -54,6 +57,7 @@ class TokenBatch:
             "advantages": advantages,
             "mask": self.mask,
             "entropy": self.entropy,
+            "clipped": self.clipped,
         }
         for name, value in fields.items():
             if value is not None and value.shape != shape:
@@ -68,6 +72,11 @@ class TokenBatch:
         set_field(self, "mask", self.mask.bool())
         if self.entropy is not None:
             set_field(self, "entropy", full_precision(self.entropy))
+
+    @property
+    def finite(self) -> Bool[Tensor, "b t"]:
+        """The tokens that count and whose log-prob is finite, so that they have a covariance, (b, t)."""
+        return self.mask & self.logp.detach().isfinite()
 
     def detach(self) -> TokenBatch:
         """Return the same numbers without a graph, for choosing tokens and for logging."""

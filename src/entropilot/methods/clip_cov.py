@@ -12,7 +12,7 @@ from torch import Tensor
 from entropilot.maths.covariance import select_restrain, select_window, token_covariance
 from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.maths.tokens import TokenBatch
-from entropilot.methods.token_method import Scope, Steering, check_choice, check_clip
+from entropilot.methods.token_method import PaperValue, Scope, Steering, check_choice, check_clip
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ClipCov:
     token stops with it. We also depart in where tokens are chosen: see `scope`.
     """
 
-    fraction: float | None = 2e-4  # r; paper 4.1 and the authors' clip_cov_ratio
+    fraction: float | None = PaperValue(2e-4)  # r; paper 4.1 and the authors' clip_cov_ratio
     restrain: float | None = (
         None  # ours: the top set that holds this share of the net covariance; no window, no draw
     )
@@ -56,14 +56,21 @@ class ClipCov:
             )
 
     def select(self, batch: TokenBatch, generator: torch.Generator) -> Bool[Tensor, "b t"]:
-        """Draw tokens from the window; those that PPO clips at the batch's ratio are left out."""
-        covariance = token_covariance(batch.logp, batch.advantages, batch.mask)
-        clipped = is_ppo_clipped(batch, self.clip_low, self.clip_high)
+        """Draw tokens from the window.
+
+        Tokens that PPO clips already are left out: those that `batch.clipped` names, where the engine filled it in, else
+        by this method's own clip and the ratio of the token.
+        """
+        valid = batch.finite
+        covariance = token_covariance(batch.logp, batch.advantages, valid)
+        clipped = batch.clipped
+        if clipped is None:
+            clipped = is_ppo_clipped(batch, self.clip_low, self.clip_high)
         if self.fraction is None:
             assert self.restrain is not None  # check_choice leaves exactly one
-            return select_restrain(covariance, batch.mask & ~clipped, self.restrain)
+            return select_restrain(covariance, valid & ~clipped, self.restrain)
         return select_window(
-            covariance, batch.mask, self.fraction, self.cov_low, self.cov_high, generator, clipped
+            covariance, valid, self.fraction, self.cov_low, self.cov_high, generator, clipped
         )
 
     def steer(self, batch: TokenBatch, selected: Bool[Tensor, "b t"]) -> Steering:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from entropilot.maths.covariance import select_restrain, select_top, token_covariance
 from entropilot.maths.tokens import TokenBatch
-from entropilot.methods.token_method import Scope, Steering, check_choice, check_clip
+from entropilot.methods.token_method import PaperValue, Scope, Steering, check_choice, check_clip
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class KLCov:
     tokens are chosen: over the whole rollout (`scope`), not in every micro-batch.
     """
 
-    fraction: float | None = 2e-3  # k; authors' 7b_kl_cov.sh: k_percent=0.2, a percentage. 2e-4 for 32B
+    fraction: float | None = PaperValue(
+        2e-3
+    )  # k; authors' 7b_kl_cov.sh: k_percent=0.2, a percentage. 2e-4 for 32B
     restrain: float | None = (
         None  # ours: choose until this share of the net covariance is held; excludes fraction
     )
@@ -51,11 +53,12 @@ class KLCov:
 
     def select(self, batch: TokenBatch, generator: torch.Generator) -> Bool[Tensor, "b t"]:
         """Choose the tokens of largest covariance; `generator` is not used, nothing here is random."""
-        covariance = token_covariance(batch.logp, batch.advantages, batch.mask)
+        valid = batch.finite
+        covariance = token_covariance(batch.logp, batch.advantages, valid)
         if self.fraction is None:
             assert self.restrain is not None  # check_choice leaves exactly one
-            return select_restrain(covariance, batch.mask, self.restrain)
-        return select_top(covariance, batch.mask, self.fraction)
+            return select_restrain(covariance, valid, self.restrain)
+        return select_top(covariance, valid, self.fraction)
 
     def steer(self, batch: TokenBatch, selected: Bool[Tensor, "b t"]) -> Steering:
         """Add β·|log π_θ − log π_old| to the loss of the chosen tokens."""

@@ -9,11 +9,20 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from entropilot.maths.surrogate import _losses
 from entropilot.maths.tokens import Reduction, TokenBatch, reduce_tokens
 
 if TYPE_CHECKING:
     from entropilot.methods.token_method import Method
+
+
+def _losses(batch: TokenBatch, clip_low: float | None, clip_high: float | None) -> tuple[Tensor, Tensor]:
+    """Return −ratio·A and −clip(ratio)·A, (b, t) each; a bound of None does not clip."""
+    # Masked first: padding may hold anything, and exp(NaN) would poison the gradient through where.
+    ratio = torch.where(batch.mask, batch.logp - batch.old_logp, batch.logp.new_zeros(())).exp()
+    low = None if clip_low is None else 1.0 - clip_low
+    high = None if clip_high is None else 1.0 + clip_high
+    clipped = ratio if low is None and high is None else ratio.clamp(low, high)
+    return -batch.advantages * ratio, -batch.advantages * clipped
 
 
 def policy_loss(

@@ -1,4 +1,4 @@
-"""What the covariance methods share: the two verbs' types, and the checks of their settings."""
+"""Define what a token method is (select and steer), and check the settings that all of them share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ Scope = Literal["rollout", "update", "microbatch"]
 LARGEST_FRACTION = 0.05
 
 
+class PaperValue(float):
+    """Mark a field's default, so that the same number written by a user can be told from it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Steering:
-    """The effect of a method on a batch, (b, t) each; None where there is none.
+    """Hold the effect of a method on a batch, (b, t) each; None where there is none.
 
     Attributes:
         detach: true where the gradient of log π(a_t) stops.
@@ -29,7 +35,7 @@ class Steering:
 
 
 class Method(Protocol):
-    """A token method: a choice over a whole batch, and a small effect on the chosen tokens."""
+    """Choose tokens over a whole batch (`select`), and act on the chosen ones (`steer`)."""
 
     # Read-only, so that frozen dataclasses fit.
     @property
@@ -53,6 +59,8 @@ def check_choice(
 ) -> float | None:
     """Check the settings by which tokens are chosen; return the fraction in force (None under `restrain`).
 
+    A `PaperValue` stands for a fraction that nobody wrote, so `restrain` may take its place.
+
     Raises:
         ValueError: both or neither of fraction and restrain, a fraction that looks like a percentage, a
             restrain that is not positive, an unknown scope.
@@ -64,7 +72,7 @@ def check_choice(
             raise ValueError(
                 f"{name}: restrain={restrain} must be a positive share of the net covariance, such as 1.0."
             )
-        if fraction not in (None, default):
+        if fraction is not None and not isinstance(fraction, PaperValue):
             raise ValueError(
                 f"{name}: fraction={fraction} and restrain={restrain} both say how many tokens to choose; "
                 "set one of them."
