@@ -203,3 +203,21 @@ def test_tokens_come_back_from_parquet(folder: Path) -> None:
     assert path == folder / "tokens" / "step_000010.parquet"
     assert pq.read_table(path).to_pydict() == columns
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # nothing partial is left
+
+
+@pytest.mark.parametrize(("rank", "world", "writes"), [("0", "2", True), ("1", "2", False), ("1", "1", True)])
+def test_of_several_processes_the_first_writes(tmp_path, monkeypatch, rank, world, writes):
+    """A script makes its writer on every rank; RANK and WORLD_SIZE are what torchrun and accelerate set."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    writer = RunWriter(tmp_path / "run", {"name": "x"})
+    writer.row(1, {"a": 1.0})
+    writer.end("finished")
+    writer.close()
+    assert (tmp_path / "run").exists() == writes
+    if not writes:
+        monkeypatch.setenv("RANK", "0")
+        RunWriter(tmp_path / "run", {"name": "x"}).close()
+        monkeypatch.setenv("RANK", rank)
+        RunWriter(tmp_path / "run", {"name": "x"}).close()  # nor does it mind what the first has written
+    assert len((tmp_path / "run" / "run.jsonl").read_text().splitlines()) == (3 if writes else 1)

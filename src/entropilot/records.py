@@ -15,10 +15,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from entropilot.errors import UserError
 from entropilot.files import unwritable, written_whole
+from entropilot.metrics import ACCURACY as ACCURACY
+from entropilot.metrics import ENTROPY as ENTROPY
+from entropilot.metrics import REWARD as REWARD
+from entropilot.ranks import rank
 
 SCHEMA = 1
 FILE_NAME = "run.jsonl"
@@ -107,7 +111,15 @@ def _plain(value: Any) -> Any:
 
 
 class RunWriter:
-    """Writes `run.jsonl`. With `resume_step`, rows are appended to an earlier run that got that far.
+    """Write `run.jsonl`: a header, then rows.
+
+    Of several processes only the first writes; in the others a writer does nothing, so a script may make one on every
+    rank.
+
+    Args:
+        folder: of the run.
+        header: what the first line holds beside the versions, the time and the commit.
+        resume_step: rows are appended to an earlier run that got that far; None begins a run.
 
     Raises:
         UserError: the folder holds another run already, or can't be written.
@@ -115,6 +127,9 @@ class RunWriter:
 
     def __init__(self, folder: Path, header: Mapping[str, Any], *, resume_step: int | None = None) -> None:
         self.path = folder / FILE_NAME
+        self._file: IO[str] | None = None
+        if rank() != 0:
+            return
         try:
             exists = self.path.exists() and self.path.stat().st_size > 0
             if exists and resume_step is None:
@@ -145,6 +160,8 @@ class RunWriter:
             )
 
     def _write(self, row: Mapping[str, Any]) -> None:
+        if self._file is None:  # not the first of several processes
+            return
         self._file.write(json.dumps(_plain(row), allow_nan=False, ensure_ascii=False) + "\n")
         self._file.flush()
 
@@ -158,7 +175,8 @@ class RunWriter:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _parse_lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
@@ -246,15 +264,6 @@ def write_tokens(folder: Path, step: int, columns: Mapping[str, list[Any]]) -> P
     with written_whole(target) as file:
         pq.write_table(pa.table(dict(columns)), file)
     return target
-
-
-ENTROPY = "entropy/policy_T1"
-
-
-ACCURACY = "validation/accuracy"
-
-
-REWARD = "reward/mean"
 
 
 def finite_number(value: object) -> float | None:

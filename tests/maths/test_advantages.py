@@ -71,15 +71,31 @@ def test_an_unknown_estimator_is_refused(unchecked):
 
 
 @pytest.mark.parametrize(
-    ("rewards", "signal"),
+    ("advantages", "signal"),
     [
-        ([0, 1, 1, 1], [True, True, False, False]),
-        ([0.5, 0.5, 0.5, 0.5 + 1e-7], [False] * 4),  # rounding is no signal
-        ([NAN, 1, 0, 1], [False, False, True, True]),
-        ([NAN, NAN, NAN, 2], [False] * 4),
-        ([-1, NAN, NAN, -2], [False] * 4),  # what was not scored is no 0 either
-        ([-1, -1, -1, -2], [False, False, True, True]),
+        ([1, -1, 0, 0], [True, True, False, False]),
+        (
+            [1, -1, 7e-5, 7e-5],
+            [True, True, False, False],
+        ),  # (0.1 − mean of six 0.1)/1e-4: rounding is no signal
+        ([1, -1, 2e-3, 0], [True] * 4),  # one of a group is enough
+        ([-1e-6, 1e-6, 0, 0], [True, True, False, False]),  # the batch is the scale, not 1
+        ([0.5, 0.5, -0.5, -0.5], [True] * 4),  # reinforce++: equal rewards, equal advantages
+        ([0, 0, 0, 0], [False] * 4),
     ],
 )
-def test_groups_with_signal(rewards, signal):
-    assert groups_with_signal(torch.tensor(rewards, dtype=F64), 2).tolist() == signal
+def test_groups_with_signal(advantages, signal):
+    assert groups_with_signal(torch.tensor(advantages, dtype=F64), 2).tolist() == signal
+
+
+def test_groups_with_signal_of_advantages_per_token():
+    advantages = torch.tensor([[0, 0], [0, 0], [0, -1], [0, 0]], dtype=F64)
+    assert groups_with_signal(advantages, 2).tolist() == [False, False, True, True]
+
+
+def test_equal_rewards_have_a_signal_where_they_train():
+    """Two groups of equal rewards: `reinforce++` trains on both, the group-centred estimators on neither."""
+    rewards = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=F64)
+    for estimator in ESTIMATORS:
+        signal = groups_with_signal(estimate_advantages(rewards, 2, estimator), 2)
+        assert signal.tolist() == [estimator == "reinforce++"] * 4, estimator

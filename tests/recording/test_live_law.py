@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entropilot.recording.metrics import DEFINITIONS
+from entropilot.metrics import METRICS
 from entropilot.recording.probe import Probe, Validation
 
 
@@ -30,7 +30,7 @@ def test_the_ceiling_is_that_of_the_law_and_lies_in_its_interval() -> None:
     assert all("law/ceiling" not in early for early in found[:4]), "four points are too few to speak of a law"
     assert found[7]["law/ceiling"] == pytest.approx(1.0) and found[7]["law/r2"] == pytest.approx(1.0)
     assert found[7]["law/ceiling_low"] <= found[7]["law/ceiling"] <= found[7]["law/ceiling_high"]
-    assert set(found[7]) <= set(DEFINITIONS), "every logged name has its definition"
+    assert set(found[7]) <= set(METRICS), "every logged name has its definition"
 
 
 def test_only_rollouts_with_a_measurement_log_the_law() -> None:

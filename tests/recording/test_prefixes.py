@@ -41,11 +41,11 @@ class Witness(Probe):
             means.append(-(table.exp() * table).sum(-1).mean().item())
         self.seen.append(float(np.mean(means)))
 
-    def on_rollout(self, trainer: Any, rollout: Any) -> None:
-        super().on_rollout(trainer, rollout)
+    def on_rollout(self, engine: Any, rollout: Any) -> None:
+        super().on_rollout(engine, rollout)
         self.shown.append(rollout)
         if not self.seen:
-            self._measure(trainer.model)
+            self._measure(engine.trainer.model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_step_end(args, state, control, **kwargs)
@@ -127,12 +127,12 @@ def test_measuring_changes_nothing_in_the_training(tmp_path: Path) -> None:
 def test_a_resumed_run_measures_on_the_same_completions(tmp_path: Path) -> None:
     first = held_out(tmp_path)
     trainer = make_trainer(tmp_path / "a")
-    entropy = first.entropy(trainer)
+    entropy = first.entropy(trainer.view)
     other = make_trainer(tmp_path / "b", model=tiny_model(seed=9))
     again, fresh = held_out(tmp_path), held_out(None)
-    again.entropy(other)
-    fresh.entropy(other)
+    again.entropy(other.view)
+    fresh.entropy(other.view)
     assert torch.equal(again._inputs["completion_ids"], first._inputs["completion_ids"])
     kept, new = again._inputs["completion_ids"], fresh._inputs["completion_ids"]
     assert kept.shape != new.shape or not torch.equal(kept, new), "another policy gives other completions"
-    assert held_out(tmp_path).entropy(trainer) == entropy
+    assert held_out(tmp_path).entropy(trainer.view) == entropy

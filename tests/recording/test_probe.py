@@ -18,7 +18,7 @@ from trl_helpers import Recorded, Spied, letters, make_trainer, problems, tiny_m
 
 from entropilot.engines.trl.trainer import SELECTED
 from entropilot.methods import KLCov
-from entropilot.recording.metrics import DEFINITIONS, definitions
+from entropilot.metrics import METRICS, definitions
 from entropilot.recording.observer import Rollout
 from entropilot.recording.probe import Probe, Validation
 from entropilot.records import RunWriter, read_run
@@ -119,19 +119,19 @@ def differs(call: int) -> np.ndarray:
 
 def test_every_definition_is_measured_and_nothing_else(run):
     seen = {name for row in run.rows.values() for name in row} - {"step", "rollout"}
-    starred = {name[:-1]: 0 for name in DEFINITIONS if name.endswith("*")}
+    starred = {name[:-1]: 0 for name in METRICS if name.endswith("*")}
     for name in seen:
         family = [prefix for prefix in starred if name.startswith(prefix)]
-        assert family or name in DEFINITIONS, f"{name} has no definition"
+        assert family or name in METRICS, f"{name} has no definition"
         starred |= {prefix: starred[prefix] + 1 for prefix in family}
     # The law begins with the fifth measurement (test_live_law.py); test_prefixes.py, test_group_rewards.py.
     elsewhere = ("law/", "dynamics/", "semantic/", "stop/")
-    due = {name for name in DEFINITIONS if not name.endswith("*") and not name.startswith(elsewhere)}
+    due = {name for name in METRICS if not name.endswith("*") and not name.startswith(elsewhere)}
     missing = due - seen
     assert not missing, f"defined, but in no row: {missing}"
     assert starred == {"covariance/top_": len(SHARES), "covariance/quadrant_": 4}
     assert read_run(run.out).header["metrics"] == {
-        name: {"unit": unit, "definition": text} for name, (unit, text) in DEFINITIONS.items()
+        name: {"unit": unit, "definition": text} for name, (unit, text) in METRICS.items()
     }
 
 
@@ -290,7 +290,7 @@ def test_nothing_that_is_kept_carries_a_graph(run):
                 tensors += 1
                 assert x.grad_fn is None and not x.requires_grad
     assert tensors > 100
-    assert not run.probe._seen and not run.probe._pending
+    assert not run.probe._passes and not run.probe._pending
 
 
 def test_token_samples(run):

@@ -71,13 +71,21 @@ class Stop(TrainerCallback):
 
 
 def watched(
-    out: Any, checkpoint: str | None = None, stop: int = 0, **settings: Any
+    out: Any,
+    checkpoint: str | None = None,
+    stop: int = 0,
+    past: dict[int, dict[str, Any]] | None = None,
+    **settings: Any,
 ) -> dict[int, dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     validation = Validation([{"prompt": "1+2="}], letters, every=2, temperature=1.0, max_new_tokens=4)
     probe = Probe(validation=validation, on_row=lambda step, row: rows.update({step: row}))
+    if past is not None and checkpoint is not None:
+        probe.take_up(
+            [{"step": step} | row for step, row in past.items()], int(checkpoint.rpartition("-")[2])
+        )
     settings = {"max_steps": 12, "save_strategy": "steps", "save_steps": 2} | settings
-    callbacks = [probe, *([Stop(stop)] if stop else [])]
+    callbacks = [Stop(stop)] if stop else []
     method = KLCov(fraction=0.04)
     trainer = make_trainer(out, method=method, observer=probe, callbacks=callbacks, settings=settings)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -89,14 +97,15 @@ def test_a_resumed_run_keeps_the_schedule(tmp_path):
     whole = watched(tmp_path / "whole")
     assert {step: row["rollout"] for step, row in whole.items() if "rollout" in row} == {1: 0, 5: 1, 9: 2}
     assert [step for step, row in whole.items() if "validation/accuracy" in row] == [1, 9, 13]
-    watched(tmp_path / "cut", stop=4)
-    rest = watched(tmp_path / "cut", checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
+    shares = [row["covariance/positive_share"] for row in whole.values() if "rollout" in row]
+    assert len(set(shares)) > 1, "covariances of both signs, or a share that starts again can't be seen"
+    past = watched(tmp_path / "cut", stop=6)
+    rest = watched(tmp_path / "cut", checkpoint=str(tmp_path / "cut" / "checkpoint-4"), past=past)
     assert list(rest) == list(range(5, 14))
     for step, row in rest.items():
+        assert row.keys() == whole[step].keys()
         for name in (name for name in row if not name.startswith("seconds/")):
-            # Of the rollouts that this probe has seen; `entropilot train --resume` hands it the earlier ones.
-            if name != "covariance/positive_share" and not name.startswith("law/"):
-                assert row[name] == whole[step][name], f"step {step}: {name}"
+            assert row[name] == whole[step][name], f"step {step}: {name}"
 
 
 def test_a_run_that_is_resumed_in_the_middle_of_a_rollout(tmp_path):
@@ -118,7 +127,7 @@ def test_rollouts_that_do_not_fit_the_updates(tmp_path, monkeypatch, shape, roll
     steps = max(rollouts) + (len(rollouts) == 4)
     calls: list[int] = []
     measure = Probe.measure
-    monkeypatch.setattr(Probe, "measure", lambda self, trainer: calls.append(0) or measure(self, trainer))
+    monkeypatch.setattr(Probe, "measure", lambda self, engine: calls.append(0) or measure(self, engine))
     rows: dict[int, dict[str, Any]] = {}
     validation = Validation([{"prompt": "1+2="}], letters, every=2, temperature=0.0, max_new_tokens=4)
     probe = Probe(validation=validation, on_row=lambda step, row: rows.update({step: row}))

@@ -11,6 +11,7 @@ from torch import Tensor
 Estimator = Literal["grpo", "rloo", "reinforce++", "reinforce++_baseline"]
 ESTIMATORS: tuple[Estimator, ...] = ("grpo", "rloo", "reinforce++", "reinforce++_baseline")
 EPSILON = 1e-4  # TRL's; the authors of 2505.22617 use 1e-6, which recipes can't express and say so
+NEGLIGIBLE = 1e-3  # of the batch's largest advantage
 
 
 def _nan_std(x: Tensor, dim: int) -> Tensor:
@@ -54,9 +55,18 @@ def estimate_advantages(
     return torch.nan_to_num(advantages.reshape(-1), nan=0.0)
 
 
-def groups_with_signal(rewards: Float[Tensor, " n"], num_generations: int) -> Bool[Tensor, " n"]:
-    """Return, per completion, whether the rewards of its group differ; NaN rewards are left out."""
-    groups = rewards.view(-1, num_generations)
-    highest = groups.nan_to_num(nan=-torch.inf).amax(1)
-    lowest = groups.nan_to_num(nan=torch.inf).amin(1)
-    return (highest - lowest > 1e-6).repeat_interleave(num_generations)
+def groups_with_signal(advantages: Float[Tensor, "n *t"], num_generations: int) -> Bool[Tensor, " n"]:
+    """Return, per completion, whether its group has an advantage that is not 0, so that it drives the policy.
+
+    Decided by the advantages, not by the rewards: equal rewards do train where advantages are centred on the batch
+    (`reinforce++`), and rewards of equal sum do where each is normalised on its own. A group whose largest |A| is less
+    than a thousandth of the batch's counts as 0: equal rewards leave a rounding error, which dividing by a
+    standard deviation of almost 0 enlarges.
+
+    Args:
+        advantages: (n,) or (n, t), of whole groups, `num_generations` rows in a row.
+        num_generations: completions per prompt.
+    """
+    size = advantages.abs().reshape(len(advantages), -1).amax(1)
+    largest = size.view(-1, num_generations).amax(1)
+    return (largest > NEGLIGIBLE * largest.max()).repeat_interleave(num_generations)

@@ -1,4 +1,4 @@
-"""What a trainer shows to an observer: every rollout, every training pass; nothing of it carries a graph."""
+"""Define what an engine shows to an observer: every rollout and every training pass, without a graph."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from entropilot.maths.tokens import TokenBatch
 
 @dataclass
 class Rollout:
-    """One rollout before its first update: the n rows of all ranks, in sampler order.
+    """Hold one rollout before its first update: the n rows of all ranks, in the sampler's order.
 
     Attributes:
         batch: `logp` is `old_logp`, the policy that generated; the mask is completion × tool mask, (n, t).
         eligible: tokens that may be chosen, (n, t).
         selected: tokens chosen over the rollout, (n, t); None where nothing was.
         rewards: (n,), NaN where nothing scored the completion.
-        output: this rank's rollout under TRL's names.
+        output: this rank's rollout under TRL's names; a probe reads prompt_ids, prompt_mask, completion_ids and
+            completion_mask.
         first_row: where this rank's rows begin among the n.
         seconds: that generating, scoring and the old log-probs took.
     """
@@ -36,7 +37,7 @@ class Rollout:
 
 @dataclass
 class MicroBatch:
-    """One training pass of this rank.
+    """Hold one training pass of this rank.
 
     Attributes:
         batch: the tokens at the current log-probs, (b, t).
@@ -54,8 +55,8 @@ class MicroBatch:
 
 
 class Observer(Protocol):
-    """Watches a trainer; `entropilot.recording.probe.Probe` is one."""
+    """Watch an engine; `entropilot.recording.probe.Probe` is one."""
 
-    def before_rollout(self, trainer: EngineView) -> None: ...
-    def on_rollout(self, trainer: EngineView, rollout: Rollout) -> None: ...
-    def on_micro_batch(self, trainer: EngineView, seen: MicroBatch) -> None: ...
+    def before_rollout(self, engine: EngineView) -> None: ...
+    def on_rollout(self, engine: EngineView, rollout: Rollout) -> None: ...
+    def on_micro_batch(self, engine: EngineView, part: MicroBatch) -> None: ...

@@ -1,4 +1,4 @@
-"""A fixed set of completions on which entropy is measured before and after every update.
+"""Measure entropy on a fixed set of completions, before and after every update.
 
 Entropies of two rollouts differ by their prompts and samples, which hides what one update did. On the same prefixes
 only the weights differ.
@@ -13,22 +13,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import pad
+from torch.nn.utils.rnn import pad_sequence
 
+from entropilot.engine_view import EngineView
 from entropilot.evaluation.in_memory import Row
 from entropilot.evaluation.sampling.sampler import sample
 from entropilot.files import write_json
 from entropilot.inputs.messages import render_prompt
 from entropilot.maths.covariance import response_covariance
 from entropilot.maths.entropy import policy_entropy
+from entropilot.recording.observer import Rollout
 
 FILE_NAME = "prefixes.json"
 
 
 @dataclass
 class Prefixes:
-    """Held-out prompts with the completions that the policy gave them before its first update.
+    """Keep held-out prompts with the completions that the policy gave them before its first update.
 
     Attributes:
         rows: problems; only their prompts are used.
@@ -44,17 +45,17 @@ class Prefixes:
     last: float | None = field(default=None, init=False)  # H after the latest update
     _inputs: dict[str, Tensor] | None = field(default=None, init=False)
 
-    def _fix(self, trainer: Any) -> dict[str, Tensor]:
+    def _fix(self, engine: EngineView) -> dict[str, Tensor]:
         """Take the completions of an earlier session, or sample them now; every rank holds them all."""
         file = None if self.folder is None else self.folder / FILE_NAME
-        tokenizer, accelerator = trainer.processing_class, trainer.accelerator
+        tokenizer = engine.tokenizer
         if file is not None and file.is_file():
             kept = json.loads(file.read_text(encoding="utf-8"))
             prompts, completions = kept["prompt_ids"], kept["completion_ids"]
         else:
             texts = [row["prompt"] for row in self.rows]
-            with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
-                found = sample(
+            with engine.generating_model() as model:
+                samples = sample(
                     model,
                     tokenizer,
                     texts,
@@ -62,45 +63,45 @@ class Prefixes:
                     max_new_tokens=self.max_new_tokens,
                     seed=self.seed,
                 )
-            completions = [completion.ids for group in found for completion in group]
+            completions = [completion.ids for group in samples for completion in group]
             prompts = [
                 tokenizer(render_prompt(text, tokenizer), add_special_tokens=False)["input_ids"]
                 for text in texts
             ]
-            if file is not None and accelerator.is_main_process:
+            if file is not None and engine.is_main:
                 write_json(file, {"prompt_ids": prompts, "completion_ids": completions}, indent=None)
         inputs: dict[str, Tensor] = {}
         for name, ids, side in (("prompt", prompts, "left"), ("completion", completions, "right")):
-            rows = [torch.tensor(row, device=accelerator.device) for row in ids]
-            inputs[f"{name}_ids"] = pad(rows, padding_value=tokenizer.pad_token_id, padding_side=side)
-            inputs[f"{name}_mask"] = pad(
-                [torch.ones_like(row) for row in rows], padding_value=0, padding_side=side
-            )
+            rows = [torch.tensor(row, device=engine.device) for row in ids]
+            blank = float(tokenizer.pad_token_id)
+            inputs[f"{name}_ids"] = pad_sequence(rows, True, blank, padding_side=side)
+            ones = [torch.ones_like(row) for row in rows]
+            inputs[f"{name}_mask"] = pad_sequence(ones, True, 0.0, padding_side=side)
         return inputs
 
-    def entropy(self, trainer: Any) -> float:
+    def entropy(self, engine: EngineView) -> float:
         """Return H of the current weights on the fixed completions, nats: Eq. 5 of arXiv:2505.22617, at T = 1."""
         if self._inputs is None:
-            self._inputs = self._fix(trainer)
-        with trainer.at_temperature(1.0):
-            _, entropy = trainer.score(self._inputs)
+            self._inputs = self._fix(engine)
+        with engine.at_temperature(1.0):
+            _, entropy = engine.score(self._inputs)
         total, count = policy_entropy(entropy.float(), self._inputs["completion_mask"].bool())
         return (total / count.clamp(min=1)).item()
 
-    def before(self, trainer: Any) -> None:
+    def before(self, engine: EngineView) -> None:
         """Measure once before the first update; after that every update's end is the next one's beginning."""
         if self.last is None:
-            self.last = self.entropy(trainer)
+            self.last = self.entropy(engine)
 
-    def after(self, trainer: Any) -> dict[str, float]:
+    def after(self, engine: EngineView) -> dict[str, float]:
         """Measure after an update; returns its row's entropies on the fixed completions."""
         assert self.last is not None
         row = {"dynamics/entropy_before": self.last}
-        self.last = row["dynamics/entropy_after"] = self.entropy(trainer)
+        self.last = row["dynamics/entropy_after"] = self.entropy(engine)
         return row
 
 
-def response_metrics(rollout: Any, num_generations: int) -> dict[str, Any]:
+def response_metrics(rollout: Rollout, num_generations: int) -> dict[str, Any]:
     """Return the covariances of responses of a rollout: their means over prompts, and by accuracy of the prompt.
 
     `dynamics/by_accuracy` holds [accuracy, prompts, mean PG covariance, mean NPG covariance] for every accuracy that

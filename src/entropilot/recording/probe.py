@@ -1,70 +1,44 @@
-"""The probe: entropy, covariance and what the method did, per optimiser step, into the record and the trackers.
+"""Record entropy, covariance and what the method did, per optimiser step, into the run and the trackers.
 
-It watches an `EntropyGRPOTrainer` and changes nothing in it: validation draws its own random numbers, and
-nothing it keeps carries a graph. Sums and counts are added over ranks before they are divided.
+A probe watches an engine through its `EngineView` and changes nothing in it: validation draws its own random numbers,
+and nothing that is kept carries a graph. Sums and counts are added over ranks before they are divided.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import gather_object
-from torch import Tensor
 from transformers import TrainerCallback
-from trl.models import unwrap_model_for_generation
 
 from entropilot.analysis.stopping import label_free_stop
-from entropilot.evaluation.in_memory import Reward, Row, evaluate
+from entropilot.engine_view import EngineView
 from entropilot.law.live import alarm, law_metrics
-from entropilot.maths.covariance import token_covariance
 from entropilot.maths.entropy import policy_entropy
-from entropilot.recording.metrics import completion_metrics, rollout_metrics, update_metrics
+from entropilot.metrics import ACCURACY, ENTROPY, REWARD, SEMANTIC, semantic_name
+from entropilot.recording.metrics import rollout_metrics, update_metrics
 from entropilot.recording.observer import MicroBatch, Rollout
 from entropilot.recording.prefixes import Prefixes, response_metrics
-from entropilot.records import RunWriter, write_tokens
-from entropilot.rewards.groups import GroupReward, summarise
-
-
-@dataclass
-class Validation:
-    """Held-out problems, and when to look at them.
-
-    Attributes:
-        rows: the problems.
-        reward: a TRL reward callable with values in [0, 1]; the mean is the accuracy.
-        every: rollouts between two measurements; the first is before the first rollout.
-        temperature: of the sampling, 0 is greedy.
-        samples: per problem.
-        max_new_tokens: length limit.
-        top_p: nucleus.
-        batch_size: completions per forward pass.
-        seed: of the sampling; the same for every measurement, so that two of them are paired.
-    """
-
-    rows: list[Row]
-    reward: Reward
-    every: int = 1
-    temperature: float = 1.0
-    samples: int = 1
-    max_new_tokens: int = 256
-    top_p: float = 1.0
-    batch_size: int = 256
-    seed: int = 0
+from entropilot.recording.token_samples import write_token_sample
+from entropilot.recording.validation import Validation as Validation
+from entropilot.records import RunWriter
+from entropilot.rewards.groups import named_group_rewards, summarise
 
 
 @dataclass(eq=False)
 class Probe(TrainerCallback):
-    """Observer and callback in one: pass it to `EntropyGRPOTrainer(observer=...)`, and to `add_callback`.
+    """Watch a training: `EntropyGRPOTrainer(observer=probe)` is all that a script needs.
+
+    On TRL the trainer registers it as a callback. Another engine calls `before_rollout`, `on_rollout`, `on_micro_batch`,
+    and around every optimiser step `begin_update` and `end_update`; after the last one `end_training`.
 
     Attributes:
-        writer: where rows go; None keeps to the trainer's own metrics.
+        writer: where rows go; None keeps to the engine's own trackers. Only the main process writes.
         folder: where token samples go; None writes none.
         validation: None measures nothing on held-out problems.
         tokens_every: optimiser steps between two token samples; 0 takes none.
@@ -101,224 +75,195 @@ class Probe(TrainerCallback):
 
     rollouts: int = field(default=0, init=False)
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
-    _seen: list[MicroBatch] = field(default_factory=list, init=False)
+    _passes: list[MicroBatch] = field(default_factory=list, init=False)
     _covariance_signs: list[bool] = field(default_factory=list, init=False)
     _tokens_next: int = field(default=0, init=False)
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
-    _trainer: Any = field(default=None, init=False)
+    _engine: EngineView | None = field(default=None, init=False)
+
+    def take_up(self, rows: Iterable[Mapping[str, Any]], step: int) -> None:
+        """Take in the rows of a run that is resumed behind `step`, so that what looks back goes on from them."""
+        name = REWARD if self.validation is None else ACCURACY
+        for row in rows:
+            if row["step"] > step:
+                continue
+            if row.get("covariance/mean") is not None:
+                self._covariance_signs.append(row["covariance/mean"] > 0)
+            if row.get(ENTROPY) is None:
+                continue
+            measured = row.get(name)
+            self.history.append((row["step"], row[ENTROPY], math.nan if measured is None else measured))
+            self.alarmed = self.alarmed or "law/alarm" in row
+            meaning = _meaning_of(row)
+            if meaning is not None:
+                self.meanings.append((row["step"], *meaning))
+            self.stopped = self.stopped or "stop/reason" in row
 
     # --- as an observer -------------------------------------------------------------------------------------
 
-    def before_rollout(self, trainer: Any) -> None:
+    def before_rollout(self, engine: EngineView) -> None:
         """Measure held-out accuracy where it is due: with the very policy that the rollout's entropy is of."""
-        self._trainer = trainer
-        # Counted from the step, so that a resumed run keeps the schedule; rounded up, because a rollout may
-        # be sampled in the middle of an update, and the last one before a checkpoint is not taken up again.
-        args = trainer.args
-        passes = trainer.state.global_step * args.gradient_accumulation_steps
-        self.rollouts = -(-passes // (args.steps_per_generation * args.num_iterations))
+        self._engine = engine
+        self.rollouts = engine.rollout
         due = self.validation is not None and self.rollouts % self.validation.every == 0
-        if due and "validation/accuracy" not in self._pending:  # once, where an update takes several rollouts
-            self._pending |= self.measure(trainer)
+        if due and ACCURACY not in self._pending:  # once, where an update takes several rollouts
+            self._pending |= self.measure(engine)
         if self.prefixes is not None:
-            self.prefixes.before(trainer)
+            self.prefixes.before(engine)
 
-    def measure(self, trainer: Any) -> dict[str, float]:
-        """Return held-out accuracy of the current weights, over all ranks; the training's randomness is untouched."""
-        validation = self.validation
-        assert validation is not None
-        began = time.perf_counter()
-        accelerator = trainer.accelerator
-        # Every rank takes the same number of rows (sharded models generate in step); copies do not count.
-        rank, world = accelerator.process_index, accelerator.num_processes
-        numbers = list(range(rank, len(validation.rows), world))
-        real = len(numbers)
-        numbers += [0] * (-(-len(validation.rows) // world) - real)
-        with unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model:
-            result = evaluate(
-                model,
-                trainer.processing_class,
-                [validation.rows[number] for number in numbers],
-                validation.reward,
-                temperature=validation.temperature,
-                max_new_tokens=validation.max_new_tokens,
-                samples=validation.samples,
-                top_p=validation.top_p,
-                batch_size=validation.batch_size,
-                seed=validation.seed,
-                indices=numbers,  # so that the samples are the same on any number of ranks
-            )
-        scores = [score for row in result.scores[:real] for score in row]
-        lengths = [length for row in result.lengths[:real] for length in row]
-        cut = [c for row in result.cut[:real] for c in row]
-        sums = torch.tensor([sum(scores), sum(lengths), sum(cut), len(scores)], device=accelerator.device)
-        right, tokens, cut, count = accelerator.reduce(sums, reduction="sum").tolist()
-        return {
-            "validation/accuracy": right / count,
-            "validation/length": tokens / count,
-            "validation/truncated": cut / count,
-            "validation/samples": int(count),
-            "seconds/validation": time.perf_counter() - began,
-        }
+    def measure(self, engine: EngineView) -> dict[str, float]:
+        """Return held-out accuracy of the current weights, over all ranks."""
+        assert self.validation is not None
+        return self.validation.measure(engine)
 
-    def on_rollout(self, trainer: Any, rollout: Rollout) -> None:
+    def on_rollout(self, engine: EngineView, rollout: Rollout) -> None:
         """Take the rollout's entropy, covariance, rewards and lengths; they go into its first update's row."""
         began = time.perf_counter()
-        step = trainer.state.global_step + 1
+        step = engine.step + 1
         self._pending |= {"rollout": self.rollouts, "seconds/rollout": rollout.seconds}
-        self._pending |= rollout_metrics(rollout, trainer.num_generations) | completion_metrics(trainer)
-        self._pending |= self._policy_entropy(trainer, rollout) | self._meaning(trainer)
+        self._pending |= rollout_metrics(rollout, engine.num_generations)
+        self._pending |= engine.completion_metrics()
+        self._pending |= self._policy_entropy(engine, rollout) | self._meaning(engine)
         if self.prefixes is not None:
-            self._pending |= response_metrics(rollout, trainer.num_generations)
+            self._pending |= response_metrics(rollout, engine.num_generations)
         self._covariance_signs.append(self._pending["covariance/mean"] > 0)
         self._pending["covariance/positive_share"] = sum(self._covariance_signs) / len(self._covariance_signs)
         if self.tokens_every and step >= self._tokens_next:
-            self._write_tokens(trainer, rollout, step)
+            if engine.is_main and self.folder is not None:
+                write_token_sample(self.folder, engine, rollout, step, self.tokens_rows)
             self._tokens_next = step + self.tokens_every
         self._pending["seconds/probe"] = time.perf_counter() - began
 
-    def _meaning(self, trainer: Any) -> dict[str, Any]:
-        """Return what the first reward that looks at groups saw in this rollout, over all ranks."""
-        for reward in trainer.reward_funcs:
-            if isinstance(reward, GroupReward):
-                return summarise(gather_object([reward.stats]))
-        return {}
+    def _meaning(self, engine: EngineView) -> dict[str, Any]:
+        """Return what every reward that looks at groups saw in this rollout, over all ranks."""
+        row: dict[str, Any] = {}
+        for label, reward in named_group_rewards(engine.rewards).items():
+            values = summarise(engine.gather_objects(reward.stats))
+            row |= {semantic_name(name, label): value for name, value in values.items()}
+        return row
 
-    def _policy_entropy(self, trainer: Any, rollout: Rollout) -> dict[str, float]:
+    def _policy_entropy(self, engine: EngineView, rollout: Rollout) -> dict[str, float]:
         batch = rollout.batch
-        if trainer.temperature == 1.0 and batch.entropy is not None:
+        if engine.temperature == 1.0 and batch.entropy is not None:
             total, count = policy_entropy(batch.entropy, batch.mask)
-            return {"entropy/policy_T1": (total / count.clamp(min=1)).item()}
+            return {ENTROPY: (total / count.clamp(min=1)).item()}
         if self.rollouts % max(1, self.entropy_every):
             return {}
-        with trainer.at_temperature(1.0):
-            _, entropy = trainer.score(rollout.output)
+        with engine.at_temperature(1.0):
+            _, entropy = engine.score(rollout.output)
         rows = slice(rollout.first_row, rollout.first_row + len(entropy))
         total, count = policy_entropy(entropy.float(), batch.mask[rows, : entropy.shape[1]])
-        total, count = trainer.accelerator.reduce(torch.stack([total, count.to(total)]), reduction="sum")
-        return {"entropy/policy_T1": (total / count.clamp(min=1)).item()}
+        total, count = engine.reduce(torch.stack([total, count.to(total)]))
+        return {ENTROPY: (total / count.clamp(min=1)).item()}
 
-    def on_micro_batch(self, trainer: Any, seen: MicroBatch) -> None:
+    def on_micro_batch(self, engine: EngineView, part: MicroBatch) -> None:
         """Keep a training pass until its optimiser step is done."""
-        self._seen.append(seen)
+        self._passes.append(part)
 
-    # --- as a callback --------------------------------------------------------------------------------------
+    # --- around an optimiser step ---------------------------------------------------------------------------
+
+    def begin_update(self) -> None:
+        """Start the clock of the step."""
+        self._step_began = time.perf_counter()
+
+    def end_update(self, engine: EngineView, learning_rate: float) -> bool:
+        """Finish the row of this step: write it, and hand its scalars to the trackers.
+
+        Returns:
+            Whether training should stop, because a reward without labels has nothing more to teach.
+        """
+        if not self._passes:
+            return False
+        row, step = self._pending, engine.step
+        row |= update_metrics(self._passes, engine)
+        row["learning_rate"] = learning_rate
+        row["seconds/update"] = sum(part.seconds for part in self._passes)
+        if self.prefixes is not None:
+            row |= self.prefixes.after(engine)
+        row["seconds/step"] = time.perf_counter() - self._step_began
+        row |= self._law(step, row) | self._stop(step, row)
+        self._pending, self._passes = {}, []
+        for name, value in row.items():
+            # What a group reward saw it has handed to the trainer itself.
+            ours = name not in ("rollout", "learning_rate") and not name.startswith(SEMANTIC)
+            if isinstance(value, int | float) and ours:
+                engine.log(name, value)
+        self._finish(engine, step, row)
+        return "stop/reason" in row and self.stop == "stop"
+
+    def end_training(self, engine: EngineView) -> None:
+        """Measure once more after the last update; the row's step is one past the last."""
+        if self.validation is not None:
+            self._finish(engine, engine.step + 1, self.measure(engine))
+
+    def _law(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the law so far, whenever R was measured, and raise the alarm once when its entropy is nearly spent."""
+        if ENTROPY not in row:
+            return {}
+        name = REWARD if self.validation is None else ACCURACY
+        self.history.append((step, row[ENTROPY], row.get(name, math.nan)))
+        if name not in row:
+            return {}
+        steps, entropy, performance = zip(*self.history, strict=True)
+        metrics: dict[str, Any] = law_metrics(steps, entropy, performance)
+        sentence = alarm(
+            steps, entropy, performance, performance_name=name, settings=self.settings, raised=self.alarmed
+        )
+        if sentence is not None:
+            self.alarmed = True
+            metrics["law/alarm"] = sentence
+            if self.on_alarm is not None:
+                self.on_alarm(sentence)
+        return metrics
+
+    def _stop(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Say once that there is nothing more to learn without labels, by what can be seen without one."""
+        meaning = _meaning_of(row)
+        if meaning is None or ENTROPY not in row:
+            return {}
+        self.meanings.append((step, *meaning))
+        if self.stopped or self.stop == "off":
+            return {}
+        reason = label_free_stop(*zip(*self.meanings, strict=True))
+        if reason is None:
+            return {}
+        self.stopped = True
+        if self.on_alarm is not None:
+            self.on_alarm(reason.words)
+        return {"stop/reason": reason.words}
+
+    def _finish(self, engine: EngineView, step: int, row: dict[str, Any]) -> None:
+        if self.writer is not None and engine.is_main:
+            self.writer.row(step, row)
+        if self.on_row is not None:
+            self.on_row(step, row)
+
+    # --- as a callback of transformers' Trainer -------------------------------------------------------------
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock of the step."""
-        self._step_began = time.perf_counter()
+        self.begin_update()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the learning rate of this update; when the step ends the schedule has gone on to the next."""
         self._learning_rate = kwargs["optimizer"].param_groups[0]["lr"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Finish the row of this step: write it, and hand its scalars to the trackers."""
-        if self._trainer is None or not self._seen:
-            return
-        trainer, row = self._trainer, self._pending
-        row |= update_metrics(self._seen, trainer)
-        row["learning_rate"] = self._learning_rate
-        row["seconds/update"] = sum(seen.seconds for seen in self._seen)
-        if self.prefixes is not None:
-            row |= self.prefixes.after(trainer)
-        row["seconds/step"] = time.perf_counter() - self._step_began
-        row |= self._law(state.global_step, row) | self._stop(state.global_step, row)
-        if "stop/reason" in row and self.stop == "stop":
+        """Finish the row of this step."""
+        if self._engine is not None and self.end_update(self._engine, self._learning_rate):
             control.should_training_stop = True
-        self._pending, self._seen = {}, []
-        for name, value in row.items():
-            # What a group reward saw it has handed to the trainer itself.
-            ours = name not in ("rollout", "learning_rate") and not name.startswith("semantic/")
-            if isinstance(value, int | float) and ours:
-                trainer._metrics["train"][name].append(
-                    value
-                )  # TRL averages these and hands them to report_to
-        self._finish(state.global_step, row)
-
-    def _law(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the law so far, whenever R was measured, and raise the alarm once when its entropy is nearly spent."""
-        if "entropy/policy_T1" not in row:
-            return {}
-        name = "reward/mean" if self.validation is None else "validation/accuracy"
-        self.history.append((step, row["entropy/policy_T1"], row.get(name, math.nan)))
-        if name not in row:
-            return {}
-        steps, entropy, performance = zip(*self.history, strict=True)
-        found: dict[str, Any] = law_metrics(steps, entropy, performance)
-        sentence = alarm(
-            steps, entropy, performance, performance_name=name, settings=self.settings, raised=self.alarmed
-        )
-        if sentence is not None:
-            self.alarmed = True
-            found["law/alarm"] = sentence
-            if self.on_alarm is not None:
-                self.on_alarm(sentence)
-        return found
-
-    def _stop(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
-        """Say once that there is nothing more to learn without labels, by what can be seen without one."""
-        if "semantic/entropy" not in row or "entropy/policy_T1" not in row:
-            return {}
-        seen = (row["semantic/entropy"], row["entropy/policy_T1"], row["semantic/majority_share"])
-        self.meanings.append((step, *seen))
-        if self.stopped or self.stop == "off":
-            return {}
-        found = label_free_stop(*zip(*self.meanings, strict=True))
-        if found is None:
-            return {}
-        self.stopped = True
-        if self.on_alarm is not None:
-            self.on_alarm(found.words)
-        return {"stop/reason": found.words}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure once more after the last update; the row's step is one past the last."""
-        if self._trainer is not None and self.validation is not None:
-            self._finish(state.global_step + 1, self.measure(self._trainer))
+        """Measure once more after the last update."""
+        if self._engine is not None:
+            self.end_training(self._engine)
 
-    def _finish(self, step: int, row: dict[str, Any]) -> None:
-        if self.writer is not None:
-            self.writer.row(step, row)
-        if self.on_row is not None:
-            self.on_row(step, row)
 
-    # --- token samples --------------------------------------------------------------------------------------
-
-    def _write_tokens(self, trainer: Any, rollout: Rollout, step: int) -> None:
-        """Write the first completions of this rank's rollout, token by token."""
-        if not trainer.accelerator.is_main_process or self.folder is None:
-            return
-        output, tokenizer = rollout.output, trainer.processing_class
-        covariance = token_covariance(rollout.batch.logp, rollout.batch.advantages, rollout.eligible)
-        columns: dict[str, list[Any]] = defaultdict(list)
-        for row in range(min(self.tokens_rows, len(output["completion_ids"]))):
-            here = rollout.first_row + row
-            mask = output["completion_mask"][row].bool()
-            ids = output["completion_ids"][row][mask].tolist()
-            prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
-            width = len(mask)
-
-            def values(
-                x: Tensor | None, here: int = here, width: int = width, mask: Tensor = mask
-            ) -> list[Any]:
-                return [] if x is None else x[here, :width][mask].tolist()
-
-            columns["step"].append(step)
-            columns["prompt"].append(tokenizer.decode(prompt))
-            columns["completion"].append(tokenizer.decode(ids))
-            columns["reward"].append(rollout.rewards[here].item())
-            columns["tokens"].append([tokenizer.decode([token]) for token in ids])
-            columns["logp"].append(values(rollout.batch.logp))
-            columns["entropy"].append(values(rollout.batch.entropy))
-            columns["advantage"].append(values(rollout.batch.advantages))
-            columns["covariance"].append(values(covariance))
-            for reward in trainer.reward_funcs:
-                if isinstance(reward, GroupReward):
-                    columns["cluster"].append(reward.labels[row])
-                    columns["answer"].append(reward.answers[row])
-                    break
-            chosen = torch.zeros_like(rollout.batch.mask) if rollout.selected is None else rollout.selected
-            columns["chosen"].append(values(chosen))
-        write_tokens(self.folder, step, columns)
+def _meaning_of(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Return (semantic entropy, policy entropy, majority share) of a row: of its first group reward, where it has one."""
+    names = (name for name in row if name.startswith(SEMANTIC) and name.endswith("/entropy"))
+    name = next((name for name in names if row[name] is not None), None)
+    if name is None or row.get(ENTROPY) is None:
+        return None
+    return row[name], row[ENTROPY], row[name.removesuffix("entropy") + "majority_share"]

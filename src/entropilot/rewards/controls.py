@@ -1,4 +1,4 @@
-"""Control rewards, which look at nothing that a label-free method looks at."""
+"""Reward completions at random or for their form: the controls of methods that need no label."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 from entropilot.answers.extract import extract as extract_answer
 from entropilot.inputs.messages import text_of
-from entropilot.rewards.groups import Extract, _rank
+from entropilot.ranks import rank
+from entropilot.rewards.groups import Extract
 
 
 class RandomReward:
-    """A control: a reward drawn uniformly from [0, 1), whatever was written ("random" in EMPO's code).
+    """Return a random reward, as a control: drawn uniformly from [0, 1), whatever was written ("random" in EMPO's code).
 
     Drawn anew for every call from the seed, the trainer's step and the process, so that a run can be repeated and
     resumed.
@@ -28,16 +29,16 @@ class RandomReward:
         step = getattr(trainer_state, "global_step", 0)
         model = getattr(getattr(log_metric, "__self__", None), "model", None)
         if not getattr(model, "training", True):  # an evaluation must not shift what training will draw
-            draw = random.Random(f"{self.seed}/{step}/evaluation/{_rank()}")
+            draw = random.Random(f"{self.seed}/{step}/evaluation/{rank()}")
             return [draw.random() for _ in prompts]
         self._calls = self._calls + 1 if step == self._step else 0
         self._step = step
-        draw = random.Random(f"{self.seed}/{step}/{self._calls}/{_rank()}")
+        draw = random.Random(f"{self.seed}/{step}/{self._calls}/{rank()}")
         return [draw.random() for _ in prompts]
 
 
 class FormatReward:
-    """A control: 1 where the completion gives an answer at all, right or wrong, else 0 ("format" in EMPO's code)."""
+    """Return, as a control, 1 where the completion gives any answer, right or wrong, else 0 ("format" in EMPO's code)."""
 
     def __init__(self, extract: str | Extract = "auto", name: str = "format_reward") -> None:
         self.__name__ = name

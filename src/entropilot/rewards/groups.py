@@ -1,4 +1,4 @@
-"""Rewards that look at whole groups, as TRL reward callables; and the two controls that look at nothing of the kind.
+"""Reward whole groups of completions by what their answers mean, as TRL reward callables.
 
 No label is used for a reward. Where the data has answers they are compared with for reporting alone, under names
 that say so.
@@ -12,8 +12,6 @@ from itertools import groupby
 from math import gcd
 from typing import Any, Protocol
 
-from accelerate.utils import gather_object
-
 from entropilot.answers.clusters import Clusters, cluster
 from entropilot.answers.extract import extract as extract_answer
 from entropilot.answers.grading import gold_answer, grade
@@ -22,18 +20,20 @@ from entropilot.answers.judges import build_judge
 from entropilot.errors import UserError
 from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.methods.majority import Majority
+from entropilot.metrics import semantic_name
+from entropilot.ranks import gather_objects, rank
 
 Extract = Callable[[str], str | None]
 
 
 class GroupRule(Protocol):
-    """From the clusters of a group to its rewards: `EMPO`, `Majority`."""
+    """Turn the clusters of a group into its rewards: `EMPO`, `Majority`."""
 
     def rewards(self, labels: Sequence[int], missing: Sequence[bool]) -> list[float | None]: ...
 
 
 class GroupReward:
-    """Clusters the answers of every group and rewards its completions by a rule; TRL calls it.
+    """Cluster the answers of every group and reward its completions by a rule; TRL calls it.
 
     Groups are always whole: where a rank holds a part of one, the completions of all ranks are gathered first, and
     every rank judges the groups that it has a part of.
@@ -90,17 +90,16 @@ class GroupReward:
     ) -> list[float | None]:
         """Return one reward per completion of this rank; None where its group is left out."""
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
-        found = [self._extract(text_of(completion)) for completion in completions]
-        gold: list[str | None] = [None] * len(found)
+        extracted = [self._extract(text_of(completion)) for completion in completions]
+        gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
-        rows = list(zip(questions, found, gold, strict=True))
+        rows = list(zip(questions, extracted, gold, strict=True))
         size = group_size(log_metric, prompts)
-        mine = slice(0, len(rows))
+        own = slice(0, len(rows))
         if len(rows) % size:  # a group is torn: TRL calls rewards per process
-            parts = gather_object([rows])
-            rank = _rank()
-            first = sum(len(part) for part in parts[:rank])
+            parts = gather_objects(rows)
+            first = sum(len(part) for part in parts[: rank()])
             whole = [row for part in parts for row in part]
             if len(whole) % size:
                 raise UserError(
@@ -109,49 +108,56 @@ class GroupReward:
                     "of it."
                 )
             begin, end = first // size * size, -(-(first + len(rows)) // size) * size
-            mine = slice(first - begin, first - begin + len(rows))
+            own = slice(first - begin, first - begin + len(rows))
             rows = whole[begin:end]
         groups = [rows[start : start + size] for start in range(0, len(rows), size)]
         clusters = cluster(
             [[row[1] for row in group] for group in groups], self.judge, [group[0][0] for group in groups]
         )
-        rewards = [self.rule.rewards(found.labels, found.missing) for found in clusters]
+        rewards = [self.rule.rewards(group.labels, group.missing) for group in clusters]
         # A torn group is counted by the rank that holds its first completion.
-        owned = [index for index in range(len(groups)) if index * size >= mine.start]
+        owned = [index for index in range(len(groups)) if index * size >= own.start]
         self.stats = self._count(*([part[i] for i in owned] for part in (groups, clusters, rewards)))
-        self.labels = [label for found in clusters for label in found.labels][mine]
-        self.answers = [row[1] for row in rows][mine]
+        self.labels = [label for group in clusters for label in group.labels][own]
+        self.answers = [row[1] for row in rows][own]
         if log_metric is not None:
+            label = self._label(log_metric)
             for name, value in summarise([self.stats]).items():
                 if isinstance(value, int | float):
-                    log_metric(name, value)
-        return [value for group in rewards for value in group][mine]
+                    log_metric(semantic_name(name, label), value)
+        return [value for group in rewards for value in group][own]
+
+    def _label(self, log_metric: Any) -> str | None:
+        """Return the name of this reward's metrics: its own only where the trainer has several that look at groups."""
+        trainer = getattr(log_metric, "__self__", None)
+        named = named_group_rewards(getattr(trainer, "reward_funcs", ()))
+        return next((label for label, reward in named.items() if reward is self), None)
 
     def _count(
         self, groups: list[Any], clusters: list[Clusters], rewards: list[list[float | None]]
     ) -> dict[str, Any]:
         """Return what is reported of some groups, as sums and counts."""
         stats: dict[str, Any] = {
-            "entropies": [found.semantic_entropy for found in clusters],
-            "clusters": sum(len(found.sizes) for found in clusters),
-            "majority": sum(max(found.shares) for found in clusters),
+            "entropies": [group.semantic_entropy for group in clusters],
+            "clusters": sum(len(group.sizes) for group in clusters),
+            "majority": sum(max(group.shares) for group in clusters),
             "filtered": sum(all(value is None for value in group) for group in rewards),
             "groups": len(clusters),
-            "unanswered": sum(sum(found.missing) for found in clusters),
-            "completions": sum(len(found.labels) for found in clusters),
+            "unanswered": sum(sum(group.missing) for group in clusters),
+            "completions": sum(len(group.labels) for group in clusters),
         }
         questions, golds = ([group[0][i] for group in groups] for i in (0, 2))
-        graded = grade([found.answers for found in clusters], golds, self.judge, questions)
+        graded = grade([group.answers for group in clusters], golds, self.judge, questions)
         labelled = [
-            (right, found) for right, found in zip(graded, clusters, strict=True) if right is not None
+            (right, group) for right, group in zip(graded, clusters, strict=True) if right is not None
         ]
         stats["labelled_groups"] = len(labelled)
         stats["labelled_completions"] = sum(len(right) for right, _ in labelled)
         stats["right_completions"] = sum(sum(right) for right, _ in labelled)
         stats["right_majorities"] = sum(
-            right[found.labels.index(label)]
-            for right, found in labelled
-            for label in Majority().winners(found.labels, found.missing)
+            right[group.labels.index(label)]
+            for right, group in labelled
+            for label in Majority().winners(group.labels, group.missing)
         )
         return stats
 
@@ -179,10 +185,23 @@ def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _rank() -> int:
-    from accelerate import PartialState
+def named_group_rewards(rewards: Sequence[Any]) -> dict[str | None, GroupReward]:
+    """Return the rewards that look at groups by the name that their metrics carry.
 
-    return PartialState().process_index
+    One alone is under None, and its metrics are `semantic/*`; several are under their names, made different where two are
+    equal, and their metrics are `semantic/NAME/*`.
+    """
+    groups = [reward for reward in rewards if isinstance(reward, GroupReward)]
+    if len(groups) == 1:
+        return {None: groups[0]}
+    named: dict[str | None, GroupReward] = {}
+    for reward in groups:
+        name, number = reward.__name__, 1
+        while name in named:
+            number += 1
+            name = f"{reward.__name__}_{number}"
+        named[name] = reward
+    return named
 
 
 def group_size(log_metric: Any, prompts: Sequence[Any]) -> int:

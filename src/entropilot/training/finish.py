@@ -24,8 +24,7 @@ def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> None:
     """Take the weights of a run that had done its last step, but was killed before its model was saved."""
     trainer._load_from_checkpoint(str(point.checkpoint))
     trainer.state.global_step = point.step
-    if probe.validation is not None:
-        probe._finish(point.step + 1, probe.measure(trainer))
+    probe.end_training(trainer.view)
 
 
 def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, set_seed
@@ -39,22 +37,6 @@ def _validation(plan: HeldOut, tokenizer: Any, max_new_tokens: int, room: int | 
     )
 
 
-def _take_up(probe: Probe, out: Path, step: int) -> None:
-    """Give a resumed run's probe the rollouts before the checkpoint: the law goes on from them."""
-    name = "reward/mean" if probe.validation is None else "validation/accuracy"
-    for row in read_run(out).rows:
-        if row["step"] <= step and row.get("entropy/policy_T1") is not None:
-            measured = row.get(name)
-            probe.history.append(
-                (row["step"], row["entropy/policy_T1"], math.nan if measured is None else measured)
-            )
-            probe.alarmed = probe.alarmed or "law/alarm" in row
-            if row.get("semantic/entropy") is not None:
-                seen = (row["semantic/entropy"], row["entropy/policy_T1"], row["semantic/majority_share"])
-                probe.meanings.append((row["step"], *seen))
-            probe.stopped = probe.stopped or "stop/reason" in row
-
-
 def prepare(
     plan: Plan,
     point: Point | None,
@@ -83,7 +65,7 @@ def prepare(
         validation = _validation(plan.held_out, tokenizer, config.max_completion_length, room)
     probe = _probe(plan, problems, validation, on_row, on_alarm)
     if point is not None:
-        _take_up(probe, plan.out, point.step)
+        probe.take_up(read_run(plan.out).rows, point.step)
     try:
         trainer = plan.adapter.trainer(
             plan.method,
@@ -95,7 +77,6 @@ def prepare(
             processing_class=tokenizer,
             peft_config=None if plan.lora is None else _lora(plan.lora),
             observer=probe,
-            callbacks=[probe],
         )
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         if isinstance(error, UserError):

@@ -14,8 +14,9 @@ from entropilot.engines.trl.trainer import EntropyGRPOTrainer, NonFiniteLossErro
 from entropilot.errors import UserError
 from entropilot.files import claim, unclaim
 from entropilot.inputs.models import first_line, quiet
-from entropilot.recording.metrics import definitions
+from entropilot.metrics import definitions
 from entropilot.records import FILE_NAME, RunWriter
+from entropilot.rewards.groups import named_group_rewards
 from entropilot.training.finish import _end, _ended, _only_load, _save
 from entropilot.training.plan import Plan
 from entropilot.training.prepare import prepare
@@ -117,6 +118,6 @@ def _header(plan: Plan, trainer: EntropyGRPOTrainer) -> dict[str, Any]:
         "updates_per_rollout": updates_per_rollout(trainer.args),
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
-        "metrics": definitions() | plan.adapter.metrics(),
+        "metrics": definitions(map(str, named_group_rewards(trainer.reward_funcs))) | plan.adapter.metrics(),
         **plan.adapter.header(trainer),
     }

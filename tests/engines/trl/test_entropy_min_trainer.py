@@ -16,12 +16,13 @@ from run_helpers import rows_of as without_clock
 from torch import Tensor
 from trl_helpers import Gradients, Recorded, distance, make_config, make_trainer, parameters, tiny_model
 
-from entropilot.engines.trl.entropy_min import DEFINITIONS, EntropyMinProbe, EntropyMinTrainer
+from entropilot.engines.trl.entropy_min import EntropyMinProbe, EntropyMinTrainer
 from entropilot.errors import UserError
 from entropilot.inputs.models import load_model
 from entropilot.inputs.problems import load_problems
 from entropilot.maths.entropy_loss import entropy_loss
 from entropilot.methods.entropy_min import EntropyMin
+from entropilot.metrics import ENTROPY_MIN
 from entropilot.recipes.schema import Data, Recipe
 from entropilot.records import RunWriter, read_run
 from entropilot.sandbox.tokenizer import build_tokenizer
@@ -367,7 +368,7 @@ def test_three_updates_on_one_prompt_lower_the_entropy(tmp_path):
         assert row["entropy/policy_T1"] > row["entropy_min/loss"], "T = 1 is flatter than T = 0.5"
         assert row["entropy_min/tokens"] == pytest.approx(64 * row["completion/length"])
         assert "reward/mean" not in row and not any(name.startswith("covariance/") for name in row)
-    assert {name for name in rows[0] if name.startswith("entropy_min/")} <= set(DEFINITIONS)
+    assert {name for name in rows[0] if name.startswith("entropy_min/")} <= set(ENTROPY_MIN)
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert logged == pytest.approx(losses, rel=1e-5), "TRL's own loss is the entropy, nothing else"
     assert trainer.describe()["updates"] == 3

@@ -216,10 +216,22 @@ def test_an_update_that_reaches_into_the_next_rollout(shape, refused):
         refuse_early_update_scope(KLCov(scope="update"), settings_of(*shape))
 
 
-def test_rewards_of_the_same_name_are_refused(tmp_path):
-    """TRL logs rewards by name; of two columns of one name it keeps a mixture."""
-    with pytest.raises(UserError, match=r"Two reward functions share a name \(letters, letters\)"):
-        make_trainer(tmp_path, reward=[letters, letters], method=KLCov())
+@pytest.mark.parametrize("method", [None, KLCov(fraction=0.04)])
+def test_rewards_of_the_same_name_train(tmp_path, method):
+    """As in TRL, which logs a mixture of the two columns but trains on both; here letters and 1 − letters/2."""
+
+    def opposed(completions: list[str], **_: Any) -> list[float]:
+        return [1 - value / 2 for value in letters(completions)]
+
+    opposed.__name__ = "letters"
+    ours, plain = (
+        run(tmp_path, cls, reward=[letters, opposed], **extra)
+        for cls, extra in ((EntropyGRPOTrainer, {"method": method}), (GRPOTrainer, {}))
+    )
+    assert torch.equal(ours._rewards[:, 1], 1 - ours._rewards[:, 0] / 2), "both columns are known"
+    assert ours._rewards[:, 0].unique().numel() > 1
+    if method is None:
+        assert torch.equal(parameters(ours), parameters(plain))
 
 
 def test_an_estimator_needs_one_reward(tmp_path):

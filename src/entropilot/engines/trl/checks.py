@@ -5,16 +5,58 @@ Everything here reads a `GRPOConfig` (or anything with its attributes) and impor
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import Any, cast
 
 from entropilot.errors import UserError
-from entropilot.methods import Method
+from entropilot.maths.advantages import ESTIMATORS
+from entropilot.methods import Method, registry
+
+logger = logging.getLogger("entropilot")
 
 # Only these losses have the PPO clip that `epsilon` sets; in cispo epsilon_high means something else.
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 TRL_EPSILON = 0.2
+
+
+def resolve_method(method: Any) -> Method | None:
+    """Return the token method that an argument means: a method, None, or the name of one at the paper's settings.
+
+    Raises:
+        UserError: an unknown name, a class instead of an object of it, or something that is no token method.
+    """
+    if isinstance(method, str):
+        if registry.find(method).kind != "token":
+            raise UserError(
+                f"method={method!r} chooses no tokens; choose one of {', '.join(registry.of_kind('token'))}, or None."
+            )
+        return registry.build(method)
+    if isinstance(method, type):
+        raise UserError(f"method={method.__name__} is a class; write method={method.__name__}().")
+    if method is not None and not (hasattr(method, "select") and hasattr(method, "steer")):
+        raise UserError(
+            f"method={method!r} is no token method (it has no select and steer); give KLCov(), ClipCov(), or None."
+        )
+    return method
+
+
+def refuse_estimator(estimator: str, aggregation: str = "sum_then_normalize") -> None:
+    """Refuse an advantage estimator that does not exist, or that TRL's aggregation of rewards leaves no room for.
+
+    Raises:
+        UserError: it is refused.
+    """
+    if estimator not in ESTIMATORS:
+        raise UserError(
+            f"advantage_estimator={estimator!r} does not exist; choose one of {', '.join(ESTIMATORS)}."
+        )
+    if estimator != "grpo" and aggregation != "sum_then_normalize":
+        raise UserError(
+            f"advantage_estimator={estimator!r} needs one reward per completion; "
+            "set multi_objective_aggregation to sum_then_normalize."
+        )
 
 
 def updates_per_rollout(args: Any) -> float:
@@ -57,20 +99,66 @@ def refuse_early_update_scope(method: Method | None, args: Any) -> None:
         )
 
 
+def _wrote_epsilon(args: Any) -> bool:
+    """Return whether the user wrote `epsilon` or `epsilon_high`.
+
+    A dataclass hands its default on as the very object that stands in the class. A number that a script, a recipe or a
+    command line wrote is another object, also where it is equal, so 0.2 that was written is told from TRL's 0.2.
+    """
+    if args.epsilon_high is not None or args.epsilon != TRL_EPSILON:
+        return True
+    default = getattr(type(args), "epsilon", None)
+    return default is not None and args.epsilon is not default
+
+
 def settle_clip(method: Method | None, args: Any) -> tuple[Method | None, dict[str, Any]]:
-    """Decide whose PPO clip is in force: the user's if `epsilon` or `epsilon_high` differ from TRL's, else the method's.
+    """Decide whose PPO clip is in force: the user's if `epsilon` or `epsilon_high` were written, else the method's.
 
     Returns:
         The method (with the user's clip in it, if that won, because it also decides which tokens Clip-Cov may choose)
         and {"low", "high", "source"}; a bound of infinity never clips, None means that the loss has none.
+
+    Raises:
+        UserError: the method's clip would leave TRL's `delta` without effect.
     """
     if args.loss_type not in CLIPPED_LOSSES:
         return method, {"low": None, "high": None, "source": f"loss_type {args.loss_type} has no PPO clip"}
-    if method is not None and args.epsilon == TRL_EPSILON and args.epsilon_high is None:
+    written = _wrote_epsilon(args)
+    if method is not None and not written:
         low, high = (math.inf if bound is None else bound for bound in (method.clip_low, method.clip_high))
+        delta = getattr(args, "delta", None)
+        if delta is not None and delta <= 1 + high:
+            own = "no PPO clip above" if math.isinf(high) else f"a PPO clip of {high:g} above"
+            raise UserError(
+                f"delta = {delta:g} bounds the ratio where A < 0 only if it exceeds 1 + epsilon_high, but "
+                f"{type(method).__name__} sets {own}, so it would have no effect; set epsilon and epsilon_high yourself "
+                f"(epsilon_high below {delta - 1:g}), or remove delta."
+            )
         return method, {"low": low, "high": high, "source": "method"}
     low, high = args.epsilon, args.epsilon if args.epsilon_high is None else args.epsilon_high
     if method is not None:
         method = cast(Method, replace(cast(Any, method), clip_low=low, clip_high=high))
-    source = "user" if args.epsilon != TRL_EPSILON or args.epsilon_high is not None else "TRL default"
-    return method, {"low": low, "high": high, "source": source}
+    return method, {"low": low, "high": high, "source": "user" if written else "TRL default"}
+
+
+def describe_clip(method: Method | None, clip: dict[str, Any]) -> str:
+    """Return one line: what the PPO clip is, and who set it."""
+    low, high, source = clip["low"], clip["high"], clip["source"]
+    if low is None:
+        return f"PPO clip: none ({source})."
+    bounds = [
+        f"ratio at least {max(0.0, 1 - low):g} where A < 0" if low < 1 else "",
+        f"ratio at most {1 + high:g} where A > 0" if not math.isinf(high) else "",
+    ]
+    who = {
+        "method": f"set by {type(method).__name__}; write epsilon to keep a clip of your own",
+        "user": "set by epsilon and epsilon_high",
+        "TRL default": "TRL's default",
+    }[source]
+    return f"PPO clip: {', '.join(filter(None, bounds)) or 'none'} ({who})."
+
+
+def announce_clip(method: Method | None, clip: dict[str, Any]) -> None:
+    """Say the clip once at start; aloud where a method has changed it."""
+    level = logging.WARNING if clip["source"] == "method" else logging.INFO
+    logger.log(level, describe_clip(method, clip))

@@ -6,6 +6,7 @@ entropy. A reference KL (`beta`) and the balance loss of mixtures of experts sta
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,25 +17,20 @@ from torch.nn.functional import pad
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from entropilot.engine_view import EngineView
 from entropilot.engines.trl.adapter import Adapter
 from entropilot.engines.trl.checks import settle_clip
-from entropilot.engines.trl.trainer import EntropyGRPOTrainer, NonFiniteLossError, _loss_mask
+from entropilot.engines.trl.columns import loss_mask
+from entropilot.engines.trl.tally import NonFiniteLossError
+from entropilot.engines.trl.trainer import EntropyGRPOTrainer
+from entropilot.engines.trl.view import TRLView
 from entropilot.errors import UserError
 from entropilot.maths.tokens import masked_sum
 from entropilot.methods.entropy_min import EntropyMin
+from entropilot.metrics import ENTROPY_MIN, described
 from entropilot.recording.observer import Rollout
 from entropilot.recording.probe import Probe
 from entropilot.records import read_run
-
-# What a row holds beyond the probe's own metrics; for the table in the header of a run.
-DEFINITIONS: dict[str, tuple[str, str]] = {
-    "entropy_min/loss": (
-        "nats",
-        "full-vocabulary entropy at the training temperature as it was minimised: mean over all counted tokens of the "
-        "update; with official_mask the mean over micro-batches of their token means",
-    ),
-    "entropy_min/tokens": ("count", "tokens that the loss counted, over all micro-batches and ranks"),
-}
 
 
 def no_reward(completions: list[Any], **_: Any) -> list[float]:
@@ -90,7 +86,8 @@ class EntropyMinTrainer(EntropyGRPOTrainer, _KeepsEntropy):
 
     Attributes:
         entropies: the loss of every update so far, nats.
-        last_update: the values of `DEFINITIONS` of the last update, and "stop/reason" where it was the last.
+        last_update: the values of `entropilot.metrics.ENTROPY_MIN` of the last update, and "stop/reason" where training
+            stopped after it.
         stopped: why training stopped early; None while it has not.
 
     Raises:
@@ -142,7 +139,7 @@ class EntropyMinTrainer(EntropyGRPOTrainer, _KeepsEntropy):
         (entropy,) = kept
         blank = (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id)
         counted = self.minimise.counted(
-            inputs["completion_ids"], _loss_mask(inputs), [token for token in blank if token is not None]
+            inputs["completion_ids"], loss_mask(inputs), [token for token in blank if token is not None]
         )
         total, count = masked_sum(entropy.float(), counted)
         mean = total / count.clamp(min=1)
@@ -153,11 +150,6 @@ class EntropyMinTrainer(EntropyGRPOTrainer, _KeepsEntropy):
         else:  # gradients are averaged over ranks, so each rank divides by its share of the tokens
             share = self._update_tokens() / self.accelerator.num_processes
             loss = total / share.clamp(min=1 / self.accelerator.num_processes)
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The entropy of step {self.state.global_step + 1} is not finite. The run stopped there; its records "
-                "are intact. Lower learning_rate or max_grad_norm, or restart from an earlier checkpoint."
-            )
         self._sums = self._sums + torch.stack([total.detach(), count, loss.detach()])
         if self.accelerator.sync_gradients:
             self._end_update()
@@ -169,7 +161,7 @@ class EntropyMinTrainer(EntropyGRPOTrainer, _KeepsEntropy):
             steps = range(self._step, self._step + self.current_gradient_accumulation_steps)
             buffer = cast(list[dict[str, Any]], self._buffered_inputs)
             parts = [buffer[step % self.args.steps_per_generation] for step in steps]
-            count = torch.stack([_loss_mask(part).sum() for part in parts]).sum()
+            count = torch.stack([loss_mask(part).sum() for part in parts]).sum()
             self._tokens = dict.fromkeys(steps, self.accelerator.reduce(count, reduction="sum"))
         return self._tokens[self._step]
 
@@ -179,6 +171,11 @@ class EntropyMinTrainer(EntropyGRPOTrainer, _KeepsEntropy):
         self._sums = torch.zeros_like(self._sums)
         official = self.minimise.official_mask
         loss = losses / self.accelerator.num_processes if official else total / max(1.0, tokens)
+        if not math.isfinite(losses):  # found before the optimiser takes its step, on every rank
+            raise NonFiniteLossError(
+                f"The entropy of step {self.state.global_step + 1} is not finite. The run stopped there; its records "
+                "are intact. Lower learning_rate or max_grad_norm, or restart from an earlier checkpoint."
+            )
         self.entropies.append(loss)
         self.last_update = {"entropy_min/loss": loss, "entropy_min/tokens": int(tokens)}
         self.stopped = self.minimise.stop_reason(self.entropies)
@@ -190,23 +187,29 @@ class EntropyMinTrainer(EntropyGRPOTrainer, _KeepsEntropy):
 
 
 class EntropyMinProbe(Probe):
-    """The probe of an `EntropyMinTrainer`: its rows also hold `DEFINITIONS`, and no reward where none is known."""
+    """Record an `EntropyMinTrainer`: rows also hold `entropilot.metrics.ENTROPY_MIN`, and no reward where none is known."""
 
-    def on_rollout(self, trainer: Any, rollout: Rollout) -> None:
+    def on_rollout(self, engine: EngineView, rollout: Rollout) -> None:
         """Take the rollout; a reward that is 0 by construction is no measurement."""
-        if not trainer.rewards_known:
+        known = _trainer_of(engine).rewards_known
+        if not known:
             rollout = replace(rollout, rewards=torch.full_like(rollout.rewards, torch.nan))
-        super().on_rollout(trainer, rollout)
-        if not trainer.rewards_known:  # nor is a covariance with it
+        super().on_rollout(engine, rollout)
+        if not known:  # nor is a covariance with it
             self._pending = {k: v for k, v in self._pending.items() if not k.startswith("covariance/")}
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def end_update(self, engine: EngineView, learning_rate: float) -> bool:
         """Put the update's loss and count into its row."""
-        if self._seen:
-            self._pending |= self._trainer.last_update
-            if self._trainer.stopped is not None and self.on_alarm is not None:
-                self.on_alarm(self._trainer.stopped)
-        super().on_step_end(args, state, control, **kwargs)
+        if self._passes:
+            trainer = _trainer_of(engine)
+            self._pending |= trainer.last_update
+            if trainer.stopped is not None and self.on_alarm is not None:
+                self.on_alarm(trainer.stopped)
+        return super().end_update(engine, learning_rate)
+
+
+def _trainer_of(engine: EngineView) -> EntropyMinTrainer:
+    return cast(TRLView, engine).trainer
 
 
 class _Stop(TrainerCallback):
@@ -326,8 +329,8 @@ class EntropyMinAdapter(Adapter):
         return {"entropy_min": trainer.describe()}
 
     def metrics(self) -> dict[str, dict[str, str]]:
-        """Return `DEFINITIONS` as the header holds them."""
-        return {name: {"unit": unit, "definition": text} for name, (unit, text) in DEFINITIONS.items()}
+        """Return `entropilot.metrics.ENTROPY_MIN` as the header holds it."""
+        return described(ENTROPY_MIN)
 
 
 ADAPTER = EntropyMinAdapter()

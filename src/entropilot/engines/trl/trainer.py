@@ -1,38 +1,46 @@
-"""One `GRPOTrainer` that takes any covariance method, through four seams of TRL and no copied body.
+"""Train with any token method on TRL's `GRPOTrainer`, through its seams and without a copied body.
 
-The seams (pinned by tests/contracts): reward callables; what `_generate_and_score_completions` returns; the
-log-prob wrapper `_get_per_token_logps_and_entropies`; the public `compute_loss`.
+The seams (pinned by tests/contracts): reward callables and what `_calculate_rewards` returns of them; what
+`_generate_and_score_completions` returns; the log-prob wrapper `_get_per_token_logps_and_entropies`; the public
+`compute_loss`.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import TrainerCallback
 from trl import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
 
-from entropilot.engines.trl.checks import refuse_early_update_scope, refuse_on_policy, settle_clip
-from entropilot.errors import UserError
+from entropilot.engines.trl.checks import (
+    announce_clip,
+    refuse_early_update_scope,
+    refuse_estimator,
+    refuse_on_policy,
+    resolve_method,
+    settle_clip,
+)
+from entropilot.engines.trl.columns import ELIGIBLE, SELECTED, eligible_mask, loss_mask
+from entropilot.engines.trl.scoring import at_temperature, dropout_of, without_dropout
+from entropilot.engines.trl.tally import NonFiniteLossError as NonFiniteLossError
+from entropilot.engines.trl.tally import Tally
+from entropilot.engines.trl.view import TRLView
+from entropilot.engines.trl.weights import loss_weights
 from entropilot.maths.advantages import Estimator, estimate_advantages, groups_with_signal
-from entropilot.maths.covariance import token_covariance
-from entropilot.maths.tokens import TokenBatch, masked_mean, token_weights
+from entropilot.maths.surrogate import is_ppo_clipped
+from entropilot.maths.tokens import TokenBatch
 from entropilot.methods import Method
 from entropilot.recording.observer import MicroBatch, Observer, Rollout
 
-# Extra columns of a rollout; TRL shuffles and splits them together with its own.
-SELECTED, ELIGIBLE = "entropilot_selected", "entropilot_eligible"
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite; the message names the step and what was not finite."""
+logger = logging.getLogger("entropilot")
 
 
 @dataclass
@@ -46,18 +54,24 @@ class _Pass:
 
 
 class EntropyGRPOTrainer(GRPOTrainer):
-    """TRL's `GRPOTrainer` with a covariance method, another advantage estimator, and an observer.
+    """Train as TRL's `GRPOTrainer`, with a token method, another advantage estimator, and an observer.
 
     All other arguments, attributes and behaviour are `GRPOTrainer`'s; with `method=None`, the estimator "grpo"
     and no observer it is bit-equal to it.
 
     Args:
         *args: as `GRPOTrainer`.
-        method: `KLCov(...)`, `ClipCov(...)` or None. The method's PPO clip is set unless `args.epsilon` or
-            `args.epsilon_high` differ from TRL's defaults; the attribute `clip` says which won.
+        method: `KLCov(...)`, `ClipCov(...)`, the name of a method ("kl_cov", at the paper's settings), or None. The
+            method's PPO clip is set unless `args.epsilon` or `args.epsilon_high` were written; the attribute `clip`
+            says what is in force and who set it.
         advantage_estimator: "grpo" (TRL's own), "rloo", "reinforce++" or "reinforce++_baseline".
-        observer: is shown every rollout and every training pass (see `entropilot.recording.probe.Probe`).
+        observer: is shown every rollout and every training pass (see `entropilot.recording.probe.Probe`). One that is
+            a `TrainerCallback` is registered as a callback, too.
         **kwargs: as `GRPOTrainer`.
+
+    Attributes:
+        clip: "low", "high" and "source" of the PPO clip in force.
+        view: what the observer is given (see `entropilot.engine_view.EngineView`).
 
     Raises:
         UserError: settings under which the method cannot act as described.
@@ -66,34 +80,48 @@ class EntropyGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,
-        method: Method | None = None,
+        method: Method | str | None = None,
         advantage_estimator: Estimator = "grpo",
         observer: Observer | None = None,
         **kwargs: Any,
     ) -> None:
+        method = resolve_method(method)
+        refuse_estimator(advantage_estimator)
         super().__init__(*args, **kwargs)
         refuse_on_policy(method, self.args)
         refuse_early_update_scope(method, self.args)
-        if advantage_estimator != "grpo" and self.multi_objective_aggregation != "sum_then_normalize":
-            raise UserError(
-                f"advantage_estimator={advantage_estimator!r} needs one reward per completion; "
-                "set multi_objective_aggregation to sum_then_normalize."
-            )
-        names = self.reward_func_names
-        if len(set(names)) < len(names):
-            raise UserError(
-                f"Two reward functions share a name ({', '.join(names)}); give each its own __name__."
-            )
+        refuse_estimator(advantage_estimator, self.multi_objective_aggregation)
         self.method, self.clip = settle_clip(method, self.args)
         if (
             self.clip["source"] == "method"
         ):  # TRL's own attributes carry the clip, the user's args stay untouched
             self.epsilon_low, self.epsilon_high = self.clip["low"], self.clip["high"]
         self.advantage_estimator, self.observer = advantage_estimator, observer
+        self.view = TRLView(self)
+        if isinstance(observer, TrainerCallback) and all(
+            callback is not observer for callback in self.callback_handler.callbacks
+        ):
+            self.add_callback(observer)
+        self._dropout = dropout_of(self.model)
         self._scored: list[tuple[Tensor, Tensor | None]] | None = None
+        self._rewards = torch.empty(0)
         self._pass: _Pass | None = None
+        self._tally = Tally()
         self._update_choice: dict[int, Tensor] = {}
         self._rollout_began_at = -1
+        self._left_out_said = False
+        if self.accelerator.is_main_process:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Say once, before the first step, what a reader of the script could not know."""
+        announce_clip(self.method, self.clip)
+        if self._dropout and self._watched:
+            logger.warning(
+                "The model has dropout (up to %g). entropilot chooses tokens and measures entropy without it, so that "
+                "they do not depend on how a batch is cut; TRL trains with it and computes its log-ratios with it.",
+                self._dropout,
+            )
 
     @property
     def _filtering(self) -> bool:
@@ -108,7 +136,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         scoring = self._scored is not None and not torch.is_grad_enabled()
         # The old-log-prob pass gives the policy entropy at no extra pass; a reference model has no entropy to give.
-        if scoring and not self._scored and model is self.model:
+        if scoring and not self._scored and model is self.model and not self._dropout:
             kwargs["compute_entropy"] = True
         result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         if scoring and self._scored is not None:
@@ -127,7 +155,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
             old_logp=stale,
             logp=logps,
             advantages=inputs["advantages"],
-            mask=_loss_mask(inputs),
+            mask=loss_mask(inputs),
             entropy=None if entropies is None else entropies.detach(),
         )
         if self.method is None:
@@ -137,7 +165,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
         elif self.method.scope == "update":
             current.selected = self._update_choice[self._step]
         else:
-            candidates = replace(batch, mask=_eligible(inputs)).detach()
+            clipped = self._clipped(batch)
+            candidates = replace(batch, mask=eligible_mask(inputs), clipped=clipped).detach()
             part = self._step % self.current_gradient_accumulation_steps
             salt = (self.state.global_step, part, self.accelerator.process_index)
             current.selected = self._choose(candidates, *salt)
@@ -147,12 +176,17 @@ class EntropyGRPOTrainer(GRPOTrainer):
 
     # --- seam: the rollout ----------------------------------------------------------------------------------
 
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Keep what the reward functions returned for all ranks, (n, functions); NaN where one gave None."""
+        self._rewards = super()._calculate_rewards(*args, **kwargs)
+        return self._rewards
+
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         estimated = self.advantage_estimator != "grpo"
         if not self.model.training or not (self._watched or estimated or self._filtering):
             return super()._generate_and_score_completions(inputs)
         if self.observer is not None:
-            self.observer.before_rollout(self)
+            self.observer.before_rollout(self.view)
         began, self._scored = time.perf_counter(), []
         try:
             output = super()._generate_and_score_completions(inputs)
@@ -164,7 +198,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
         count = len(output["advantages"])
         first_row = self.accelerator.process_index * count
         rows = slice(first_row, first_row + count)
-        rewards = self._gathered_rewards(count)
+        rewards = self._weighted_rewards()
         if estimated:
             advantages = estimate_advantages(rewards, self.num_generations, self.advantage_estimator)
             output["advantages"] = advantages[rows].to(output["advantages"])
@@ -175,28 +209,32 @@ class EntropyGRPOTrainer(GRPOTrainer):
             output["advantages"] = output["advantages"].masked_fill(rewards[rows].isnan(), 0.0)
         if not self._watched:
             return output
-        output[ELIGIBLE] = groups_with_signal(rewards, self.num_generations)[rows]
+        signal = groups_with_signal(self._gathered(output["advantages"]), self.num_generations)
+        output[ELIGIBLE] = signal[rows]
         if self.method is not None and self.method.count_zero_groups:
             output[ELIGIBLE] = torch.ones_like(output[ELIGIBLE])
         over_rollout = self.method is not None and self.method.scope == "rollout"
         if over_rollout or self.observer is not None:
             logp, entropy = self._rollout_scores(output, scored)
             whole, eligible = self._gathered_batch(output, logp, logp, entropy)
-            chosen = (
-                self._choose(replace(whole, mask=eligible), self.state.global_step) if over_rollout else None
-            )
-            if chosen is not None:
+            chosen = None
+            if over_rollout:
+                candidates = replace(whole, mask=eligible, clipped=self._clipped(whole))
+                chosen = self._choose(candidates, self.state.global_step)
                 output[SELECTED] = chosen[rows, : logp.shape[1]]
             if self.observer is not None:
-                seen = Rollout(whole, eligible, chosen, rewards, output, first_row, seconds)
-                self.observer.on_rollout(self, seen)
+                rollout = Rollout(whole, eligible, chosen, rewards, output, first_row, seconds)
+                self.observer.on_rollout(self.view, rollout)
         return output
 
     def _rollout_scores(self, output: dict[str, Any], scored: list[Any]) -> tuple[Tensor, Tensor]:
-        """Return (logp, entropy) of this rank's rollout at its own policy, from TRL's pass where it ran one."""
+        """Return (logp, entropy) of this rank's rollout at its own policy, from TRL's pass where it ran one.
+
+        With dropout TRL's pass is one draw of a random policy, and its rows depend on how they were cut into batches.
+        """
         stale = output.get("old_per_token_logps")
         for logps, entropies in scored:
-            if stale is not None and logps is stale and entropies is not None:
+            if stale is not None and logps is stale and entropies is not None and not self._dropout:
                 return logps, entropies
         return self.score(output)
 
@@ -205,7 +243,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
         known = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
         forward = {name: value for name, value in inputs.items() if name in known}
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):  # adapters may have dropout
+        steady = without_dropout(self.model) if self._dropout else nullcontext()
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), steady:
             logps, entropies, _ = super()._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -217,23 +256,13 @@ class EntropyGRPOTrainer(GRPOTrainer):
             )
         return logps, entropies
 
-    @contextmanager
-    def at_temperature(self, temperature: float) -> Iterator[None]:
+    def at_temperature(self, temperature: float) -> AbstractContextManager[None]:
         """Within this block, score at another temperature than the one that is trained at."""
-        model = self.accelerator.unwrap_model(self.model)
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        fused, fp32 = model.forward, self.args.cast_lm_head_to_fp32
-        add_fused_lm_head(model, temperature, cast_lm_head_to_fp32=fp32, outputs=("log_probs", "entropy"))
-        try:
-            yield
-        finally:
-            model.forward = fused
+        return at_temperature(self, temperature)
 
-    def _gathered_rewards(self, rows: int) -> Tensor:
-        """Return the weighted reward of every completion of all ranks, from TRL's log of the rollout just scored."""
-        count = rows * self.accelerator.num_processes
-        columns = [list(self._logs["rewards"][name])[-count:] for name in self.reward_func_names]
-        per_function = torch.tensor(columns, dtype=torch.float32, device=self.accelerator.device).T
+    def _weighted_rewards(self) -> Tensor:
+        """Return the weighted reward of every completion of the rollout just scored, of all ranks, (n,)."""
+        per_function = self._rewards
         total = (per_function * self.reward_weights.to(per_function.device)).nansum(1)
         unscored = per_function.isnan()
         # A reward that leaves out a group takes it out of training, whatever the other rewards say of it.
@@ -241,35 +270,44 @@ class EntropyGRPOTrainer(GRPOTrainer):
         left_out = unscored[:, filtering].any(1) if self._filtering else unscored.all(1)
         return total.masked_fill(unscored.all(1) | left_out, torch.nan)
 
+    def _gathered(self, values: Tensor) -> Tensor:
+        """Return the rows of all ranks, rank after rank as the sampler laid them out, padded to the widest."""
+        if self.accelerator.num_processes == 1:
+            return values
+        if values.ndim > 1:
+            values = self.accelerator.pad_across_processes(values, dim=1)
+        return self.accelerator.gather(values)
+
     def _gathered_batch(
         self, inputs: dict[str, Any], logp: Tensor, old_logp: Tensor, entropy: Tensor
     ) -> tuple[TokenBatch, Tensor]:
         """Return the batch of all ranks, rank after rank as the sampler laid it out, and its eligible tokens."""
         # As numbers: accelerate pads a bool to int64, on the ranks that need padding only, and the gather breaks.
-        parts = [logp, old_logp, entropy, _loss_mask(inputs).int(), _eligible(inputs).int()]
-        advantages = inputs["advantages"]
-        if self.accelerator.num_processes > 1:
-            parts = [self.accelerator.gather(self.accelerator.pad_across_processes(x, dim=1)) for x in parts]
-            advantages = self.accelerator.gather(advantages)
-        logp, old_logp, entropy, mask, eligible = parts
-        return TokenBatch(old_logp, logp, advantages, mask, entropy), eligible.bool()
+        parts = (logp, old_logp, entropy, loss_mask(inputs).int(), eligible_mask(inputs).int())
+        logp, old_logp, entropy, mask, eligible = map(self._gathered, parts)
+        return TokenBatch(
+            old_logp, logp, self._gathered(inputs["advantages"]), mask, entropy
+        ), eligible.bool()
 
     # --- choosing -------------------------------------------------------------------------------------------
 
     def _choose(self, candidates: TokenBatch, *salt: int) -> Tensor:
-        """Let the method choose, on a generator that every rank and a resumed run seed alike; log how many."""
+        """Let the method choose, on a generator that every rank and a resumed run seed alike."""
         seed = self.args.seed
         for number in salt:
             seed = (seed * 1_000_003 + number + 1) % 2**62
         generator = torch.Generator(device=candidates.logp.device).manual_seed(seed)
         selected = cast(Method, self.method).select(candidates, generator)
-        if self.observer is None:  # an observer logs all of this, and more
-            covariance = token_covariance(candidates.logp, candidates.advantages, candidates.mask)
-            metrics = self._metrics["train"]
-            metrics["chosen/tokens"].append(selected.sum().item())
-            metrics["chosen/eligible"].append(candidates.mask.sum().item())
-            metrics["covariance/mean"].append(masked_mean(covariance, candidates.mask).item())
+        # An observer takes the covariance itself, and more.
+        self._tally.add_choice(candidates, selected, covariance=self.observer is None)
         return selected
+
+    def _clipped(self, batch: TokenBatch) -> Tensor:
+        """Return where TRL's loss has clipped the ratio already, so that a token has no policy gradient."""
+        low, high = self.clip["low"], self.clip["high"]  # None where the loss has no PPO clip
+        return is_ppo_clipped(
+            batch, low, high, level=self.importance_sampling_level, delta=getattr(self.args, "delta", None)
+        )
 
     def _choose_over_update(self) -> None:
         """Score the coming optimiser mini-batch of all ranks at the current weights, choose, keep each part's share."""
@@ -289,6 +327,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
             logp=stack([batch.logp for batch, _ in wholes]),
             advantages=stack([batch.advantages for batch, _ in wholes]),
             mask=stack([eligible for _, eligible in wholes]),
+            clipped=stack([self._clipped(batch) for batch, _ in wholes]),
         )
         chosen = self._choose(candidates, self.state.global_step)
         self._update_choice, first = {}, 0
@@ -320,67 +359,30 @@ class EntropyGRPOTrainer(GRPOTrainer):
             self._pass = None
         batch = cast(TokenBatch, current.batch)
         if current.extra is not None:
-            loss = loss + (self.loss_weights(inputs, batch) * current.extra).sum()
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(self._why_not_finite(batch, current.extra))
+            loss = loss + (loss_weights(self, inputs, batch) * current.extra).sum()
+        self._tally.add_pass(loss, batch, current.extra)
         if self.observer is not None:
             extra = None if current.extra is None else current.extra.detach()
             seconds = time.perf_counter() - began
-            seen = MicroBatch(batch.detach(), _eligible(inputs), current.selected, extra, seconds)
-            self.observer.on_micro_batch(self, seen)
+            seen = MicroBatch(batch.detach(), eligible_mask(inputs), current.selected, extra, seconds)
+            self.observer.on_micro_batch(self.view, seen)
+        if self.accelerator.sync_gradients:
+            self._end_update()
         return loss
 
-    def loss_weights(self, inputs: dict[str, Any], batch: TokenBatch) -> Tensor:
-        """Return w (b, t): the weight that TRL's loss gives to `per_token_loss[t]`, so that β weighs against A alike."""
-        mask, accumulation = batch.mask, self.current_gradient_accumulation_steps
-        dtype = batch.logp.dtype
-        if self.loss_type in ("cispo", "dapo", "vespo"):
-            tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
-            tokens = tokens * accumulation / self.args.steps_per_generation
-            weights = token_weights(mask, "token_mean", tokens=tokens, dtype=dtype)
-        else:
-            reductions: dict[str, Any] = {
-                "bnpo": "token_mean",
-                "dr_grpo": "constant",
-                "luspo": "sequence_sum",
-            }
-            reduction = reductions.get(self.loss_type, "sequence_mean")
-            longest = self.max_completion_length
-            weights = token_weights(mask, reduction, max_length=longest, dtype=dtype) / accumulation
-        if self.off_policy_mask_threshold is not None:
-            stale = inputs.get("old_per_token_logps", batch.logp.detach())
-            sampler_logp = inputs.get("sampling_per_token_logps", stale)
-            weights = weights * self.get_off_policy_mask(
-                batch.advantages, batch.logp, sampler_logp, mask.int(), self.off_policy_mask_threshold
+    def _end_update(self) -> None:
+        """Look at the update before the optimiser takes its step: stop at a loss that is not finite, log the rest."""
+        metrics = self._tally.close(self.state.global_step + 1, self.accelerator)
+        left_out = max(metrics.pop("left_out"), default=0.0)
+        if left_out and not self._left_out_said:
+            self._left_out_said = True
+            logger.warning(
+                "Step %d: %d tokens have a log-prob that is not finite (the policy gives them no probability); they "
+                "have no covariance and can't be chosen. This is said once.",
+                self.state.global_step + 1,
+                left_out,
             )
-        if self.top_entropy_quantile < 1.0:
-            weights = weights * self.get_high_entropy_mask(
-                batch.entropy, mask.int(), 1 - self.top_entropy_quantile
-            )
-        if self.use_vllm and self.vllm_importance_sampling_correction and self.loss_type != "vespo":
-            weights = weights * inputs["importance_sampling_ratio"]
-        return weights
-
-    def _why_not_finite(self, batch: TokenBatch, extra: Tensor | None) -> str:
-        suspects = {
-            "the log-probs of the policy": batch.logp,
-            "the log-probs of the rollout": batch.old_logp,
-            "the advantages": batch.advantages,
-            "the probability ratio (it overflowed)": (batch.logp - batch.old_logp).exp(),
-            "the penalty of the method": extra,
-        }
-        found = [name for name, x in suspects.items() if x is not None and not x[batch.mask].isfinite().all()]
-        return (
-            f"The loss of step {self.state.global_step + 1} is not finite; what is not finite: "
-            f"{' and '.join(found) or 'a term of the loss that is not per token'}. The run stopped there; its records "
-            "are intact. Lower learning_rate or max_grad_norm, or restart from an earlier checkpoint."
-        )
-
-
-def _loss_mask(inputs: dict[str, Any]) -> Tensor:
-    mask = inputs["completion_mask"]
-    return (mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).bool()
-
-
-def _eligible(inputs: dict[str, Any]) -> Tensor:
-    return _loss_mask(inputs) & inputs[ELIGIBLE].unsqueeze(1)
+        if self.observer is None:  # an observer logs all of this, and more
+            for name, values in metrics.items():
+                if values:  # an empty list would be logged as a mean of nothing
+                    self._metrics["train"][name].extend(values)

@@ -1,0 +1,50 @@
+"""Score completions with a TRL trainer's model: at another temperature, and without dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+from trl.trainer.utils import add_fused_lm_head
+
+
+def dropout_of(model: nn.Module) -> float:
+    """Return the largest dropout probability that is at work in a model while it trains; 0 without dropout."""
+    largest = 0.0
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            largest = max(largest, module.p)
+        else:  # transformers' attention keeps its probability as a number: attention_dropout, dropout, attn_pdrop
+            values = [value for name, value in vars(module).items() if "drop" in name.lower()]
+            numbers = [value for value in values if isinstance(value, float) and 0.0 < value < 1.0]
+            largest = max([largest, *numbers])
+    return largest
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Within this block the model is in evaluation mode; afterwards every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def at_temperature(trainer: Any, temperature: float) -> Iterator[None]:
+    """Within this block, score at another temperature than the one that is trained at."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    fused, fp32 = model.forward, trainer.args.cast_lm_head_to_fp32
+    add_fused_lm_head(model, temperature, cast_lm_head_to_fp32=fp32, outputs=("log_probs", "entropy"))
+    try:
+        yield
+    finally:
+        model.forward = fused
