@@ -33,7 +33,7 @@ class Scored(Spied):
 def test_without_a_probe_the_penalty_and_the_log_ratio_are_logged(tmp_path):
     """An inert KL-Cov shows: both are 0 in a rollout's first update, and not in the later ones."""
     coef = 0.7
-    method = KLCov(fraction=0.04, coef=coef)
+    method = KLCov(fraction=0.3, coef=coef, allow_large_fraction=True)
     trainer = make_trainer(tmp_path, cls=Scored, recorded=Recorded(), method=method, settings=SETTINGS)
     trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]
