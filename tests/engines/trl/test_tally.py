@@ -158,7 +158,7 @@ def test_a_token_without_probability_is_left_out_and_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="entropilot"):
         for _ in range(2):
             trainer._tally.add_pass(torch.tensor(0.0), finite, None)
-            trainer._end_update()
+            trainer._close_update()
             trainer._choose(TokenBatch(logp, logp, advantages, torch.ones(8, 40)), 0)
     said = [record.message for record in caplog.records if "not finite" in record.message]
     assert len(said) == 1 and "Step 1: 1 tokens have a log-prob that is not finite" in said[0]

@@ -367,10 +367,10 @@ class EntropyGRPOTrainer(GRPOTrainer):
             seen = MicroBatch(batch.detach(), eligible_mask(inputs), current.selected, extra, seconds)
             self.observer.on_micro_batch(self.view, seen)
         if self.accelerator.sync_gradients:
-            self._end_update()
+            self._close_update()
         return loss
 
-    def _end_update(self) -> None:
+    def _close_update(self) -> None:
         """Look at the update before the optimiser takes its step: stop at a loss that is not finite, log the rest."""
         metrics = self._tally.close(self.state.global_step + 1, self.accelerator)
         left_out = max(metrics.pop("left_out"), default=0.0)
