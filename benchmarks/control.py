@@ -53,8 +53,9 @@ def time_score() -> None:
 
 
 def time_training() -> None:
-    from entropilot.control.learning.phase import Data, Phase, new_actor
-    from entropilot.control.learning.train import TrainSettings
+    from entropilot.control.learning.phase import Data, new_actor
+    from entropilot.control.learning.registry import LEARNERS
+    from entropilot.control.learning.settings import TrainSettings
     from entropilot.control.segments.actor import cpu_has_bf16
     from entropilot.control.segments.types import Pairs, Segments
 
@@ -84,7 +85,7 @@ def time_training() -> None:
         for method in ("sft", "cpl", "ppl", "ppl_dirac"):
             settings = TrainSettings(method=method, bf16=bf16)
             actor = new_actor(segments, settings)
-            phases[method] = Phase(actor, Data(segments, pairs, actor), settings, "preference")
+            phases[method] = LEARNERS[method].begin(actor, Data(segments, pairs, actor), settings)
             phases[method].update()
         seconds = dict.fromkeys(phases, math.inf)
         for _ in range(30):  # in turns, so that a minute in which others took the core hits all of them

@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.runs import keep_row, kept_rows
+from entropilot.files import append_row, read_rows
+from experiments.runs import command
 
 LOOP = {"bc_steps": 300, "steps": 300, "learning_rate": 1e-4, "final_episodes": 50, "evaluate_every": 0}
 
 
 def drawer(seeds: int, out: Path | None, rounds: int = 6) -> None:
     """Every learner on every seed; a run that the file holds, of these settings, is not made again."""
-    from entropilot.analysis.seeds import paired
+    from entropilot.analysis.seeds import mean_difference
     from entropilot.control.learning.online import online_metaworld
-    from entropilot.control.learning.train import settings_from
+    from entropilot.control.learning.registry import settings_from
 
-    rows, done = kept_rows(out), {}
+    rows, done = (read_rows(out) if out else []), {}
     learners = ("cpl", "ppl", "ppl_dirac")
     for seed in range(seeds):
         for learner in learners:
@@ -38,14 +39,15 @@ def drawer(seeds: int, out: Path | None, rounds: int = 6) -> None:
             found = online_metaworld("drawer-open", settings, rounds=rounds)
             done[learner, seed] = found
             print(learner, seed, [row["success"] for row in found], flush=True)
-            keep_row(out, key | {"method": learner, "seed": seed, "rounds": found})
+            if out:
+                append_row(out, key | {"method": learner, "seed": seed, "rounds": found})
     first = done["cpl", 0]
     print("| learner | " + " | ".join(f"{r['queries']} queries" for r in first) + " | less CPL at the end |")
     print("|" + "---|" * (len(first) + 2))
     for learner in learners:
         success = np.array([[row["success"] for row in done[learner, seed]] for seed in range(seeds)])
         other = [done["cpl", seed][-1]["success"] for seed in range(seeds)]
-        mean, half = paired(success[:, -1].tolist(), other)
+        mean, half = mean_difference(success[:, -1].tolist(), other)
         print(
             f"| {learner} | "
             + " | ".join(f"{x:.2f}" for x in success.mean(0))
@@ -67,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":  # worker processes import this file
-    main()
+    command(main)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entropilot.analysis.dynamics import Agreement, Level, agreement, by_difficulty
+from entropilot.analysis.seeds import cell
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from experiments.measured import cell, make
+from experiments.runs import command, make, out_folder, recipe
 
 OPTIMISERS = {"adam": (), "sgd": ("grpo.optim=sgd", "grpo.learning_rate=0.1")}
 RULES = {"pg": "Cov(log π, π·A)", "npg": "Cov(log π, A)"}
@@ -45,12 +46,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/dynamics"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     settings = parser.parse_args()
+    out = out_folder(settings.out)
     heading = ["optimiser", "covariance", "Pearson", "Spearman", "detrended", "same sign", "η"]
     table, hard = [heading], [["optimiser", "accuracy", "prompts", *RULES.values()]]
     for name, how in OPTIMISERS.items():
-        folders = [settings.out / f"{name}-{seed}" for seed in settings.seeds]
+        folders = [out / f"{name}-{seed}" for seed in settings.seeds]
         for seed, folder in zip(settings.seeds, folders, strict=True):
-            make(folder, "dynamics", f"seed={seed}", *how)
+            make(folder, recipe("dynamics", f"seed={seed}", *how))
         found = [measure(folder) for folder in folders]
         for rule, words in RULES.items():
             runs = [of_run[rule] for of_run, _ in found]
@@ -68,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from entropilot.analysis.seeds import cell
 from entropilot.records import read_run
 from entropilot.reports.table import summarise
 from entropilot.reports.text import aligned
-from experiments.measured import cell, make
+from experiments.runs import command, make, out_folder, recipe
 
 # Each beside the control with the same clip and the same updates per rollout (Clip-Cov's clip of ±1 hardly ever
 # bites: at most 0.6 % of tokens).
@@ -42,11 +43,12 @@ def main() -> None:
         "--methods", nargs="+", default=["grpo", "clip_higher", "no_clip", "clip_cov", "kl_cov"]
     )
     settings = parser.parse_args()
+    out = out_folder(settings.out)
     table: dict[str, list[dict[str, Any]]] = {method: [] for method in settings.methods}
     for seed in settings.seeds:
         for method in settings.methods:
-            folder = settings.out / f"{method}-{seed}"
-            make(folder, method, f"seed={seed}")
+            folder = out / f"{method}-{seed}"
+            make(folder, recipe(method, f"seed={seed}"))
             table[method].append(summarise(read_run(folder)))
     print(f"seeds {settings.seeds}; mean ± half of the 95 % t interval over seeds\n")
     rows = [["recipe", *COLUMNS]]
@@ -69,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

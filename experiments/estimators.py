@@ -8,16 +8,17 @@ the same: paired differences over seeds to GRPO with their 95 % t intervals.
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from entropilot.analysis.seeds import cell
 from entropilot.law.by_law import backtest, continue_by_law
 from entropilot.law.law import fit_run
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from experiments.measured import cell, differences, make
+from experiments.measured import difference_cell
+from experiments.runs import command, make, out_folder, recipe, side_by_side
 
 ESTIMATORS = ("grpo", "rloo", "reinforce++")
 PREFIX = 0.15  # the paper's
@@ -51,7 +52,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 def one(folder: Path, estimator: str, seed: int) -> dict[str, float]:
     """Train and measure one run; R is measured before every rollout, so that it gives 60 points."""
-    make(folder, "grpo", f"advantage_estimator={estimator}", f"seed={seed}", "validate.every=1")
+    make(folder, recipe("grpo", f"advantage_estimator={estimator}", f"seed={seed}", "validate.every=1"))
     return measure(folder)
 
 
@@ -61,9 +62,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     settings = parser.parse_args()
+    out = out_folder(settings.out)
     jobs = [(estimator, seed) for seed in settings.seeds for estimator in ESTIMATORS]
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        rows = list(pool.map(lambda job: one(settings.out / f"{job[0]}-{job[1]}", *job), jobs))
+    rows = side_by_side(lambda job: one(out / f"{job[0]}-{job[1]}", *job), jobs, settings.jobs)
     found = {
         e: [row for (estimator, _), row in zip(jobs, rows, strict=True) if estimator == e] for e in ESTIMATORS
     }
@@ -75,9 +76,9 @@ def main() -> None:
     print("\npaired differences to grpo\n")
     table = [["", *ESTIMATORS[1:]]]
     for name in found["grpo"][0]:
-        table.append([name, *(differences(found[e], found["grpo"], name) for e in ESTIMATORS[1:])])
+        table.append([name, *(difference_cell(found[e], found["grpo"], name) for e in ESTIMATORS[1:])])
     print(aligned(table))
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

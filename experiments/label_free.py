@@ -9,15 +9,16 @@ where the label-free stop rule would have ended the runs that cluster.
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from entropilot.analysis.seeds import cell
 from entropilot.analysis.stopping import StopRule, label_free_stop
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from experiments.measured import cell, differences, make, measured
+from experiments.measured import difference_cell, measured
+from experiments.runs import command, make, out_folder, recipe, side_by_side
 
 REWARDS = ("empo", "ttrl", "format_reward", "random_reward", "gold_reward")
 SAMPLES = 64
@@ -34,7 +35,7 @@ def on_test(found: dict) -> dict[str, float]:
 
 def one(folder: Path, reward: str, seed: int) -> dict[str, float]:
     """Train and measure one run, each unless it is done; return its row."""
-    model = make(folder, reward, f"seed={seed}")
+    model = make(folder, recipe(reward, f"seed={seed}"))
     row = on_test(measured(model, folder / "test.json", samples=SAMPLES))
     run = read_run(folder)
     entropy = [values[1] for values in run.column("entropy/policy_T1")]
@@ -60,11 +61,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     settings = parser.parse_args()
-    settings.out.mkdir(parents=True, exist_ok=True)
-    base = on_test(measured("sandbox", settings.out / "base.json", samples=SAMPLES))
+    out = out_folder(settings.out)
+    base = on_test(measured("sandbox", out / "base.json", samples=SAMPLES))
     jobs = [(reward, seed) for seed in settings.seeds for reward in REWARDS]
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        rows = list(pool.map(lambda job: one(settings.out / f"{job[0]}-{job[1]}", *job), jobs))
+    rows = side_by_side(lambda job: one(out / f"{job[0]}-{job[1]}", *job), jobs, settings.jobs)
     found = {r: [row for (reward, _), row in zip(jobs, rows, strict=True) if reward == r] for r in REWARDS}
     print(
         f"seeds {settings.seeds}; test split, 128 problems x {SAMPLES} samples at T = 1; mean ± half of the"
@@ -80,14 +80,14 @@ def main() -> None:
     table = [["", *columns]]
     pairs = [("empo", c) for c in ("random_reward", "format_reward", "ttrl", "gold_reward")]
     for first, second in [*pairs, ("ttrl", "gold_reward")]:
-        cells = [differences(found[first], found[second], name) for name in columns]
+        cells = [difference_cell(found[first], found[second], name) for name in columns]
         table.append([f"{first} - {second}", *cells])
     print(aligned(table))
     print("\nthe stop rule that needs no label, and the validation accuracy that it could not see\n")
     table = [["run", "reason", "step", "accuracy there", "best later", "at the end", "lost by stopping"]]
     for reward in ("empo", "ttrl"):
         for seed in settings.seeds:
-            stop = stopped(settings.out / f"{reward}-{seed}", StopRule())
+            stop = stopped(out / f"{reward}-{seed}", StopRule())
             values = ["never", "", "", "", "", ""]
             if stop is not None:
                 reason, step, here, best, last = stop
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

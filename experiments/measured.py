@@ -1,4 +1,4 @@
-"""What the studies share: runs that are made once, models that are measured once, intervals over seeds.
+"""Measure a model on the test split of the sandbox's tier `chains`, once, in a process of its own.
 
 python -m experiments.measured MODEL RESULT.json --problems 128 --samples 64 --temperatures 0 1
 """
@@ -7,50 +7,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from entropilot.analysis.seeds import cell
-from experiments.runs import ENVIRONMENT, finished
-
-ROOT = Path(__file__).parent.parent
-__all__ = ["ENVIRONMENT", "ROOT", "call", "cell", "differences", "finished", "make", "measure", "measured"]
-
-
-def call(*arguments: object) -> None:
-    """Run a command of entropilot on one thread."""
-    command = [sys.executable, "-m", "entropilot", *map(str, arguments)]
-    subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
-
-
-def make(folder: Path, recipe: str, *overrides: str) -> Path:
-    """Train a recipe of this repository into a folder unless that is done; returns the model's folder."""
-    if not finished(folder):
-        call("train", ROOT / "recipes" / f"{recipe}.yaml", *overrides, "--out", folder)
-    return folder / "model"
+from entropilot.analysis.seeds import cell, differences
+from entropilot.files import written_whole
+from experiments.runs import command, python
 
 
 def measured(
     model: Path | str, result: Path, *, samples: int, temperatures: Sequence[float] = (0, 1)
-) -> dict:
+) -> dict[str, Any]:
     """Return what a model does on the test split, measured once in a process of its own."""
     if not result.exists():
-        temperature = [str(t) for t in temperatures]
-        command = [sys.executable, __file__, str(model), str(result), "--samples", str(samples)]
-        command += ["--temperatures", *temperature]
-        subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
+        settings = ("--samples", samples, "--temperatures", *temperatures)
+        python("-m", "experiments.measured", model, result, *settings, what=f"Measuring {model}")
     return json.loads(result.read_text())
 
 
-def differences(one: Sequence[dict], other: Sequence[dict], name: str) -> str:
-    """Return the mean paired difference of a column with its interval."""
-    return cell([a[name] - b[name] for a, b in zip(one, other, strict=True)])
+def difference_cell(one: Sequence[dict], other: Sequence[dict], name: str) -> str:
+    """Return the mean difference of a column over seeds with its interval, for a table."""
+    return cell(differences([row[name] for row in one], [row[name] for row in other]))
 
 
 def measure(model: str, problems: int, samples: int, temperatures: Sequence[float]) -> dict[str, Any]:
@@ -69,7 +49,7 @@ def measure(model: str, problems: int, samples: int, temperatures: Sequence[floa
     torch.set_num_threads(1)
     loaded, tokenizer = load_model(Recipe(model=model))
     rows = load_problems(Data(source="sandbox:chains", split="test", limit=problems)).to_list()
-    tier, found = get_tier("chains"), {}
+    tier, by_temperature = get_tier("chains"), {}
     for temperature in temperatures:
         k = samples if temperature > 0 else 1
         result = evaluate(
@@ -85,7 +65,7 @@ def measure(model: str, problems: int, samples: int, temperatures: Sequence[floa
         answers = [[tier.answer_of(text) for text in texts] for texts in result.completions]
         meanings = cluster(answers, build_judge("exact"))
         powers = [2**i for i in range(k.bit_length()) if 2**i <= k]
-        found[f"{temperature:g}"] = {
+        by_temperature[f"{temperature:g}"] = {
             "accuracy": result.accuracy,
             "pass": {str(power): result.pass_at(power) for power in powers},
             "semantic entropy": float(np.mean([group.semantic_entropy for group in meanings])),
@@ -96,7 +76,7 @@ def measure(model: str, problems: int, samples: int, temperatures: Sequence[floa
             ),
             "length": float(np.mean([length for row in result.lengths for length in row])),
         }
-    return found
+    return by_temperature
 
 
 def _majority_right(group: Any, gold: str) -> bool:
@@ -106,7 +86,7 @@ def _majority_right(group: Any, gold: str) -> bool:
     return best is not None and group.representatives[best] == gold
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("result", type=Path)
@@ -115,6 +95,9 @@ if __name__ == "__main__":
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     settings = parser.parse_args()
     values = measure(settings.model, settings.problems, settings.samples, settings.temperatures)
-    partial = settings.result.with_suffix(".partial")
-    partial.write_text(json.dumps(values))
-    partial.replace(settings.result)
+    with written_whole(settings.result) as file:
+        file.write(json.dumps(values).encode())
+
+
+if __name__ == "__main__":
+    command(main)

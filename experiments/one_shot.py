@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from entropilot.analysis.seeds import cell
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from experiments.measured import call, cell, differences, make, measured
+from experiments.measured import difference_cell, measured
+from experiments.runs import command, entropilot, make, out_folder, recipe, side_by_side
 
 CHECKPOINTS = (1, 2, 5, 10, 20, 50)
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
@@ -29,7 +30,7 @@ def chosen(out: Path, seed: int, top: int) -> Path:
     file = out / f"chosen{top}-{seed}.jsonl"
     if not file.exists():
         ranking = ("--model", "sandbox", "--data", "sandbox:chains", "--k", 16, "--problems", 64)
-        call(
+        entropilot(
             "prompts",
             "rank",
             *ranking,
@@ -43,6 +44,7 @@ def chosen(out: Path, seed: int, top: int) -> Path:
             file,
             "--show",
             0,
+            what="Ranking the prompts",
         )
     return file
 
@@ -58,24 +60,30 @@ def train_all(out: Path, seed: int) -> dict[str, Path]:
     models: dict[str, Path] = {}
     long = out / f"em50-{seed}"
     keep = ("method_args.updates=50", "grpo.save_steps=1", "grpo.save_total_limit=50")
-    make(long, "entropy_min", f"seed={seed}", *one, *keep)
+    make(long, recipe("entropy_min", f"seed={seed}", *one, *keep))
     for updates in CHECKPOINTS:
         models[f"em {updates}"] = long / "checkpoints" / f"checkpoint-{updates}"
     wide = ("method_args.prompts_per_update=16", "grpo.num_generations=4")
-    models["em 10, 16 prompts"] = make(out / f"em16-{seed}", "entropy_min", f"seed={seed}", *many, *wide)
+    models["em 10, 16 prompts"] = make(
+        out / f"em16-{seed}", recipe("entropy_min", f"seed={seed}", *many, *wide)
+    )
     random = ("data.limit=1", f"data.seed={seed}")
-    models["em 10, random prompt"] = make(out / f"emrandom-{seed}", "entropy_min", f"seed={seed}", *random)
-    models["grpo"] = make(out / f"grpo-{seed}", "grpo", f"seed={seed}")
+    models["em 10, random prompt"] = make(
+        out / f"emrandom-{seed}", recipe("entropy_min", f"seed={seed}", *random)
+    )
+    models["grpo"] = make(out / f"grpo-{seed}", recipe("grpo", f"seed={seed}"))
     before = f"model={models['em 10']}"
-    models["em 10, then grpo"] = make(out / f"em_grpo-{seed}", "grpo", f"seed={seed}", before)
+    models["em 10, then grpo"] = make(out / f"em_grpo-{seed}", recipe("grpo", f"seed={seed}", before))
     after = f"model={models['grpo']}"
-    models["grpo, then em 10"] = make(out / f"grpo_em-{seed}", "entropy_min", f"seed={seed}", *one, after)
+    models["grpo, then em 10"] = make(
+        out / f"grpo_em-{seed}", recipe("entropy_min", f"seed={seed}", *one, after)
+    )
     for temperature in TEMPERATURES:
         how = (f"method_args.temperature={temperature}",)
         models[f"T {temperature:g}"] = make(
-            out / f"emt{temperature:g}-{seed}", "entropy_min", f"seed={seed}", *one, *how
+            out / f"emt{temperature:g}-{seed}", recipe("entropy_min", f"seed={seed}", *one, *how)
         )
-    models["format only"] = make(out / f"format-{seed}", "format_reward", f"seed={seed}")
+    models["format only"] = make(out / f"format-{seed}", recipe("format_reward", f"seed={seed}"))
     return models
 
 
@@ -92,7 +100,7 @@ def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, Any]
     if not file.exists():
         names = ("em 10", "grpo", "em 10, then grpo")
         given = [part for name in names for part in ("--model", models[name])]
-        call(
+        entropilot(
             "logits",
             "--model",
             "sandbox",
@@ -103,6 +111,7 @@ def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, Any]
             40,
             "--out",
             file,
+            what="The study of logits",
         )
     return json.loads(file.read_text())
 
@@ -144,8 +153,7 @@ def main() -> None:
         "--figure", type=Path, help="draw accuracy against updates into this file (matplotlib)"
     )
     settings = parser.parse_args()
-    out = settings.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    out = out_folder(settings.out)
 
     def of_seed(seed: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         models = train_all(out, seed)
@@ -160,8 +168,7 @@ def main() -> None:
 
     base = row_of(measured("sandbox", out / "base.json", samples=SAMPLES))
     base_sweep = measured("sandbox", out / "base-sweep.json", samples=8, temperatures=EVALUATED)
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        results = list(pool.map(of_seed, settings.seeds))
+    results = side_by_side(of_seed, settings.seeds, settings.jobs)
     if settings.figure:
         draw(settings.figure, out, settings.seeds, results, base)
     print(
@@ -181,7 +188,7 @@ def main() -> None:
     pairs += [("em 10, then grpo", "grpo"), ("grpo, then em 10", "grpo"), ("em 10", "grpo")]
     for one, other in pairs:
         both = [[found[name] for found, *_ in results] for name in (one, other)]
-        table.append([f"{one} - {other}", *(differences(*both, column) for column in columns)])
+        table.append([f"{one} - {other}", *(difference_cell(*both, column) for column in columns)])
     print(aligned(table))
     print("\naccuracy by training temperature (rows) and evaluation temperature (columns)\n")
     table = [["", *(f"T = {t:g}" for t in EVALUATED)]]
@@ -196,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

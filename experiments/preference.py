@@ -13,7 +13,6 @@ refused. One thread.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import time
@@ -26,6 +25,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from entropilot.analysis.seeds import cell
 from entropilot.engines.trl.preference import PPLTrainer
 from entropilot.evaluation.in_memory import evaluate
 from entropilot.evaluation.sampling.sampler import sample
@@ -37,7 +37,8 @@ from entropilot.recipes.schema import Data, Recipe
 from entropilot.reports.text import aligned
 from entropilot.rewards.named import build_reward
 from entropilot.sandbox.tasks import get_tier
-from experiments.measured import cell, differences, make
+from experiments.measured import difference_cell
+from experiments.runs import command, make, once, out_folder, recipe
 
 TIER = get_tier("chains")
 AUTHORS = ("weak", "strong", "mixed")
@@ -92,12 +93,14 @@ def pairs_made_by(seed: int, settings: argparse.Namespace) -> dict[str, Any]:
 
 def pairs_of(out: Path, seed: int, settings: argparse.Namespace) -> dict[str, list[dict]]:
     """Return the pairs of each kind of authors, as many of each; made once."""
-    file, made_by = out / f"pairs-{seed}.json", pairs_made_by(seed, settings)
-    known = kept(file, made_by)
-    if known is not None:
-        return known
+    made_by = pairs_made_by(seed, settings)
+    return once(out / f"pairs-{seed}.json", lambda: draw_pairs(out, seed, settings), made_by)
+
+
+def draw_pairs(out: Path, seed: int, settings: argparse.Namespace) -> dict[str, list[dict]]:
+    """Let both authors answer the train problems, and pair right completions with wrong ones."""
     short = (f"grpo.max_steps={settings.grpo_steps}", f"grpo.save_steps={settings.grpo_steps}")
-    strong = make(out / f"strong-{seed}-{settings.grpo_steps}", "grpo", f"seed={seed}", *short)
+    strong = make(out / f"strong-{seed}-{settings.grpo_steps}", recipe("grpo", f"seed={seed}", *short))
     data = Data(source="sandbox:chains", split="train", limit=settings.problems, seed=seed)
     problems = load_problems(data).to_list()
     weak_said, strong_said = (
@@ -119,28 +122,7 @@ def pairs_of(out: Path, seed: int, settings: argparse.Namespace) -> dict[str, li
     rng = random.Random(seed)
     found = {name: rng.sample(kinds[name], 2 * half) for name in ("weak", "strong")}
     found["mixed"] = rng.sample(kinds["strong won"], half) + rng.sample(kinds["weak won"], half)
-    write(file, made_by, found)
     return found
-
-
-def kept(file: Path, made_by: dict[str, Any]) -> Any:
-    """Return what a file holds, None where there is none; end where other settings made it."""
-    if not file.exists():
-        return None
-    known = json.loads(file.read_text())
-    theirs = known.get("made by", {})
-    if theirs != made_by:
-        changed = [name for name in made_by | theirs if theirs.get(name) != made_by.get(name)]
-        was = ", ".join(f"{name} {theirs.get(name, 'unknown')}, not {made_by.get(name)}" for name in changed)
-        raise SystemExit(f"{file} was made with {was}; choose another --out, or remove the file.")
-    return known["found"]
-
-
-def write(file: Path, made_by: dict[str, Any], found: Any) -> None:
-    """Write a JSON file with the settings that made it, whole or not at all."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"made by": made_by, "found": found}))
-    partial.replace(file)
 
 
 def measured(model: Any, tokenizer: Any, split: str, problems: int) -> dict[str, float]:
@@ -210,8 +192,8 @@ def run(out: Path, learner: str, authors: str, rate: float, seed: int, settings:
         "split": split,
         "test_problems": settings.test_problems,
     }
-    row = kept(file, made_by)
-    if row is None:
+
+    def train_and_measure() -> dict[str, Any]:
         pairs = pairs_of(out, seed, settings)[authors]
         began = time.process_time()
         trainer = trained(learner, pairs, rate, seed, out / "trainer", settings.steps)
@@ -219,9 +201,10 @@ def run(out: Path, learner: str, authors: str, rate: float, seed: int, settings:
         logged = [entry for entry in trainer.state.log_history if "rewards/margins" in entry]
         row |= {name: logged[-1][name] for name in ("loss", "rewards/accuracies", "logps/chosen")}
         row |= {"pairs": len(pairs), "cpu seconds": time.process_time() - began}
-        write(file, made_by, row)
         print(f"{file.stem}: sampled {row['sampled']:.3f}, {row['cpu seconds']:.0f} s", flush=True)
-    return row
+        return row
+
+    return once(file, train_and_measure, made_by)
 
 
 def rates_of(out: Path, settings: Any) -> dict[str, float]:
@@ -273,18 +256,18 @@ def main() -> None:
     parser.add_argument("--grpo-steps", type=int, default=40, help="updates of the strong author")
     parser.add_argument("--test-problems", type=int, default=128)
     settings = parser.parse_args()
+    out = out_folder(settings.out)
     if settings.tuning_seed in settings.seeds:
         parser.error("--tuning-seed must not be one of --seeds")
     torch.set_num_threads(1)
     os.environ.setdefault("TQDM_DISABLE", "1")
     quiet()
-    out = settings.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     made_by = {"split": "test", "test_problems": settings.test_problems}
-    base = kept(out / "base.json", made_by)
-    if base is None:
-        base = measured(*load_model(Recipe(model="sandbox")), "test", settings.test_problems)
-        write(out / "base.json", made_by, base)
+    base = once(
+        out / "base.json",
+        lambda: measured(*load_model(Recipe(model="sandbox")), "test", settings.test_problems),
+        made_by,
+    )
     rates = rates_of(out, settings)
     found = {
         (learner, authors): [run(out, learner, authors, rates[learner], s, settings) for s in settings.seeds]
@@ -306,10 +289,10 @@ def main() -> None:
         table = [["", *(f"pairs by {a}" for a in settings.authors)]]
         for one, other in DIFFERENCES:
             if {one, other} <= set(settings.learners):
-                cells = [differences(found[one, a], found[other, a], name) for a in settings.authors]
+                cells = [difference_cell(found[one, a], found[other, a], name) for a in settings.authors]
                 table.append([f"{one} - {other}", *cells])
         print(aligned(table))
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

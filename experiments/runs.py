@@ -1,4 +1,11 @@
-"""Runs of a study: each made once in a process of its own, seeds side by side, measured once; intervals over seeds."""
+"""The store of finished runs that every study uses: each run is trained once, each model measured once.
+
+* `make` trains a recipe into a folder, in a process of its own, unless that is done; its recipe stands beside it.
+* `once` keeps a measurement as JSON; `entropilot.files.read_rows` and `append_row` keep rows of a table.
+* `side_by_side` runs several jobs at a time, `command` runs a study's `main` and prints an error as one sentence.
+
+Intervals over seeds are in `entropilot.analysis.seeds`.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +21,47 @@ from typing import Any
 import yaml
 
 from entropilot.errors import UserError
+from entropilot.files import claim, written_whole
+from entropilot.recipes.yaml_files import read_values
 from entropilot.records import read_run
 
+ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def finished(folder: Path) -> bool:
+def command(main: Callable[[], Any]) -> None:
+    """Run a study from the command line; a user's error is printed as one sentence and ends it with code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def out_folder(out: Path) -> Path:
+    """Make the folder of a study before anything is run; return it as an absolute path.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    out = out.resolve()
+    claim(out)
+    return out
+
+
+def finished(run: Path) -> bool:
     """Return whether a run is there and ended well."""
-    return (folder / "run.jsonl").exists() and (read_run(folder).header.get("end") or {}).get(
+    return (run / "run.jsonl").exists() and (read_run(run).header.get("end") or {}).get(
         "reason"
     ) == "finished"
 
 
-def _call(arguments: Sequence[object], what: str) -> None:
-    """Run Python on one thread, quietly; what it said is shown if it fails."""
+def python(*arguments: object, what: str) -> None:
+    """Run Python on one thread, quietly.
+
+    Raises:
+        UserError: it failed; the last line that it printed says why.
+    """
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], env=os.environ | ENVIRONMENT, capture_output=True, text=True
     )
@@ -36,43 +70,75 @@ def _call(arguments: Sequence[object], what: str) -> None:
         raise UserError(f"{what} failed (code {done.returncode}): {last}")
 
 
-def make(folder: Path, recipe: dict[str, Any]) -> Path:
-    """Train a recipe into a folder unless that is done; return the model's folder.
+def entropilot(*arguments: object, what: str) -> None:
+    """Run a command of entropilot as `python` does."""
+    python("-m", "entropilot", *arguments, what=what)
 
-    A run that was cut off is begun anew. The recipe stands beside the folder, as `FOLDER.yaml`.
+
+def recipe(name: str, *overrides: str) -> dict[str, Any]:
+    """Read `recipes/NAME.yaml` of this repository and change some of its values: `seed=1`, `grpo.max_steps=40`."""
+    return read_values(ROOT / "recipes" / f"{name}.yaml", list(overrides), example="method: kl_cov")
+
+
+def make(run: Path, values: dict[str, Any], train: Sequence[object] = ("-m", "entropilot", "train")) -> Path:
+    """Train a recipe into the folder `run` unless that is done; return the model's folder.
+
+    A run that was cut off is begun anew. The recipe stands beside the folder, as `RUN.yaml`.
+
+    Args:
+        run: the folder.
+        values: the recipe.
+        train: what trains it, given the recipe's file, `--out` and the folder.
 
     Raises:
-        UserError: the folder holds a run of another recipe, or training failed.
+        UserError: the folder holds a run of another recipe, or can't be written, or training failed.
     """
-    written = folder.with_name(f"{folder.name}.yaml")
-    text = yaml.safe_dump(recipe, sort_keys=False)
-    if finished(folder):
+    written = run.with_name(f"{run.name}.yaml")
+    text = yaml.safe_dump(values, sort_keys=False)
+    if finished(run):
         if written.exists() and yaml.safe_load(written.read_text()) != yaml.safe_load(text):
-            raise UserError(f"{folder} holds a run of another recipe; choose another --out, or remove it.")
-        return folder / "model"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(text)
-    if folder.exists():
-        folder.rename(_unused(folder))  # nothing of a run that was cut off is thrown away
-    _call(("-m", "entropilot", "train", written, "--out", folder), f"Training {folder.name}")
-    return folder / "model"
+            raise UserError(f"{run} holds a run of another recipe; choose another --out, or remove it.")
+        return run / "model"
+    with written_whole(written) as file:
+        file.write(text.encode())
+    if run.exists():
+        run.rename(_unused(run))  # nothing of a run that was cut off is thrown away
+    python(*train, written, "--out", run, what=f"Training {run.name}")
+    return run / "model"
 
 
-def _unused(folder: Path) -> Path:
+def _unused(run: Path) -> Path:
     number = 1
-    while (other := folder.with_name(f"{folder.name}.cut{number}")).exists():
+    while (other := run.with_name(f"{run.name}.cut{number}")).exists():
         number += 1
     return other
 
 
-def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what a JSON file holds, made by `measure` if it is not there."""
+def once(path: Path, measure: Callable[[], Any], made_by: dict[str, Any] | None = None) -> Any:
+    """Return what a JSON file holds; it is made by `measure` if it is not there.
+
+    Args:
+        path: the file.
+        measure: makes its content.
+        made_by: settings that are kept with the content, and must be the same when it is read again.
+
+    Raises:
+        UserError: other settings made the file, or it can't be written.
+    """
     if not path.exists():
         values = measure()
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(values))
-        part.replace(path)
-    return json.loads(path.read_text())
+        with written_whole(path) as file:
+            kept = values if made_by is None else {"made by": made_by, "found": values}
+            file.write(json.dumps(kept).encode())
+    known = json.loads(path.read_text())
+    if made_by is None:
+        return known
+    kept_by = known.get("made by", {})
+    changed = [name for name in made_by | kept_by if kept_by.get(name) != made_by.get(name)]
+    if changed:
+        was = ", ".join(f"{name} {kept_by.get(name, 'unknown')}, not {made_by.get(name)}" for name in changed)
+        raise UserError(f"{path} was made with {was}; choose another --out, or remove the file.")
+    return known["found"]
 
 
 def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int) -> list[Any]:
@@ -82,32 +148,6 @@ def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
         try:
             return [future.result() for future in futures]
         except BaseException:
-            pool.shutdown(
-                wait=False, cancel_futures=True
-            )  # what is running ends; hours of others are not begun
+            # What is running ends; hours of others are not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def paired(one: Sequence[float | None], other: Sequence[float | None]) -> list[float | None]:
-    """Return the differences of two columns, seed by seed."""
-    return [None if a is None or b is None else a - b for a, b in zip(one, other, strict=True)]
-
-
-def kept_rows(out: Path | None) -> list[dict[str, Any]]:
-    """Return the rows of a file; what a kill tore is none."""
-    found = []
-    for line in out.read_text().splitlines() if out is not None and out.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        found += [row] if isinstance(row, dict) else []
-    return found
-
-
-def keep_row(out: Path | None, row: dict[str, Any]) -> None:
-    """Add a row to a file; it begins on a line of its own after a torn one."""
-    if out is not None:
-        torn = out.exists() and not out.read_bytes().endswith(b"\n")
-        with out.open("a") as file:
-            file.write("\n" * torn + json.dumps(row) + "\n")

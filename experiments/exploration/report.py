@@ -20,6 +20,7 @@ from entropilot.errors import UserError
 from experiments.exploration.arms import ARMS, DEVELOPMENT, REPORT, REPORTED, VARIANTS, with_controls
 from experiments.exploration.study import study
 from experiments.exploration.tables import tables
+from experiments.runs import command, out_folder
 
 SMALL = ("wide_clip", "clip_cov_restrain_1")
 CLOSE = (
@@ -55,15 +56,14 @@ def main() -> None:
         for name, arm in ARMS.items():
             print(f"{name:<28}{arm.about}; control: {arm.control or '–'}")
         return
-    try:
-        for arms, seeds in _chosen(settings):
-            rows = study(settings.out, arms, seeds, jobs=settings.jobs, report=_say)
-            if settings.json:
-                print(json.dumps(rows, indent=1))
-            else:
-                print(f"\nseeds {seeds}; ± is half of the 95 % t interval over seeds\n\n{tables(rows)}\n")
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+    chosen = _chosen(settings)  # a wrong name is said before anything is made
+    out = out_folder(settings.out)
+    for arms, seeds in chosen:
+        rows = study(out, arms, seeds, jobs=settings.jobs, report=_say)
+        if settings.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            print(f"\nseeds {seeds}; ± is half of the 95 % t interval over seeds\n\n{tables(rows)}\n")
 
 
 def _say(line: str) -> None:
@@ -94,4 +94,4 @@ def _chosen(settings: argparse.Namespace) -> list[tuple[tuple[str, ...], list[in
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

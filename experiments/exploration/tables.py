@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from entropilot.analysis.seeds import cell, ratio_cell
+from entropilot.analysis.seeds import cell, differences, ratio_cell
 from entropilot.reports.text import aligned
 from experiments.exploration.arms import ARMS, ROLLOUTS
-from experiments.runs import paired
 
 Table = dict[str, list[dict[str, Any]]]
 
@@ -58,7 +57,7 @@ def _main(found: Table) -> list[list[str]]:
                 arm,
                 control or "–",
                 cell(_column(runs, "pool pass@1")),
-                cell(paired(_column(runs, "pool pass@1"), _column(against, "pool pass@1")), sign=True)
+                cell(differences(_column(runs, "pool pass@1"), _column(against, "pool pass@1")), sign=True)
                 if against
                 else "–",
                 cell(_column(runs, "pool greedy")),

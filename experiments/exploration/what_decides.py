@@ -10,15 +10,12 @@ Everything else is the study's arm `clip_cov_restrain_1`; runs of that arm and o
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
-import yaml
 
-from entropilot.analysis.seeds import cell
+from entropilot.analysis.seeds import cell, differences
 from entropilot.cli import main as cli
 from entropilot.maths.covariance import select_restrain, token_covariance
 from entropilot.maths.surrogate import is_ppo_clipped
@@ -27,12 +24,12 @@ from entropilot.records import read_run
 from entropilot.reports.text import aligned
 from experiments.exploration.arms import recipe_of
 from experiments.exploration.study import measure, one, probabilities
-from experiments.runs import ENVIRONMENT, finished, once, paired, side_by_side
+from experiments.runs import command, make, once, out_folder, side_by_side
 
 KINDS = ("rare_bad", "others", "random")
 
 
-def child(kind: str, recipe: str, out: str) -> None:
+def child(kind: str, recipe: str, out: Path) -> None:
     """Train with a choice of tokens that is not the method's own."""
 
     def select(self: ClipCov, batch, generator: torch.Generator):
@@ -49,18 +46,15 @@ def child(kind: str, recipe: str, out: str) -> None:
         return chosen & (rare_bad if kind == "rare_bad" else ~rare_bad)
 
     ClipCov.select = select
-    sys.argv = ["entropilot", "train", recipe, "--out", out]
+    sys.argv = ["entropilot", "train", recipe, "--out", str(out)]
     cli.main()
 
 
 def made(out: Path, kind: str, seed: int) -> Path:
+    """Train a run with one choice of tokens unless that is done; return its folder."""
     folder = out / f"only_{kind}-{seed}"
-    if not finished(folder):
-        written = folder.with_name(f"{folder.name}.yaml")
-        written.write_text(yaml.safe_dump(recipe_of("clip_cov_restrain_1", seed) | {"name": f"only_{kind}"}))
-        command = [sys.executable, __file__, "--child", kind, str(written), str(folder)]
-        subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
-    return folder
+    recipe = recipe_of("clip_cov_restrain_1", seed) | {"name": f"only_{kind}"}
+    return make(folder, recipe, train=("-m", "experiments.exploration.what_decides", "--child", kind)).parent
 
 
 def measured(folder: Path, seed: int) -> dict:
@@ -77,19 +71,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--child", nargs=3)
+    parser.add_argument("--child", nargs=2, metavar=("KIND", "RECIPE"), help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.child:
-        child(*settings.child)
+        child(*settings.child, settings.out)
         return
+    out = out_folder(settings.out)
     found = {
-        arm: [one(settings.out, arm, seed) for seed in settings.seeds]
-        for arm in ("wide_clip", "clip_cov_restrain_1")
+        arm: [one(out, arm, seed) for seed in settings.seeds] for arm in ("wide_clip", "clip_cov_restrain_1")
     }
     jobs = [(kind, seed) for seed in settings.seeds for kind in KINDS]
-    folders = dict(
-        zip(jobs, side_by_side(lambda job: made(settings.out, *job), jobs, settings.jobs), strict=True)
-    )
+    folders = dict(zip(jobs, side_by_side(lambda job: made(out, *job), jobs, settings.jobs), strict=True))
     for kind in KINDS:
         found[f"only {kind}"] = [measured(folders[kind, seed], seed) for seed in settings.seeds]
     table = [
@@ -107,7 +99,7 @@ def main() -> None:
         columns = [
             [run[key] for run in runs] for key in ("pool pass@1", "entropy", "lost", "chosen", "restrained")
         ]
-        against = paired(columns[0], [run["pool pass@1"] for run in found["wide_clip"]])
+        against = differences(columns[0], [run["pool pass@1"] for run in found["wide_clip"]])
         table.append([name, cell(columns[0]), cell(against, sign=True), *(cell(c) for c in columns[1:3])])
         table[-1] += [cell(columns[3], ".0f"), cell(columns[4], ".2f")]
     print(aligned(table))
@@ -115,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.runs import keep_row, kept_rows
+from entropilot.files import append_row, read_rows
+from experiments.runs import command
 
 
 def made(
@@ -28,12 +29,13 @@ def made(
     from experiments.finite_worlds.conditions import run_condition
 
     settings = json.loads(json.dumps(asdict(condition)))
-    for row in kept_rows(out):
+    for row in read_rows(out) if out else []:
         same = row.get("condition") == settings and row.get("seeds") == seeds
         if row.get("name") == name and same and list(row["regret"]) == list(learners):
             return row
     found = {"name": name} | run_condition(condition, seeds, list(range(100, 112)), learners)
-    keep_row(out, found)
+    if out:
+        append_row(out, found)
     return found
 
 
@@ -51,7 +53,7 @@ def study(seeds: int, only: str, out: Path | None) -> None:
 
 def why(seeds: int, out: Path | None) -> None:
     """CPL, PPL, and PPL with the expectation that one observed future stands for; pairs within and across authors."""
-    from entropilot.analysis.seeds import paired
+    from entropilot.analysis.seeds import mean_difference
     from experiments.finite_worlds.conditions import WITH_EXPECTATION, conditions
 
     chosen = {}
@@ -72,14 +74,14 @@ def why(seeds: int, out: Path | None) -> None:
         regret = made(out, name, condition, list(range(seeds)), WITH_EXPECTATION)["regret"]
         means = " | ".join(f"{np.mean(regret[learner]):.3f}" for learner in WITH_EXPECTATION)
         against = [
-            "{:+.3f} ± {:.3f}".format(*paired(regret[learner], regret["cpl"]))
+            "{:+.3f} ± {:.3f}".format(*mean_difference(regret[learner], regret["cpl"]))
             for learner in WITH_EXPECTATION[1:]
         ]
         print(f"| {name} | {means} | {' | '.join(against)} |", flush=True)
 
 
 def online(seeds: int, out: Path | None) -> None:
-    from entropilot.analysis.seeds import paired
+    from entropilot.analysis.seeds import mean_difference
     from entropilot.control.worlds.online import OnlineSettings
     from entropilot.control.worlds.online import online as run
 
@@ -103,7 +105,7 @@ def online(seeds: int, out: Path | None) -> None:
         for learner, result in found.items():
             regret = np.array(result["regret"])
             at = [regret[result["queries"].index(q)].mean() for q in (40, 100, 200)]
-            difference = paired(regret[-1].tolist(), found["cpl"]["regret"][-1])
+            difference = mean_difference(regret[-1].tolist(), found["cpl"]["regret"][-1])
             print(f"| {name} | {learner} | " + " | ".join(f"{x:.3f}" for x in at), end="")
             print(f" | {difference[0]:+.3f} ± {difference[1]:.3f} |", flush=True)
     if out:
@@ -129,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

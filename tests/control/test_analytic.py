@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from entropilot.analysis.seeds import paired
+from entropilot.analysis.seeds import mean_difference
 from entropilot.control.worlds.learners import (
     LearnSettings,
     clone,
@@ -251,9 +251,9 @@ def test_the_stop_is_chosen_on_other_seeds():
 
 
 def test_paired_by_hand():
-    mean, half = paired([1.0, 2.0, 4.0], [0.0, 2.0, 2.0])
+    mean, half = mean_difference([1.0, 2.0, 4.0], [0.0, 2.0, 2.0])
     assert mean == 1.0 and abs(half - 4.302652729911275 / 3**0.5) < 1e-9
-    assert np.isnan(paired([1.0], [0.0])[1]), "one seed has no interval"
+    assert np.isnan(mean_difference([1.0], [0.0])[1]), "one seed has no interval"
 
 
 def test_the_study_names_its_conditions():

@@ -13,11 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from entropilot.cli import control as cli_control
-from entropilot.control.learning.bench import BenchSettings, cells, comparisons, read_results
+from entropilot.control.bench.data import comparisons
+from entropilot.control.bench.runs import cells, read_results
+from entropilot.control.bench.settings import BenchSettings
+from entropilot.control.bench.tables import paired_table, success_table, write_curves
 from entropilot.control.learning.recipes import TrainRecipe
 from entropilot.control.learning.recipes import load as load_recipe
-from entropilot.control.learning.tables import paired_table, success_table, write_curves
-from entropilot.control.learning.train import settings_from
+from entropilot.control.learning.registry import settings_from
 from entropilot.control.segments.policies import NumpyPolicy, load_policy
 from entropilot.control.segments.segments import save
 from entropilot.errors import UserError

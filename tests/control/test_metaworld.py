@@ -186,12 +186,14 @@ def test_tasks_that_do_not_exist():
 
 
 def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
-    from entropilot.control.learning import bench as benching
-    from entropilot.control.learning.tables import data_table, paired_table, success_table
+    from entropilot.control.bench import data as bench_data
+    from entropilot.control.bench import runs as benching
+    from entropilot.control.bench.settings import BenchSettings
+    from entropilot.control.bench.tables import data_table, paired_table, success_table
     from entropilot.control.segments import segments
     from entropilot.errors import UserError
 
-    settings = benching.BenchSettings(
+    settings = BenchSettings(
         tasks=[TASK],
         kinds=["hom", "het"],
         seeds=[0],
@@ -211,12 +213,12 @@ def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
         methods={"cpl": {}, "ppl": {}, "ppl_fitted": {}},
     )
     monkeypatch.setattr(
-        benching,
+        bench_data,
         "find_behaviours",
         lambda *_, **__: [(author, 0.5), (replace(author, name="other", shift=author.shift + 0.1), 0.2)],
     )
     monkeypatch.setattr(
-        benching, "script_values", lambda part, **_: np.arange(2.0 * len(part)).reshape(-1, 2)
+        bench_data, "script_values", lambda part, **_: np.arange(2.0 * len(part)).reshape(-1, 2)
     )
     said: list[str] = []
 
@@ -275,7 +277,8 @@ def test_segments_hold_their_own_returns(author):
 
 
 def test_two_authors_make_a_heterogeneous_set(tmp_path, author):
-    from entropilot.control.learning.bench import BenchSettings, data_set
+    from entropilot.control.bench.data import data_set
+    from entropilot.control.bench.settings import BenchSettings
 
     bench = BenchSettings(
         tasks=[TASK], segments=8, pairs=4, steps_of_segment=16, methods={"cpl": {}}, labels=["return"]
@@ -297,7 +300,8 @@ def test_one_folder_takes_one_bench(tmp_path):
     """Two processes would collect the same data over each other."""
     import fcntl
 
-    from entropilot.control.learning.bench import BenchSettings, run_bench
+    from entropilot.control.bench.runs import run_bench
+    from entropilot.control.bench.settings import BenchSettings
     from entropilot.errors import UserError
 
     with (tmp_path / ".lock").open("w") as file:
@@ -339,6 +343,7 @@ def test_the_commands_from_end_to_end(tmp_path, monkeypatch, author):
 def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
     from entropilot.control.learning import train
     from entropilot.control.learning.online import online_metaworld
+    from entropilot.control.learning.settings import TrainSettings
 
     seen = []
 
@@ -347,7 +352,7 @@ def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
         return train.new_actor(segments, replace(settings, seed=settings.seed + len(seen)))
 
     monkeypatch.setattr(train, "prefer", prefer)
-    settings = train.TrainSettings(
+    settings = TrainSettings(
         "ppl", hidden=(8,), bc_steps=5, steps=5, batch=2, bc_batch=8, evaluate_every=0, final_episodes=1
     )
     said: list[dict] = []
@@ -368,7 +373,7 @@ def test_online_keeps_the_collecting_policys_distribution(monkeypatch):
 
 
 def test_a_method_keeps_its_name():
-    from entropilot.control.learning.bench import BenchSettings
+    from entropilot.control.bench.settings import BenchSettings
     from entropilot.errors import UserError
 
     bench = BenchSettings(methods={"ppl_fitted": {"method": "cpl"}, "fit_fast": {"method": "ppl_fitted"}})
@@ -393,7 +398,7 @@ def test_a_method_keeps_its_name():
 def test_a_bench_that_cannot_be(change, words):
     from pydantic import ValidationError
 
-    from entropilot.control.learning.bench import BenchSettings
+    from entropilot.control.bench.settings import BenchSettings
     from entropilot.errors import UserError
 
     with pytest.raises((ValidationError, UserError), match=words):

@@ -13,12 +13,16 @@ pytest.importorskip("torch")
 import torch
 
 from entropilot.control.learning import piql as training
-from entropilot.control.learning.phase import new_actor
-from entropilot.control.learning.settings import TrainSettings, settings_from
-from entropilot.control.learning.train import prefer, run
+from entropilot.control.learning.phase import Phase, new_actor
+from entropilot.control.learning.registry import settings_from
+from entropilot.control.learning.run import run
+from entropilot.control.learning.settings import TrainSettings
+from entropilot.control.learning.train import imitate, prefer
 from entropilot.control.segments.labels import compare, fixed_pairs
+from entropilot.control.segments.policies import load_policy
 from entropilot.errors import UserError
 from entropilot.methods.piql import PIQL
+from entropilot.records import read_run
 
 QUICK = TrainSettings(method="piql", hidden=(8,), steps=1, batch=8, bf16=False, piql={"reward_steps": 0})
 
@@ -118,12 +122,37 @@ def test_settings_are_checked_at_once(method, values, message):
 
 
 def test_settings_reach_the_method():
-    method, steps = TrainSettings(piql={"expectile": "9e-1", "reward_steps": 3}).piql_settings()
-    assert method == PIQL(expectile=0.9) and steps == 3
-    assert TrainSettings(steps=9).piql_settings() == (PIQL(), 4)
+    settings = TrainSettings(piql={"expectile": "9e-1", "reward_steps": 3})
+    assert settings.piql_method() == PIQL(expectile=0.9) and settings.reward_steps() == 3
+    assert TrainSettings(steps=9).piql_method() == PIQL() and TrainSettings(steps=9).reward_steps() == 4
 
 
-def test_control_train_has_no_piql(data, tmp_path):
-    with pytest.raises(UserError, match="piql is trained by control bench only"):
-        run("drawer-open", *data, QUICK, tmp_path / "x")
-    assert not (tmp_path / "x").exists()
+def test_control_train_gives_what_the_benchmark_gives(data, tmp_path):
+    settings = replace(QUICK, bc_steps=4, bc_batch=16, steps=5, final_episodes=0, piql={"reward_steps": 3})
+    expected = prefer(imitate(data[0], settings), *data, settings).to_numpy()
+    policy = load_policy(run("drawer-open", *data, settings, tmp_path / "x"))
+    for one, other in zip(policy.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("stop", [5, 7, 8, 10])  # 4 imitate, 3 train the reward model, 5 the policy
+def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_been(data, tmp_path, monkeypatch, stop):
+    settings = replace(QUICK, bc_steps=4, bc_batch=16, steps=5, final_episodes=0, checkpoint_every=1)
+    settings = replace(settings, evaluate_every=0, piql={"reward_steps": 3})
+    whole = load_policy(run("drawer-open", *data, settings, tmp_path / "whole"))
+    usual, count = Phase.update, 0
+
+    def failing(self):
+        nonlocal count
+        count += 1
+        if count > stop:
+            raise KeyboardInterrupt
+        return usual(self)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Phase, "update", failing)
+        run("drawer-open", *data, settings, tmp_path / "cut")
+    resumed = load_policy(run("drawer-open", *data, settings, tmp_path / "cut", resume=True))
+    for one, other in zip(resumed.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [row["step"] for row in read_run(tmp_path / "cut").rows] == [12]

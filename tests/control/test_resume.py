@@ -14,8 +14,8 @@ import torch
 
 from entropilot.control.learning import phase as phases
 from entropilot.control.learning.phase import Phase
+from entropilot.control.learning.run import run
 from entropilot.control.learning.settings import TrainSettings
-from entropilot.control.learning.train import run
 from entropilot.control.segments.labels import compare, fixed_pairs
 from entropilot.control.segments.policies import load_policy
 from entropilot.control.segments.types import Pairs

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from entropilot.control.learning import train as training
 from entropilot.control.learning.phase import Data, Phase, new_actor
-from entropilot.control.learning.train import TrainSettings, imitate, prefer, run, settings_from
+from entropilot.control.learning.registry import LEARNERS, settings_from
+from entropilot.control.learning.run import run
+from entropilot.control.learning.settings import TrainSettings
+from entropilot.control.learning.train import imitate, prefer
 from entropilot.control.segments.actor import STD, Actor, action_logp, cpu_has_bf16
 from entropilot.control.segments.authors import fit_authors, with_labels
 from entropilot.control.segments.labels import compare, fixed_pairs
@@ -124,7 +126,7 @@ def test_the_score_is_the_methods(data, near):
     segments.mean_b = segments.mean_b.astype(np.float32)
     actor = new_actor(segments, QUICK)
     settings = replace(QUICK, method="ppl", gamma=0.9, window="sum")
-    phase = Phase(actor, Data(segments, pairs, actor), settings, "preference")
+    phase = LEARNERS[settings.method].begin(actor, Data(segments, pairs, actor), settings)
     rows = torch.tensor([4, 0, 9])
     found = phase.score(rows)
     mean = actor(actor.standardise(torch.as_tensor(segments.states)))[rows].detach().double()
@@ -145,7 +147,7 @@ def test_winners_are_counted_by_hand(make_segments):
     """SFT draws a segment as often as it was preferred; a tie is half a win for both."""
     segments = make_segments(5)
     pairs = Pairs(np.array([0, 2, 0]), np.array([1, 3, 3]), np.array([1.0, 0.25, 0.5]))
-    found = Data(segments, pairs, training.new_actor(segments, TrainSettings("sft", hidden=(4,))))
+    found = Data(segments, pairs, new_actor(segments, TrainSettings("sft", hidden=(4,))))
     assert found.wins.tolist() == [1.5, 0.0, 0.25, 1.25, 0.0]
 
 
@@ -157,7 +159,7 @@ def test_dropping_the_constant_ends_in_the_dirac_label(data):
     scores = {}
     for method, constant in (("ppl", "drop"), ("ppl_fitted", "drop"), ("ppl", "keep"), ("ppl_dirac", "keep")):
         settings = replace(QUICK, method=method, constant=constant, window="sum")
-        phase = Phase(actor, Data(segments, pairs, actor), settings, "preference")
+        phase = LEARNERS[settings.method].begin(actor, Data(segments, pairs, actor), settings)
         scores[method, constant] = phase.score(rows).detach()
     dirac = scores["ppl_dirac", "keep"]
     # What is left: d·σ_b² = 4e-6 a step, and single precision.
@@ -279,7 +281,7 @@ def test_a_clone_needs_no_pairs(data, tmp_path):
     ("values", "message"),
     [
         ({"method": "grpo"}, "grpo"),
-        ({"lr": 1}, r"train\.lr does not exist; the keys here are: method, alpha"),
+        ({"lr": 1}, r"train\.lr does not exist for control train; it has: method, alpha"),
         ({"steps": "many"}, r"train\.steps = 'many' does not fit"),
         ({"steps": -1}, "steps=-1 must be at least 0"),
         ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be a positive"),
@@ -293,12 +295,12 @@ def test_settings_that_cannot_work(values, message):
 
 
 def test_the_defaults_of_each_method():
-    found = {m: TrainSettings(method=m).loss() for m in ("cpl", "cpl_kl", "dpo", "ppl")}
+    found = {m: LEARNERS[m].method(TrainSettings(method=m)) for m in ("cpl", "cpl_kl", "dpo", "ppl")}
     assert {m: (loss.alpha, loss.lam) for m, loss in found.items()} == {
         "cpl": (0.1, 0.5),
         "cpl_kl": (0.2, 0.75),
         "dpo": (0.1, 1.0),
         "ppl": (0.1, 0.5),
     }
-    assert TrainSettings(method="sft").loss() is None
-    assert training.settings_from({"look_ahead": None}).look_ahead is None
+    assert LEARNERS["sft"].method is None
+    assert settings_from({"look_ahead": None}).look_ahead is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import threading
@@ -157,7 +158,7 @@ def test_intervals_by_hand() -> None:
     )
     assert seeds.cell([1.0, 2.0, 3.0], ".2f", sign=True) == "+2.00 ± 2.48"
     assert seeds.cell([None]) == "–" and seeds.cell([0.5]) == "0.500"
-    assert runs.paired([1.0, None], [0.25, 1.0]) == [0.75, None]
+    assert seeds.differences([1.0, None], [0.25, 1.0]) == [0.75, None]
     assert seeds.ratio_cell([2.0, 8.0], [1.0, 2.0]).startswith("2.8 (")  # the geometric mean of 2 and 4
 
 
@@ -177,7 +178,7 @@ def test_a_run_that_was_cut_off_is_kept_aside(tmp_path: Path, monkeypatch: pytes
     folder.mkdir()
     (folder / "run.jsonl").write_text('{"kind": "header", "schema": 1, "metrics": {}}\n')
     called = []
-    monkeypatch.setattr(runs, "_call", lambda arguments, what: called.append(arguments))
+    monkeypatch.setattr(runs, "python", lambda *arguments, what: called.append(arguments))
     runs.make(folder, {"name": "grpo"})
     assert len(called) == 1 and (tmp_path / "grpo-1.cut1" / "run.jsonl").exists()
 
@@ -185,6 +186,50 @@ def test_a_run_that_was_cut_off_is_kept_aside(tmp_path: Path, monkeypatch: pytes
 def test_what_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Training bad failed \(code 2\): error: .*no sandbox tier 'none'"):
         runs.make(tmp_path / "bad", {"name": "bad", "data": "sandbox:none"})
+
+
+def test_a_measurement_of_other_settings_is_not_taken(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    assert runs.once(file, lambda: {"a": 1}, {"seed": 1}) == {"a": 1}
+    assert runs.once(file, lambda: pytest.fail("made again"), {"seed": 1}) == {"a": 1}
+    with pytest.raises(UserError, match="x.json was made with seed 1, not 2; choose another --out"):
+        runs.once(file, dict, {"seed": 2})
+    assert runs.once(tmp_path / "y.json", lambda: [3]) == [3] and runs.once(tmp_path / "y.json", list) == [3]
+
+
+def test_a_recipe_of_the_repository_is_changed_before_it_is_kept() -> None:
+    values = runs.recipe("grpo", "seed=7", "grpo.max_steps=3")
+    assert (values["seed"], values["grpo"]["max_steps"], values["name"]) == (7, 3, "grpo")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("experiments.exploration.report", ["--small"]),
+        ("experiments.exploration.what_decides", []),
+        ("experiments.easy_tier", []),
+        ("experiments.estimators", []),
+        ("experiments.dynamics", []),
+        ("experiments.label_free", []),
+        ("experiments.one_shot", []),
+        ("experiments.preference", []),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    module: str,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = importlib.import_module(module)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["study", *arguments, "--out", str(tmp_path / "file" / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        runs.command(study.main)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    assert "file/out can't be written" in said
 
 
 def test_after_a_failure_nothing_more_is_begun() -> None:
@@ -219,7 +264,7 @@ def test_a_small_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     text = tables(found)
     assert "wide_clip" in text and "base ahead from k" in text
     assert found["grpo"][0]["pool pass"]["256"] > 0.4 and found["grpo"][0]["pool pass@1"] > 0.02
-    monkeypatch.setattr(runs, "_call", lambda *_: pytest.fail("a finished run was made again"))
+    monkeypatch.setattr(runs, "python", lambda *_, **__: pytest.fail("a finished run was made again"))
     again = study(tmp_path, ["wide_clip"], [1], rollouts=4, jobs=1)
     assert json.dumps(again) == json.dumps(found)
 
@@ -236,7 +281,7 @@ def test_a_wrong_arm_or_seed_is_one_sentence(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["report", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        report.main()
+        runs.command(report.main)
     captured = capsys.readouterr()
     assert stopped.value.code == 2 and captured.out == ""
     assert captured.err.startswith(words) and captured.err.count("\n") == 1

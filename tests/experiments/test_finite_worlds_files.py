@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch")
 
 from entropilot.control.learning import online as loops
+from entropilot.files import read_rows
 from experiments import drawer as drawers
 from experiments.finite_worlds import conditions as studies
 from experiments.finite_worlds import tables
-from experiments.runs import kept_rows
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_torn_line_is_no_row(asked, tmp_path):
     tables.study(3, "unbiased", out)
     tables.study(3, "unbiased", out)
     assert len(asked) == 2, "the row after a torn line stands on a line of its own"
-    assert [row["name"] for row in kept_rows(out)] == ["bias 2", "unbiased authors"]
+    assert [row["name"] for row in read_rows(out)] == ["bias 2", "unbiased authors"]
     json.loads(out.read_text().splitlines()[-1])
 
 

@@ -9,24 +9,25 @@ import numpy as np
 from scipy import stats
 
 
-def paired(one: list[float], other: list[float]) -> tuple[float, float]:
-    """Return the mean difference over seeds and half of its 95 % t interval."""
-    difference = np.asarray(one) - np.asarray(other)
-    if len(difference) < 2:
-        return float(difference.mean()), math.nan
-    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference))
-    return float(difference.mean()), float(half)
-
-
 def interval(values: Sequence[float | None]) -> tuple[float, float] | None:
     """Return the mean and half of its 95 % t interval over seeds; a half of nan for one value, None for none."""
     known = [value for value in values if value is not None and np.isfinite(value)]
     if not known:
         return None
     if len(known) == 1:
-        return float(known[0]), float("nan")
-    half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
+        return float(known[0]), math.nan
+    half = stats.t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / math.sqrt(len(known))
     return float(np.mean(known)), float(half)
+
+
+def differences(one: Sequence[float | None], other: Sequence[float | None]) -> list[float | None]:
+    """Return one − other seed by seed; None where either is missing."""
+    return [None if a is None or b is None else a - b for a, b in zip(one, other, strict=True)]
+
+
+def mean_difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Return the mean difference over seeds and half of its 95 % t interval, nan where there are too few seeds."""
+    return interval(differences(one, other)) or (math.nan, math.nan)
 
 
 def cell(values: Sequence[float | None], spec: str = ".3f", sign: bool = False) -> str:

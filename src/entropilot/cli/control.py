@@ -186,7 +186,8 @@ def train(
     need("torch", extra="control")
     from entropilot.control.learning.recipes import TrainRecipe
     from entropilot.control.learning.recipes import load as load_recipe
-    from entropilot.control.learning.train import run, settings_from
+    from entropilot.control.learning.registry import settings_from
+    from entropilot.control.learning.run import run
     from entropilot.control.segments.envs import check_task
     from entropilot.control.segments.labels import load_pairs
     from entropilot.control.segments.segments import load
@@ -267,9 +268,10 @@ def bench(
     processes: ProcessesOption = 1,
 ) -> None:
     """Run tasks x data sets x methods x seeds; what is done is not done again, so it can be stopped at any time."""
-    from entropilot.control.learning.bench import BenchSettings, read_results, run_bench
+    from entropilot.control.bench.runs import read_results, run_bench
+    from entropilot.control.bench.settings import BenchSettings
+    from entropilot.control.bench.tables import data_table, paired_table, success_table, write_curves
     from entropilot.control.learning.recipes import load as load_recipe
-    from entropilot.control.learning.tables import data_table, paired_table, success_table, write_curves
 
     settings = load_recipe(recipe, BenchSettings, overrides)
     folder = out or Path("runs") / settings.name

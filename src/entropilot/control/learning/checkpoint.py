@@ -15,7 +15,7 @@ from entropilot.files import written_whole
 from entropilot.records import FILE_NAME
 
 NAME = "checkpoint.pt"
-HOLDS = {"phase", "step", "actor", "optimiser", "generator", "reference", "settings", "task"}
+HOLDS = {"phase", "step", "actor", "optimiser", "generator", "settings", "task"}
 
 
 def digest(segments: Segments, pairs: Pairs | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from entropilot.analysis.seeds import paired
+from entropilot.analysis.seeds import interval, mean_difference
 from entropilot.errors import UserError
 from entropilot.files import write_text
 
@@ -25,7 +25,7 @@ def _cells(rows: list[Row]) -> dict[tuple[str, str, str], dict[str, dict[int, Ro
 
 def mean_interval(values: list[float]) -> str:
     """Return `mean ± half of the 95 % t interval`, in percent, with the number of seeds; one seed has no interval."""
-    mean, half = paired(values, [0.0] * len(values))
+    mean, half = interval(values) or (np.nan, np.nan)
     return f"{100 * mean:.0f}" + (f" ± {100 * half:.0f}" if np.isfinite(half) else "") + f" ({len(values)})"
 
 
@@ -110,7 +110,7 @@ def data_table(rows: list[Row]) -> str:
 def _difference(one: list[float], other: list[float]) -> str:
     if not one:
         return "–"
-    mean, half = paired(one, other)
+    mean, half = mean_difference(one, other)
     interval = f" ± {100 * half:.0f}" if np.isfinite(half) else ""
     return f"{100 * mean:+.0f}{interval} ({len(one)})"
 

@@ -1,0 +1,1 @@
+"""Compare methods of learning from preferences on MetaWorld, resumably."""
