@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 CORE := .venv-core
+VERL := .venv-verl
 FAST := not slow and not gpu and not verl and not browser
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
@@ -9,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-browser test-core test-slow lint format bench clean
+.PHONY: help quickstart test test-browser test-core test-slow test-verl lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,17 @@ test-core: $(CORE)/.core ## what runs without torch, in an environment of its ow
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
 	$(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser" -q
 
+# verl and TRL need different versions of transformers. --no-deps: verl asks for trackers and an older tensordict.
+$(VERL)/.verl: pyproject.toml constraints-verl.txt
+	@test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-verl.txt torch
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r constraints-verl.txt
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+test-verl: $(VERL)/.verl ## inside verl: its real engine, losses, trainer parts and Ray, on CPU, in an environment of its own
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/engines/verl -q
+
 test-browser: $(VENV)/.dev ## the page in a real browser: installs Debian's chromium if there is none (needs root then)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
@@ -71,4 +83,4 @@ bench: $(VENV)/.dev ## timings, each script prints a table
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/control.py speed
 
 clean: ## remove the environments and the quickstart's runs
-	rm -rf $(VENV) $(CORE) $(RUNS)
+	rm -rf $(VENV) $(CORE) $(VERL) $(RUNS)

@@ -66,9 +66,9 @@ class GroupReward:
         self._judge, self._judge_args = judge, judge_args or {}
         if isinstance(extract, str):
             extract_answer("", extract)  # an unknown rule is refused now, not at the first completion
-            self._extract: Extract = lambda text, rule=extract: extract_answer(text, rule)
+            self.extract: Extract = lambda text, rule=extract: extract_answer(text, rule)
         else:
-            self._extract = extract
+            self.extract = extract
         self.stats: dict[str, Any] = {}
         self.labels: list[int] = []
         self.answers: list[str | None] = []
@@ -90,7 +90,7 @@ class GroupReward:
     ) -> list[float | None]:
         """Return one reward per completion of this rank; None where its group is left out."""
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
-        extracted = [self._extract(text_of(completion)) for completion in completions]
+        extracted = [self.extract(text_of(completion)) for completion in completions]
         gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
