@@ -134,7 +134,7 @@ DIFFERENT = [
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}"),
     (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", "(1,2,3,4)"),
     (r"\infty", r"-\infty"),
-    ("100,200", "$100$,$200$"),
+    ("100,200", "$100$,$201$"),
     ("{1", "{1}{"),
     ("", "1"),
     ("$$", "0"),

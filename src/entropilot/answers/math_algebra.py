@@ -39,6 +39,8 @@ def forbid_eval() -> None:
 
     A decimal becomes the fraction that it stands for, so that 0.1 + 0.2 is 3/10.
     """
+    # Imported now: sympy solves inequalities with it, and it names its units by evaluating text.
+    import sympy.physics.units  # noqa: F401
     from sympy import Integer, Rational
     from sympy.parsing import sympy_parser
 

@@ -13,6 +13,17 @@ from entropilot.answers.normalise import LONGEST, Normal, normalise
 
 _SAME = 34  # of 40 digits that agree: one value, unless a closer look at the difference says otherwise
 _WORD = re.compile(r"[a-z]{4,}(?:[ -][a-z]+)*|[A-J]")
+_TEXT = re.compile(r"(?<![\\a-zA-Z{_])[A-Za-z]{4,}")
+_LETTERS = re.compile(
+    r"[A-Z]{2,12}|(?:no|on|is|or|of|to|if|yes|not|odd|may|any|all|two|one|non|own|now|won|saw|was|god|dog)"
+)
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?")
+_LIST = re.compile(r"[,;{]")
+_COMMA = re.compile(r"-?\d+,\d+")
+_POINT = re.compile(r"-?\d+\.\d+")
+_CONDITION = re.compile(
+    r"[<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?|setminus)(?![a-zA-Z])|\\mathbb\{?R|^all reals?(?: numbers?)?$"
+)
 _RELATES = re.compile(
     r"[<>=]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?|in|cup|cap|setminus|mid)(?![a-zA-Z])|\bor\b"
 )
@@ -50,7 +61,7 @@ class Known:
             pass
         if request in self.failed:
             self.consulted = True
-            return {"kind": "unreadable"} if request[0] == "describe" else False
+            return {"kind": "unreadable"} if request[0] in ("describe", "solve") else False
         return None
 
     def about(self, verb: str, a: str, b: str) -> bool | Waiting:
@@ -67,9 +78,30 @@ def equal(a: str, b: str, in_percent: bool, known: Known) -> bool | Waiting:
     if len(a) > LONGEST or len(b) > LONGEST:
         return False
     one, other = _percent(normalise(a), in_percent), _percent(normalise(b), in_percent)
+    for side, rival in ((one, other), (other, one)):
+        if side.option is not None and (rival.body == side.option or rival.option == side.option):
+            return True  # "(B) 12" is B
     if not one.meets(other):
         return False
     if not one.body or not other.body:
+        return False
+    if one.body == other.body:
+        return True
+    for side, rival in ((one, other), (other, one)):
+        if side.listed and _LIST.search(rival.body):
+            return _trees(*_both(side.listed, rival.body), known)
+        if side.listed and rational(rival.body) is not None and side.body.startswith("("):
+            return _trees(*_both(side.listed.replace(",", ""), rival.body), known)
+        # A decimal comma, where the other side shows that it is one.
+        if _COMMA.fullmatch(side.body) and _POINT.fullmatch(rival.body):
+            return _trees(*_both(side.body.replace(",", "."), rival.body), known)
+    solved = [_solved(side, known) for side in (one, other)]
+    if any(isinstance(side, Waiting) for side in solved):
+        return Waiting(
+            tuple(request for side in solved if isinstance(side, Waiting) for request in side.requests)
+        )
+    one, other = (side for side in solved if isinstance(side, Normal))
+    if not one.meets(other):
         return False
     if one.body == other.body:
         return True
@@ -79,6 +111,26 @@ def equal(a: str, b: str, in_percent: bool, known: Known) -> bool | Waiting:
         for side, rival in ((one, other), (other, one))
     ]
     return _trees(parts(whole[0]), parts(whole[1]), whole[0], whole[1], known)
+
+
+def _solved(side: Normal, known: Known) -> Normal | Waiting:
+    """Write a condition as the set that it describes; any other answer stays as it is."""
+    if (
+        not _CONDITION.search(side.body)
+        or len(side.body) > 200
+        or side.body.count("{") != side.body.count("}")
+    ):
+        return side
+    reply = known.get("solve", side.body)
+    if reply is None:
+        return Waiting((("solve", side.body),))
+    if reply["kind"] == "unreadable":
+        return side
+    return Normal(reply["body"], reply["name"] or side.name, side.unit)
+
+
+def _both(a: str, b: str) -> tuple[Parts | str, Parts | str, str, str]:
+    return parts(a), parts(b), a, b
 
 
 def _trees(a: Parts | str, b: Parts | str, whole_a: str, whole_b: str, known: Known) -> bool | Waiting:
@@ -129,7 +181,7 @@ def _leaves(a: str, b: str, known: Known) -> bool | Waiting:
     value_a, value_b = rational(a), rational(b)
     if value_a and value_b:
         return value_a.equals(value_b)
-    if _WORD.fullmatch(a) and _WORD.fullmatch(b):
+    if _is_text(a) or _is_text(b) or (_WORD.fullmatch(a) and _WORD.fullmatch(b)):
         return False
     sides = []
     waits = []
@@ -150,6 +202,12 @@ def _leaves(a: str, b: str, known: Known) -> bool | Waiting:
     if kinds == {"equation"}:
         return _proportional(sides[0], sides[1])
     return known.about("compare", a, b) if kinds == {"other"} else False
+
+
+def _is_text(leaf: str) -> bool:
+    """Whether a leaf is words, a name (HHT, IV), or a time of day: these equal only themselves."""
+    plain = re.sub(r"\\[a-zA-Z]+", " ", leaf)
+    return bool(_TEXT.search(plain) or _LETTERS.fullmatch(leaf) or _CLOCK.fullmatch(leaf))
 
 
 def _values(a: Value | dict[str, Any], b: Value | dict[str, Any]) -> bool | None:

@@ -112,7 +112,9 @@ class Math:
             elif reply.reason in _PASSING:
                 known.failed.add(request)
             else:
-                self._replies[request] = {"kind": "unreadable"} if request[0] == "describe" else False
+                self._replies[request] = (
+                    {"kind": "unreadable"} if request[0] in ("describe", "solve") else False
+                )
 
     def _remembered(self, key: tuple[str, str, bool]) -> bool | None:
         try:

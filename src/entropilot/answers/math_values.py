@@ -19,6 +19,7 @@ _QUOTIENT = re.compile(
 )
 _POWER = re.compile(r"([+-]?)(\d{1,6})\^(?:\{([+-]?\d{1,4})\}|(\d))")
 _DEEPEST = 8
+_NAMED = re.compile(r"([A-Za-z](?:_\{?\w{1,4}\}?)?(?:\([a-z]\))?)=([^=]+)")
 # Remainders of exact values: drawn once at random, so that no expression that people write is 0 modulo it by design.
 PRIME = 0x83AA3897FCF4C6B6186C39E8C7BB69F6E2A214E8BBE9C6751D52490575FFC53D
 _WORKING = Context(prec=60, Emax=10**17, Emin=-(10**17), traps=[])
@@ -163,7 +164,7 @@ class Parts:
 
 
 _OPENING = {"(": "(", "[": "[", "\\{": "{", "{": "{"}
-_MATRIX = re.compile(r"\\begin\{([bpvBV]?matrix|array)\}(?:\{[lcr|]{1,20}\})?(.*)\\end\{\1\}", re.DOTALL)
+_MATRIX = re.compile(r"\\begin\{([bpB]?matrix|array)\}(?:\{[lcr|]{1,20}\})?(.*)\\end\{\1\}", re.DOTALL)
 _PM = re.compile(r"\\pm(?![a-zA-Z])|\\mp(?![a-zA-Z])")
 
 
@@ -177,7 +178,7 @@ def parts(body: str, depth: int = 0) -> Parts | str:
             return body  # brackets that do not match
         if len(pieces) > 1 and all(pieces):
             members = [parts(piece, depth + 1) for piece in pieces]
-            return Parts(kind, tuple(_flat(members, kind)))
+            return _named(Parts(kind, tuple(_flat(members, kind))))
     matrix = _MATRIX.fullmatch(body)
     if matrix:
         rows = [row.split("&") for row in re.split(r"\\\\", matrix.group(2).strip().removesuffix("\\\\"))]
@@ -192,7 +193,14 @@ def parts(body: str, depth: int = 0) -> Parts | str:
         if pieces and (len(pieces) > 1 or opening == "\\{") and all(pieces):
             kind = "set" if opening == "\\{" else opening + closing
             members = [parts(piece, depth + 1) for piece in pieces]
-            return Parts(kind, tuple(_flat(members, kind)))
+            items = tuple(_flat(members, kind))
+            if kind == "[]" and all(isinstance(item, Parts) and item.kind == "[]" for item in items):
+                rows = [item.items for item in items if isinstance(item, Parts)]  # [[1,2],[3,4]]
+                if len({len(row) for row in rows}) == 1:
+                    return Parts(
+                        f"matrix {len(rows)} {len(rows[0])}", tuple(cell for row in rows for cell in row)
+                    )
+            return Parts(kind, tuple(dict.fromkeys(items)) if kind == "set" else items)
         if pieces and len(pieces) == 1 and opening == "(" and closing == ")":
             return parts(inside, depth + 1)
     signs = _PM.findall(body)
@@ -201,6 +209,20 @@ def parts(body: str, depth: int = 0) -> Parts | str:
         plus = f"{before}+{after}" if before else after
         return Parts("list", (plus, f"{before}-{after}"))
     return body
+
+
+def _named(listed: Parts) -> Parts:
+    """Read "y=4, x=3" as the tuple (3, 4), by name; "x=1, x=2" and "x_1=1, x_2=2" as the list of both values."""
+    matches = [_NAMED.fullmatch(item) if isinstance(item, str) else None for item in listed.items]
+    if listed.kind != "list" or not all(matches):
+        return listed
+    named = [(match.group(1), match.group(2)) for match in matches if match]
+    bases = {name.partition("_")[0] for name, _ in named}
+    if len(bases) == 1:
+        return Parts("list", tuple(value for _, value in named))
+    if len(bases) < len(named):
+        return listed
+    return Parts("()", tuple(value for _, value in sorted(named)))
 
 
 def _flat(members: list[Parts | str], kind: str) -> list[Parts | str]:

@@ -5,8 +5,8 @@ given is untrusted: it may hang, swallow memory or crash, and the pool kills and
 then, an alarm that the kernel delivers ends the process, however deep in arithmetic it is. math-verify's own timeouts
 stay off.
 
-Requests: {"describe": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `math_algebra.py`; replies: {"done": …} or
-{"failed": reason}.
+Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `math_algebra.py` and
+`math_sets.py`; replies: {"done": …} or {"failed": reason}.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 from typing import Any
 
 from entropilot.answers.math_algebra import WARM_UP, compare, decide, describe, forbid_eval
+from entropilot.answers.math_sets import solve
 
 
 def main() -> None:
@@ -73,8 +74,8 @@ def _answer(line: bytes) -> tuple[dict[str, Any], bool]:
     try:
         request = json.loads(line)
         ((verb, given),) = request.items()
-        if verb == "describe":
-            return {"done": describe(given)}, False
+        if verb in ("describe", "solve"):
+            return {"done": describe(given) if verb == "describe" else solve(given)}, False
         return {"done": {"decide": decide, "compare": compare}[verb](*given)}, False
     except MemoryError:
         return {"failed": "memory"}, True

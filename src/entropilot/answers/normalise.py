@@ -6,21 +6,17 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from entropilot.answers import units
+from entropilot.answers.spellings import spell
+from entropilot.answers.units import NAMES, clock, currency
+
 LONGEST = 1000  # characters; a longer text is no final answer and is compared as it stands
 
-_SPELLINGS = str.maketrans(
-    {
-        "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi ",
-        "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ",
-        "±": "\\pm ", "°": "^\\circ ", "θ": "\\theta ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "½": "\\frac{1}{2}",
-        "²": "^{2}", "³": "^{3}",
-    }
-)  # fmt: skip
 _WRAPPERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _THIN_COMMA = re.compile(
     r"(?<=\d),\s{0,3}\\[!,]\s{0,3}(?=\d{3})|(?<=\d)\{,\}(?=\d{3})|(?<=\d)\\[!,](?=\d{3})"
 )
-_THOUSANDS = re.compile(r"(\\?\$?\s?[+-]?\s?\\?\$?)(\d{1,3}(?:,\d{3})+)(?=[^\d,]|$)(?![^,]*,)")
+_THOUSANDS = re.compile(r"(\\?\$?\s?[+-]?\s?\\?\$?)((?!0)\d{1,3}(?:,\d{3})+)(?=[^\d,]|$)(?![^,]*,)")
 _SIZES = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|hfill|rm|bf)(?![a-zA-Z])\.?"
 )
@@ -30,7 +26,7 @@ _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _TEXT = re.compile(
     r"\\(?:text|mbox|hbox|textbf|textit|textrm|textnormal|textsf|mathrm|mathbf|mathit|boldsymbol)\s?\{([^{}\\$]*)\}"
 )
-_TEXT_AT_END = re.compile(_TEXT.pattern + r"\s{0,3}(?:\^\s?\{?\s?([23])\s?\}?)?$")
+_TEXT_AND = re.compile(r"\\text\s?\{\s?,?\s?(?:and|or)\b")
 _DEGREES = re.compile(r"\^\s?\{\s?\\circ\s?\}|\^\s?\\circ(?![a-zA-Z])|\\degrees?(?![a-zA-Z])|\\circ\s?$")
 _PERCENT = re.compile(r"\s?(?:\\?%|\bper\s?cent|\bpercent(?:age)?)\s?$", re.IGNORECASE)
 _BASE = re.compile(r"^(\(?-?[0-9A-F]{1,40}\)?)_\s?(?:\{\s?(\d{1,2})\s?\}|(\d{1,2}))$")
@@ -46,6 +42,8 @@ _VARIABLE = r"\s?([A-Za-z]|\\[A-Za-z]{2,12})\s?"
 _LESS = r"(<=?|\\(?:leqslant|leq|le|lt)(?![a-zA-Z]))"
 _ORDER = r"([<>]=?|\\(?:leqslant|leq|le|lt|geqslant|geq|ge|gt)(?![a-zA-Z]))"
 _BETWEEN = re.compile(rf"([^<>=,]{{1,200}}?){_LESS}{_VARIABLE}{_LESS}([^<>=,]{{1,200}})")  # 1 < x ≤ 2
+_MORE = r"(>=?|\\(?:geqslant|geq|ge|gt)(?![a-zA-Z]))"
+_BETWEEN_DOWN = re.compile(rf"([^<>=,]{{1,200}}?){_MORE}{_VARIABLE}{_MORE}([^<>=,]{{1,200}})")  # 2 ≥ x > 1
 _BEYOND = re.compile(rf"{_VARIABLE}{_ORDER}([^<>=,]{{1,200}})")  # x ≥ 2
 _STRICT = ("<", ">", "\\lt", "\\gt")
 _SHORT_SCRIPT = re.compile(r"([_^])\s?\{\s?([A-Za-z0-9])\s?\}")
@@ -56,34 +54,33 @@ _EULER = re.compile(r"(?<=\d)\s?e(?=\s?[+-]\s)|(?<=\d)\se(?=[+-])")
 _SCIENTIFIC = re.compile(r"(?<=\d)[eE]([+-]?\d{1,4})(?![\d.A-Za-z({^])")
 _FACTOR = re.compile(r"(?<![_\d.])(\d+)\((?=\d*\\frac)")
 _CHOICE = re.compile(r"^\(?\s?([A-J])\s?[).:]?$")
-_WORDS = re.compile(r"^[A-Za-z]{3,}(?:[ -][A-Za-z]+){0,8}$")
+_WORDS = re.compile(r"^(?:[A-Za-z]{3,}|[A-Za-z]{1,2}(?= [A-Za-z]{3}))(?:[ -][A-Za-z]+){0,8}$")
+_ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\w)")
+_LAST_S = re.compile(r"(?<=[a-rt-z]{3})s$")
 _GAP = re.compile(r"\s+")
 
-_UNITS = {  # spelling → one name; single letters only inside \text{}, where they cannot be variables
-    **dict.fromkeys(("degree", "degrees", "deg"), "degree"),
-    **dict.fromkeys(("dollar", "dollars", "usd"), "dollar"),
-    **dict.fromkeys(("cent", "cents"), "cent"),
-    **dict.fromkeys(("inch", "inches", "in"), "inch"),
-    **dict.fromkeys(("foot", "feet", "ft"), "foot"),
-    **dict.fromkeys(("meter", "meters", "metre", "metres", "m"), "metre"),
-    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), "cm"),
-    **dict.fromkeys(("mm", "millimeter", "millimeters"), "mm"),
-    **dict.fromkeys(("km", "kilometer", "kilometers", "kilometre", "kilometres"), "km"),
-    **dict.fromkeys(("mile", "miles"), "mile"),
-    **dict.fromkeys(("second", "seconds", "sec", "s"), "second"),
-    **dict.fromkeys(("minute", "minutes", "min"), "minute"),
-    **dict.fromkeys(("hour", "hours", "hr", "hrs", "h"), "hour"),
-    **dict.fromkeys(("day", "days"), "day"),
-    **dict.fromkeys(("year", "years"), "year"),
-    **dict.fromkeys(("kg", "kilogram", "kilograms"), "kg"),
-    **dict.fromkeys(("gram", "grams", "g"), "gram"),
-    **dict.fromkeys(("unit", "units"), "unit"),
-}
-_PLAIN_UNIT = re.compile(
-    r"(?<=[\d})\s])\s?((?:(?:square|cubic|sq\.?|cu\.?) )?(?:"
-    + "|".join(sorted((unit for unit in _UNITS if len(unit) > 1 and unit != "in"), key=len, reverse=True))
-    + r"))\s?(?:\^\s?\{?\s?([23])\s?\}?)?$",
-    re.IGNORECASE,
+_ORDERED = re.compile(r"[<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?)(?![a-zA-Z])")
+_OR = re.compile(r"\s?\\text\s?\{\s?,?\s?or\s?\}\s?|\s?\bor\b\s?")
+_CASES = re.compile(r"\\begin\{cases\}(.{1,400})\\end\{cases\}", re.DOTALL)
+_FRENCH = re.compile(
+    r"(\])([^\[\]()]{1,200},[^\[\]()]{1,200})([\[\]])|(\[)([^\[\]()]{1,200},[^\[\]()]{1,200})(\[)"
+)
+_BARE_SET = re.compile(r"\{([^{}=\\]{1,200},[^{}=\\]{1,200})\}")
+_POINT_NAME = re.compile(r"[A-Z]\s?(\([^()]{1,100},[^()]{1,100}\))")
+_INTEGER = re.compile(
+    r"(.{1,300}?),?\s*(?:\\(?:quad|;|,)\s*)?(?:where\s+)?([kmnl])\s*\\in\s*\\mathbb\s?\{?Z\}?"
+)
+_MODULUS = re.compile(r"(?:[a-z]\s?\\equiv\s?)?(-?\d+)\s?\(?\\(?:pmod|mod|bmod)\s?\{?\s?(\d+)\s?\}?\)?")
+_LISTED = re.compile(r"\\?\{?\(?((?!0)\d{1,3}(?:,\d{3})+)\)?\\?\}?")
+_OPTION = re.compile(r"\s*(?:\\text\w*\s?\{\s?)?(?:\(([A-J])\)|([A-J])[:.](?=\s))\s*\S")
+_FLIPPED = re.compile(r"([^=<>]{1,300}?)\s?=\s?([A-Za-z])")
+_UNITLESS = re.compile(
+    r"(?<=[\w})])\s?\\(?:text|mbox|hbox|textrm|mathrm|textbf)\s?\{([^{}\\$]*)\}\s{0,3}(?:\^\s?\{?\s?([23])\s?\}?)?$"
+)
+_AFTER_EXPRESSION = re.compile(
+    r"(?<=[\d})A-Za-z\s])\s?((?:(?:square|cubic|sq\.?|cu\.?) )?(?:cm|mm|km|kg|rad|"
+    + "|".join(sorted((unit for unit in NAMES if len(unit) > 3 and unit.isalpha()), key=len, reverse=True))
+    + r"))(?:\s?\^\s?\{?\s?([23])\s?\}?)?$"
 )
 
 
@@ -95,11 +92,15 @@ class Normal:
         body: what is compared.
         name: what the answer calls it: x of "x = 5", f(x) of "f(x) = 2x"; None where it does not.
         unit: one name per unit ("inch^2", "percent", "dollar", "base 8"); None where there is none.
+        listed: the same text read as a list, where a comma may separate thousands or members: "150,300".
+        option: the letter of a multiple-choice answer with its text: B of "(B) 12".
     """
 
     body: str
     name: str | None = None
     unit: str | None = None
+    listed: str | None = None
+    option: str | None = None
 
     def meets(self, other: Normal) -> bool:
         """Whether names and units do not contradict one another: "5", "x = 5" and "5 cm" meet, "5 m" and "5 cm" do not."""
@@ -115,17 +116,19 @@ def normalise(answer: str) -> Normal:
 
 @lru_cache(maxsize=20_000)
 def _normalise(answer: str) -> Normal:
-    text = answer.translate(_SPELLINGS).strip()
-    text = _THIN_COMMA.sub("", text)
-    text = _unwrap(text)
-    text = _without_thousands(text)
+    option = _OPTION.match(answer)
+    text = _unwrap(_THIN_COMMA.sub("", spell(_unwrap(answer.strip()))))
+    listed = _LISTED.fullmatch(text)
+    text, time_of_day = clock(text)
+    text, money = currency(text)
+    text = _without_thousands(_rows(text))
     unit = "dollar" if re.match(r"[+-]?\s?\\?\$\s?[+-]?[\d.]", text) else None
     text = text.replace("\\$", "").replace("$", "")
     text = _SPACES.sub(" ", _SIZES.sub(" ", text))
     text = _PRIMES.sub(lambda match: "^{" + "\\prime" * len(match.group()) + "}", text)
     text = _FRACTIONS.sub(r"\\frac", text).replace("\\{", "\ue001").replace("\\}", "\ue002")
-    text, found = _take_unit(_GAP.sub(" ", text).rstrip(" .;,:").lstrip(" ;,:"))
-    unit = found or unit
+    text, taken = _take_unit(_GAP.sub(" ", text).rstrip(" .;,:").lstrip(" ;,:"))
+    unit = taken or unit or money or time_of_day
     text = _TEXT.sub(lambda match: _joined(match.group(1)), text)
     text = text.replace("\ue001", "\\{").replace("\ue002", "\\}")
     text = _GAP.sub(" ", text).rstrip(" .;,:").lstrip(" ;,:")
@@ -133,11 +136,44 @@ def _normalise(answer: str) -> Normal:
     named = _NAME.match(text)
     if named and not _RELATION.search(named.group(2)) and named.group(2).strip():
         name, text = _tight(named.group(1)), named.group(2).strip()
+    flipped = _FLIPPED.fullmatch(text) if name is None else None
+    if flipped:
+        name, text = flipped.group(2), flipped.group(1)
     name, text = _interval(name, text)
+    modulus = _MODULUS.fullmatch(text)
+    if modulus:
+        name, text, unit = None, modulus.group(1), f"mod {modulus.group(2)}"
     based = _BASE.match(text)
     if based:
         text, unit = based.group(1), f"base {based.group(2) or based.group(3)}"
-    return Normal(_body(text), name, unit)
+    letter = (option.group(1) or option.group(2)) if option else None
+    return Normal(_body(text), name, unit, listed.group(1) if listed else None, letter)
+
+
+def _rows(text: str) -> str:
+    """Write cases as the list of their rows, (1, 2[ as it is elsewhere, {1,2} with its backslashes, A(1,2) as the point."""
+    if _ORDERED.search(text):  # "x < 2 or x > 3" is a union, where a comma may mean either
+        text = _OR.sub(";", text)
+    cases = _CASES.fullmatch(text)
+    if cases and "&" not in cases.group(1):
+        text = ",".join(row.strip() for row in cases.group(1).split("\\\\") if row.strip())
+    half_open = _FRENCH.fullmatch(text)
+    if half_open:
+        left, inside, right = (group for group in half_open.groups() if group)
+        text = f"{'(' if left == ']' else '['}{inside}{')' if right == '[' else ']'}"
+    bare = _BARE_SET.fullmatch(text)
+    if bare:
+        text = f"\\{{{bare.group(1)}\\}}"
+    point = _POINT_NAME.fullmatch(text)
+    if point:
+        text = point.group(1)
+    integer = _INTEGER.fullmatch(text)
+    if integer and not re.search(
+        r"(?<![a-zA-Z\\])n(?![a-zA-Z])", integer.group(1).replace(integer.group(2), "")
+    ):
+        letter = integer.group(2)
+        text = re.sub(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])", "n", integer.group(1)).strip()
+    return text
 
 
 def _unwrap(text: str) -> str:
@@ -165,34 +201,27 @@ def _take_unit(text: str) -> tuple[str, str | None]:
     percent = _PERCENT.search(text)
     if percent and text[: percent.start()].strip():
         return text[: percent.start()], "percent"
-    written = _TEXT_AT_END.search(text)
-    if (
-        written
-        and text[: written.start()].strip()
-        and re.search(r"[\d})A-Za-z]\s?$", text[: written.start()])
-    ):
-        words = _GAP.sub(" ", written.group(1)).strip(" .,").lower()
-        if not words:
-            return text[: written.start()], None
-        if words not in ("and", "or", "if", "for") and re.fullmatch(r"[a-z /^0-9.°-]+", words):
-            unit = "percent" if words in ("percent", "per cent") else _unit(words, written.group(2))
-            return text[: written.start()].rstrip(" ,"), unit
-    plain = _PLAIN_UNIT.search(text)
-    if plain and text[: plain.start()].strip():
-        return text[: plain.start()], _unit(plain.group(1).lower(), plain.group(2))
+    if text.endswith("pct") and text[:-3].strip():
+        return text[:-3].rstrip(), "percent"
+    if not _TEXT_AND.search(text):
+        number, name = units.unit(text)
+        if name is not None:
+            return number, name
+    for pattern in (_UNITLESS, _AFTER_EXPRESSION):  # after an expression only what the list holds
+        written = pattern.search(text)
+        if written and text[: written.start()].strip():
+            words = _GAP.sub(" ", written.group(1)).strip(" .,")
+            if not words:
+                return text[: written.start()], None
+            if words.lower() in ("percent", "per cent", "pct"):
+                return text[: written.start()].rstrip(" ,"), "percent"
+            name = units.compound(f"{words}^{written.group(2)}" if written.group(2) else words)
+            if name is not None:
+                return text[: written.start()].rstrip(" ,"), name
     without = _DEGREES.sub("", text)
     if without != text and without.strip():
         return without, "degree" if _DEGREES.sub("", text[-12:]) != text[-12:] and "," not in text else None
     return text, None
-
-
-def _unit(words: str, power: str | None) -> str:
-    first, _, rest = words.partition(" ")
-    if first.rstrip(".") in ("square", "sq", "cubic", "cu") and rest:
-        words, power = rest, "2" if first[0] == "s" else "3"
-    if words.endswith(("^2", "^3")):
-        words, power = words[:-2], words[-1]
-    return _UNITS.get(words, words) + (f"^{power}" if power else "")
 
 
 def _joined(words: str) -> str:
@@ -201,6 +230,12 @@ def _joined(words: str) -> str:
 
 def _interval(name: str | None, text: str) -> tuple[str | None, str]:
     """Write 1 < x ≤ 2 and x ≥ 2 as the intervals that they are, of the variable x."""
+    if text.startswith("\\{"):
+        return name, text
+    downward = _BETWEEN_DOWN.fullmatch(text)
+    if downward and name is None:
+        high, upper, name, lower, low = downward.groups()
+        return name, f"{'(' if lower in _STRICT else '['}{low},{high}{')' if upper in _STRICT else ']'}"
     between = _BETWEEN.fullmatch(text)
     if between and name is None:
         low, lower, name, upper, high = between.groups()
@@ -221,7 +256,10 @@ def _body(text: str) -> str:
         return choice.group(1)
     text = _GAP.sub(" ", text).strip()
     if _WORDS.match(text):
-        return text.lower()
+        # A name of three capitals (HHT, ABC) is no product of its letters.
+        if len(text) == 3 and text.isupper() and text != "YES":
+            return text
+        return _LAST_S.sub("", _ARTICLE.sub("", text.lower()))
     text = re.sub(r"(?<=[\d}) ])\s?\b(?:and|or)\b\s?(?=[-\\\d(])", ",", text)
     text = text.replace(",,", ",").replace(", ,", ",")
     for _ in range(3):  # fractions within fractions
