@@ -6,7 +6,8 @@ The witness of the weights is autograd through TRL's body; nothing here imports 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from trl import GRPOTrainer
 from trl_helpers import LOSS_TYPES, distance, make_trainer
 
 from entropilot.engines.trl.trainer import ELIGIBLE, SELECTED, EntropyGRPOTrainer
-from entropilot.methods import ClipCov, KLCov
+from entropilot.maths.tokens import TokenBatch
+from entropilot.methods import ClipCov, KLCov, Steering
 
 F64 = torch.float64
 LEVELS = ("token", "sequence")
@@ -180,6 +182,49 @@ def test_clip_cov_stops_the_chosen_tokens_and_no_other(trainer, monkeypatch, los
     assert (ours[chosen] == 0).all(), "a chosen token still has a gradient"
     assert (theirs[~chosen] != 0).any()
     torch.testing.assert_close(ours[~chosen], theirs[~chosen], rtol=1e-6, atol=0.0)
+
+
+@dataclass(frozen=True)
+class Reweighted:
+    """A method that multiplies the gradient of every token by a weight of its own, 0 and 1 among them."""
+
+    weight: Tensor
+    clip_low: float | None = 0.4
+    clip_high: float | None = 0.6
+    scope: str = "rollout"
+    count_zero_groups: bool = False
+    draws: ClassVar[bool] = False
+    needs_stale_logp: ClassVar[bool] = False
+
+    def select(self, batch: TokenBatch, generator: torch.Generator) -> Tensor:
+        return batch.mask
+
+    def steer(self, batch: TokenBatch, selected: Tensor) -> Steering:
+        return Steering(reweight=self.weight)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_a_reweighted_token_has_that_share_of_its_gradient(trainer, monkeypatch, loss_type, level, beta):
+    """∂loss/∂log π(a_t) is w_t times TRL's, token by token, and the loss has TRL's value to the last digit."""
+    generator = torch.Generator().manual_seed(8)
+    weight = 2.5 * torch.rand(ROWS, WIDTH, dtype=F64, generator=generator)
+    weight[:, ::5], weight[:, 1::5] = 0.0, 1.0
+    method = Reweighted(weight)
+    monkeypatch.setattr(trainer, "method", method)
+    prepare(trainer, loss_type, level, {})
+    trainer.epsilon_low, trainer.epsilon_high, trainer.beta = method.clip_low, method.clip_high, beta
+    inputs, logps, entropies = make_inputs({})
+    inputs["ref_per_token_logps"] = logps - 0.2
+    ours = gradient_of(EntropyGRPOTrainer.compute_loss, trainer, inputs, logps, entropies, monkeypatch)
+    theirs = gradient_of(GRPOTrainer._compute_loss, trainer, inputs, logps, entropies, monkeypatch)
+    torch.testing.assert_close(ours, weight * theirs, rtol=1e-12, atol=0.0)
+    assert (theirs != 0).sum() > 10 and (ours != theirs).any()
+    wrapper = lambda *args, **kwargs: (logps.clone().requires_grad_(), entropies, None)  # noqa: E731
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", wrapper)
+    value = GRPOTrainer._compute_loss(trainer, trainer.model, dict(inputs))
+    assert torch.equal(trainer.compute_loss(trainer.model, dict(inputs)), value)
 
 
 def test_zeroing_the_advantages_would_not_do(trainer, monkeypatch):

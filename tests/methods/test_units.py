@@ -10,7 +10,9 @@ import jaxtyping
 import pytest
 import torch
 
+from entropilot.maths.tokens import TokenBatch
 from entropilot.methods import ClipCov, KLCov, Scope, Steering
+from entropilot.methods.policy_loss import policy_loss
 from entropilot.methods.registry import REGISTRY
 
 PAPER = {
@@ -150,3 +152,50 @@ def test_a_method_is_a_value(cls):
 def test_the_suite_checks_shapes_of_methods(cls, t1):
     with pytest.raises(jaxtyping.TypeCheckError):
         cls().steer(t1(), torch.ones(2, 3))  # a float where a choice is expected
+
+
+# --- the effects on a token's gradient --------------------------------------------------------------------------
+
+
+def test_reweight_and_detach_by_hand():
+    """Σ 3·log π with w = 2, 0, 1, 0.5 on four tokens and the last one stopped: gradients 6, 0, 3, 0."""
+    logp = torch.tensor([[-1.0, -0.1, -3.3, -7.0]], dtype=torch.float64, requires_grad=True)
+    stopped = torch.tensor([[False, False, False, True]])
+    weight = torch.tensor([[2.0, 0.0, 1.0, 0.5]], dtype=torch.float64)
+    steered = Steering(detach=stopped, reweight=weight).applied(logp)
+    assert torch.equal(steered, logp), "values stay to the last digit"
+    (gradient,) = torch.autograd.grad(3 * steered.sum(), logp)
+    assert gradient.tolist() == [[6.0, 0.0, 3.0, 0.0]]
+
+
+def test_a_weight_of_0_is_detach():
+    logp = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    selected = torch.tensor([[True, False, True], [False, True, False]])
+    gradients = [
+        torch.autograd.grad((steering.applied(logp) ** 3).sum(), logp)[0]
+        for steering in (Steering(detach=selected), Steering(reweight=(~selected).double()))
+    ]
+    assert torch.equal(*gradients) and (gradients[0][selected] == 0).all()
+
+
+def test_a_log_prob_that_is_not_finite_survives_a_weight():
+    logp = torch.tensor([[-math.inf, -1.0]], requires_grad=True)
+    steered = Steering(reweight=torch.full((1, 2), 0.5)).applied(logp)
+    assert steered.tolist() == [[-math.inf, -1.0]]
+    (gradient,) = torch.autograd.grad(steered[:, 1].sum(), logp)
+    assert gradient.tolist() == [[0.0, 0.5]]
+
+
+def test_the_loss_without_an_engine_reweights_too():
+    """ratio 1, A = 1, 4 tokens: the gradient of −mean(ratio·A) is −w/4."""
+    logp = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[0.0, 0.5, 1.0, 3.0]], dtype=torch.float64)
+
+    class Weighted(KLCov):
+        def steer(self, batch, selected):
+            return Steering(reweight=weight)
+
+    batch = TokenBatch(logp.detach(), logp, torch.ones(1, dtype=torch.float64), torch.ones(1, 4))
+    loss = policy_loss(batch, method=Weighted())
+    (gradient,) = torch.autograd.grad(loss, logp)
+    assert loss.item() == -1.0 and gradient.tolist() == [[0.0, -0.125, -0.25, -0.75]]

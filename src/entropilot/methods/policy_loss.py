@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from entropilot.maths.tokens import Reduction, TokenBatch, reduce_tokens
+from entropilot.methods.token_method import Steering
 
 if TYPE_CHECKING:
     from entropilot.methods.token_method import Method
@@ -62,7 +63,7 @@ def policy_loss(
             changes: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
             method = cast("Method", dataclasses.replace(cast(Any, method), **changes))
         clip_low, clip_high = method.clip_low, method.clip_high
-    losses = torch.maximum(*_losses(batch, clip_low, clip_high))
+    steering = Steering()
     if method is not None:
         if selected is None:
             if generator is None:  # as in torch: no generator means the global one
@@ -70,8 +71,11 @@ def policy_loss(
                 generator = torch.Generator(batch.logp.device).manual_seed(seed)
             selected = method.select(batch.detach(), generator)
         steering = method.steer(batch, selected)
-        if steering.detach is not None:
-            losses = losses.masked_fill(steering.detach, 0.0)
-        if steering.extra is not None:
-            losses = losses + steering.extra
+    if steering.reweight is not None:
+        batch = dataclasses.replace(batch, logp=Steering(reweight=steering.reweight).applied(batch.logp))
+    losses = torch.maximum(*_losses(batch, clip_low, clip_high))
+    if steering.detach is not None:
+        losses = losses.masked_fill(steering.detach, 0.0)
+    if steering.extra is not None:
+        losses = losses + steering.extra
     return reduce_tokens(losses, batch.mask, reduction, max_length=max_length)

@@ -28,10 +28,27 @@ class Steering:
     Attributes:
         detach: true where the gradient of log π(a_t) stops.
         extra: added to the per-token loss, with its graph.
+        reweight: w ≥ 0, by which the gradient through log π(a_t) is multiplied; the value of the loss stays. 1 changes
+            nothing, 0 is `detach`.
     """
 
     detach: Bool[Tensor, "b t"] | None = None
     extra: Float[Tensor, "b t"] | None = None
+    reweight: Float[Tensor, "b t"] | None = None
+
+    def applied(self, logp: Float[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+        """Return log-probs of the same value whose gradient is reweighted and stopped: w·log π + (1 − w)·log π.detach().
+
+        Through the log-probs, not the advantages, so that it is exact for every loss: at sequence level a loss has one
+        ratio per row, and an advantage per token would reach the gradients of its neighbours.
+        """
+        fixed = logp.detach()
+        if self.reweight is not None:
+            weight = self.reweight.detach().to(logp.dtype)
+            # logp − fixed is exactly 0, so the value does not round; a log-prob of −inf would make it NaN.
+            untouched = (weight == 1) | ~fixed.isfinite()
+            logp = torch.where(untouched, logp, fixed + weight * (logp - fixed))
+        return logp if self.detach is None else torch.where(self.detach, fixed, logp)
 
 
 class Method(Protocol):

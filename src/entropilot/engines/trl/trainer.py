@@ -146,7 +146,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
         return result
 
     def _steer(self, current: _Pass, logps: Tensor, entropies: Tensor | None) -> Tensor:
-        """Return the log-probs with the gradient of chosen tokens stopped; leave the rest in the current pass."""
+        """Return the log-probs with the method's effect on their gradient; leave the rest in the current pass."""
         inputs = current.inputs
         stale = inputs.get("old_per_token_logps")
         if stale is None or self.state.global_step == self._rollout_began_at:
@@ -172,7 +172,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
             current.selected = self._choose(candidates, *salt)
         steering = self.method.steer(batch, current.selected)
         current.extra = steering.extra
-        return logps if steering.detach is None else torch.where(steering.detach, logps.detach(), logps)
+        return steering.applied(logps)
 
     # --- seam: the rollout ----------------------------------------------------------------------------------
 
