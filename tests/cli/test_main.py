@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 
+from entropilot import __version__
 from entropilot.cli import main as cli
 from entropilot.records import RunWriter, read_run
 
@@ -81,6 +82,10 @@ def test_without_arguments_there_is_help(run) -> None:
     assert "Usage: entropilot" in result.out + result.err
     for command in ("train", "check", "fit", "report", "evaluate", "sandbox"):
         assert f" {command} " in result.out + result.err
+
+
+def test_the_version_is_shown(run) -> None:
+    assert run("--version").out == f"entropilot {__version__}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

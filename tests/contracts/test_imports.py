@@ -41,6 +41,7 @@ TRAINED = [name for name, entry in REGISTRY.items() if entry.kind != "preference
         "from entropilot.methods import EMPO, Majority",
         "import entropilot.answers.clusters, entropilot.answers.math_judge",
         "from entropilot import fit_law, read_run, Run, LawFit, UserError",
+        "from entropilot import EMPO, Majority, Recipe, load_recipe, cluster, forecast, read, evaluate, train",
         "import entropilot.cli.main as cli, sys; sys.argv[1:] = ['fit', '--help']\ntry: cli.main()\nexcept SystemExit: 0",
     ],
 )
@@ -60,6 +61,15 @@ def test_every_name_of_the_public_face_is_there() -> None:
     assert dir(entropilot) == sorted(entropilot.__all__)
     with pytest.raises(AttributeError, match="module 'entropilot' has no attribute 'nothing'"):
         _ = entropilot.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["KLCov", "EntropyGRPOTrainer", "Probe"])
+def test_without_torch_the_public_face_says_what_to_install(name: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None\ntry: from entropilot import {name}\nexcept ImportError as e: print(e)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout == (
+        f'entropilot.{name} needs torch; install torch for your machine first, then: pip install "entropilot[train]"\n'
+    ), result.stderr
 
 
 def test_imports_flow_downward_only() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from entropilot import __version__
 from entropilot.cli import answers, control, dynamics, evaluate, law, logits, prompts, report, train
 from entropilot.cli.common import say
 from entropilot.cli.sandbox import sandbox_app
@@ -26,12 +27,29 @@ QUIET_ENVIRONMENT = {
 }
 
 app = typer.Typer(
-    help="Reinforcement learning of reasoning models, with entropy in hand.",
+    help="Track, forecast and control policy entropy in RL for language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: loading rich and its Markdown takes a third of the time of `fit --help`
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"entropilot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(train.app)
 app.add_typer(law.app)
 app.add_typer(report.app)
