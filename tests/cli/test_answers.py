@@ -472,7 +472,7 @@ def test_rank_in_words_and_the_first_few(run, tmp_path: Path) -> None:
     said = "\n".join(words)
     assert said.startswith("and 1 more;") and "4 prompts, 4 samples, ranked by variance" in said
     assert "2 prompts share the first place; among equals the larger semantic entropy comes first" in said
-    assert "3 other prompts may have the larger variance" in said
+    assert "3 other prompts may have a larger variance" in said
     assert "rank correlation of the label-free rules with the variance: semantic_entropy" in said
     assert len((tmp_path / "few.jsonl").read_text().splitlines()) == 2
 

@@ -441,7 +441,7 @@ def test_a_model_without_an_end_token_is_told(run, tmp_path: Path) -> None:
         (["--preset", "x"], "--preset is 'x'; choose one of entropy-mechanism, empo, one-shot-em."),
         (["--engine", "jax"], "--engine is 'jax'; choose transformers or vllm."),
         (["--dtype", "int4"], "--dtype is 'int4'"),
-        (["--extract", "x"], "--extract is 'x'; choose one of auto, boxed"),
+        (["--extract", "x"], "--extract is 'x'; choose one of auto, "),
         (["--top-p", "0"], "--top-p 0 leaves no token"),
         (["--resume"], "name it with --out"),
         (["--completions", "x.jsonl"], "leave --model, --data and --compare out"),
@@ -577,3 +577,18 @@ def test_a_trained_model_is_a_folder_that_others_load(run, tmp_path: Path) -> No
     )
     assert shown.code == 0, shown.err
     assert "  lighteval vllm" in shown.err and "runs/small/model" in shown.err and "gsm8k" in shown.err
+
+
+def test_tables_fit_eighty_columns(run, tmp_path: Path) -> None:
+    long = tmp_path / f"{'a-long-name-' * 4}.jsonl"
+    long.write_text(json.dumps({"problem": "1+1+1=?" * 20, "answer": "3"}) + "\n")
+    arguments = ("--samples", "16", "--temperature", "0.25,1", "--max-tokens", "8", "--problems", "12")
+    shown = run(*SANDBOX[:3], "--data", "sandbox", str(long), *arguments)
+    ranked = run(
+        "prompts", "rank", "--model", "sandbox", "--data", str(long), "--k", "16", "--judge", "exact"
+    )
+    for result in (shown, ranked):
+        assert result.code == 0, result.err
+        tables = [line for line in result.out.splitlines() if "  " in line]
+        assert len(tables) > 2 and max(map(len, tables)) <= 80
+    assert "avg@K" in shown.out and "tok. ent." in shown.out

@@ -34,9 +34,7 @@ LogsArgument = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def say(text: str) -> None:
@@ -75,7 +73,9 @@ PerformanceOption = Annotated[
 ]
 
 
-StepOption = Annotated[str | None, typer.Option("--step", help="Column of steps; default: the framework's.")]
+StepOption = Annotated[
+    str | None, typer.Option("--step", help="Column that holds the step; default: the framework's.")
+]
 
 
 FrameworkOption = Annotated[
@@ -84,7 +84,8 @@ FrameworkOption = Annotated[
 
 
 NameOption = Annotated[
-    str | None, typer.Option("--run", help="Which run, where a file holds several (Trackio, a chart of W&B).")
+    str | None,
+    typer.Option("--run", help="Name of the run, where a file holds several (Trackio, a W&B chart)."),
 ]
 
 
@@ -111,20 +112,26 @@ def open_log(
 
 JudgeOption = Annotated[
     str,
-    typer.Option(help="exact, math, entailment, embedding, verifier, or a dotted path f(a, b, question)."),
+    typer.Option(
+        help="Judge of equivalence: exact, math, entailment, embedding, verifier, or the dotted path of f(a, b, question)."
+    ),
 ]
 
 
 JudgeArgOption = Annotated[
     list[str] | None,
-    typer.Option("--judge-arg", help="key=value for the judge: rule=loose, threshold=0.85, device=cuda:1"),
+    typer.Option(
+        "--judge-arg", help="Option of the judge, as key=value: rule=loose, threshold=0.85, device=cuda:1."
+    ),
 ]
 
 
-ShowOption = Annotated[int, typer.Option(min=0, help="Rows of the table; --json and --out hold all.")]
+ShowOption = Annotated[
+    int, typer.Option(min=0, help="Rows of the table to print; --json and --out hold all.")
+]
 
 
-LevelOption = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")]
+LevelOption = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")]
 
 
 def check_rule(name: str) -> None:

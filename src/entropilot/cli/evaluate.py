@@ -13,44 +13,50 @@ from entropilot.inputs.hub import check_model
 
 app = typer.Typer()
 
-# What the table shows, in this order; all measures are in --json and in the lines below a single evaluation.
-_COLUMNS = ("accuracy", "pass", "majority", "semantic_entropy", "token_entropy", "tokens", "truncated")
-_HEADINGS = ("avg@K", "pass@K", "maj@K", "sem. ent.", "tok. ent.", "tokens", "cut")
-
 
 @app.command()
 def evaluate(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="sandbox, a folder, or a Hub id; several are compared with the first."),
+        typer.Option(
+            help="Model to evaluate: sandbox, a folder, or a Hub id. Repeat it to compare others with the first."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="sandbox[:TIER], a JSONL/Parquet/CSV file, or a Hub id; default: sandbox."),
+        typer.Option(
+            help="Problems: sandbox[:TIER], a JSONL, Parquet or CSV file, or a Hub id; default: sandbox."
+        ),
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DATA]...", help="More data, as behind --data.", show_default=False),
+        typer.Argument(metavar="[DATA]...", help="More problems, as with --data.", show_default=False),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
     problems: Annotated[
-        int | None, typer.Option(min=1, help="How many; default: 256 of the sandbox, else all.")
+        int | None,
+        typer.Option(min=1, help="Number of problems of each source; default: 256 of the sandbox, else all."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="K, per problem; default: 1.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples per problem (K); default: 1.")] = None,
     temperature: Annotated[
-        str | None, typer.Option(help="0 is greedy (default); several for a sweep: 0,0.25,0.5,1.")
+        str | None,
+        typer.Option(help="Sampling temperature; 0 is greedy (default). Several make a sweep: 0,0.25,0.5,1."),
     ] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Nucleus; default: 1.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Nucleus of the sampling; default: 1.")
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Length limit of a completion; default: 256.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampling and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling and of the intervals.")] = 0,
     preset: Annotated[
-        str | None, typer.Option(help="A paper's protocol: entropy-mechanism, empo or one-shot-em.")
+        str | None, typer.Option(help="Use the protocol of a paper: entropy-mechanism, empo or one-shot-em.")
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="math, exact, sandbox, none or a dotted path; default: by the data, else math."),
+        typer.Option(
+            help="Grade by a reward: math, exact, sandbox, none or a dotted path; default: the data's own, else math."
+        ),
     ] = None,
     judge: Annotated[
         str | None,
@@ -61,30 +67,34 @@ def evaluate(
     judge_model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model judge.")] = None,
     judge_args: JudgeArgOption = None,
     extract: Annotated[
-        str | None, typer.Option(help="How the answer is found: auto, boxed, hash, last_line, …")
+        str | None,
+        typer.Option(help="Rule that finds the answer in a completion: auto, boxed, hash, last_line, …"),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system turn before every problem.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="Added to the user's turn.")] = None,
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    system: Annotated[str | None, typer.Option(help="System prompt before every problem.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="Text added to the end of every problem.")] = None,
+    engine: Annotated[str, typer.Option(help="Engine that samples: transformers or vllm.")] = "transformers",
+    dtype: Annotated[
+        str, typer.Option(help="Number type of the weights: float32, bfloat16, float16 or auto.")
+    ] = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Completions per forward pass.")] = 256,
     over_length: Annotated[
-        str, typer.Option(help="What to do with prompts that leave no room: refuse or drop.")
+        str, typer.Option(help="Prompts that leave no room for a completion: refuse or drop.")
     ] = "refuse",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for samples.jsonl, graded.jsonl and result.json.")
+        Path | None, typer.Option(help="Folder to write: samples.jsonl, graded.jsonl, result.json.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the samples in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the samples in --out.")] = False,
     completions: Annotated[
-        Path | None, typer.Option(help="Grade these recorded completions; no model is needed.")
+        Path | None, typer.Option(help="Grade the completions of a file; needs no model.")
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(help="An earlier --out folder, or a model: paired differences.")
+        str | None,
+        typer.Option(help="Show paired differences to an earlier --out folder, or to one more model."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure models on problems with a verifiable answer: avg@K, pass@k, maj@K, entropies, with intervals."""
-    from entropilot.evaluation.protocols import overridden, preset_named, temperatures
+    """Measure the accuracy and entropy of models on problems with known answers, with intervals."""
+    from entropilot.evaluation.protocols import preset_named, temperatures
 
     sweep = temperatures(temperature)
     protocol = preset_named(preset) if preset is not None else None
@@ -100,7 +110,7 @@ def evaluate(
             "--top-p 0 leaves no token to draw; give a share above 0, or --temperature 0 for greedy."
         )
     if resume and out is None:
-        raise UserError("--resume goes on with the samples of a folder; name it with --out.")
+        raise UserError("--resume continues the samples of a folder; name it with --out.")
     if completions is not None and (model or data or more or compare):
         raise UserError("--completions needs no model and no data; leave --model, --data and --compare out.")
     if completions is None and not model:
@@ -115,8 +125,8 @@ def evaluate(
     need_training_extra()
     from entropilot.cli.progress import Progress
     from entropilot.evaluation.evaluate import assess, assess_completions
-    from entropilot.evaluation.one_model import Settings, Task
-    from entropilot.recipes.schema import Data
+    from entropilot.evaluation.one_model import Settings
+    from entropilot.evaluation.request import make_tasks
 
     asked = None if judge is None else find_judge(judge, judge_model, judge_args)
     progress = Progress("evaluate", "completion")
@@ -128,40 +138,12 @@ def evaluate(
     if completions is not None:
         _show(assess_completions(completions, settings), as_json, {})
         return
-    tasks = []
-    for source in [*(data or ([] if more else ["sandbox"])), *(more or [])]:
-        kind = Data(source=source).kind
-        own = kind != "rows"
-        task = Data(
-            source=source,
-            split=split,
-            limit=problems or (256 if kind == "sandbox" else None),
-            over_length=over_length,  # type: ignore[arg-type]  # just checked
-            system=system
-            if system is not None
-            else protocol.system
-            if protocol is not None and not own
-            else None,
-            suffix=suffix
-            if suffix is not None
-            else protocol.suffix
-            if protocol is not None and not own
-            else "",
-        )
-        sampling = overridden(
-            protocol.sampling(source) if protocol is not None else _plain_sampling(),
-            samples=samples, top_p=top_p, max_tokens=max_tokens,
-        )  # fmt: skip
-        tasks.append(Task(task, tuple(sampling.at(t) for t in sweep or [sampling.temperature])))
-    drawn = [sampling for task in tasks for sampling in task.sampling]
-    if samples is not None and samples > 1:
-        if all(sampling.temperature == 0 for sampling in drawn):
-            raise UserError(
-                f"--samples {samples} at temperature 0 would be copies of one greedy answer; set --temperature above 0, "
-                "or leave --samples out."
-            )
-        if any(sampling.temperature == 0 for sampling in drawn):
-            notes.append("at T = 0 there is one sample per problem: greedy answers are all alike")
+    sources = [*(data or ([] if more else ["sandbox"])), *(more or [])]
+    tasks, said = make_tasks(
+        sources, preset=protocol, temperatures=sweep, problems=problems, split=split, over_length=over_length,
+        system=system, suffix=suffix, samples=samples, top_p=top_p, max_tokens=max_tokens,
+    )  # fmt: skip
+    notes += said
     try:
         result = assess(model or [], tasks, settings, compare)
     except KeyboardInterrupt:
@@ -178,16 +160,9 @@ def evaluate(
     from entropilot.evaluation.harness import commands
 
     result["notes"] = [*notes, *result["notes"]]
-    sources = [task.data.source for task in tasks]
-    hints = {} if model[0].startswith("sandbox") else commands(model[0], sources, drawn[0], seed, dtype)  # type: ignore[index]
+    own = model[0].startswith("sandbox")  # type: ignore[index]  # given, without --completions
+    hints = {} if own else commands(model[0], sources, tasks[0].sampling[0], seed, dtype)  # type: ignore[index]
     _show(result, as_json, hints)
-
-
-def _plain_sampling() -> Any:
-    """Return the sampling of an evaluation without a preset."""
-    from entropilot.evaluation.protocols import Sampling
-
-    return Sampling()
 
 
 def _show(result: dict[str, Any], as_json: bool, hints: dict[str, str]) -> None:
@@ -200,16 +175,7 @@ def _show(result: dict[str, Any], as_json: bool, hints: dict[str, str]) -> None:
     if len(rows) == 1:
         _show_one(rows[0])
     else:
-        many = len({row["model"] for row in rows}) > 1
-        table = [[*(["model"] if many else []), "data", "T", "n", "K", *_HEADINGS]]
-        for row in rows:
-            names = [one_line(row["model"], 30)] if many else []
-            heat = "–" if row.get("temperature") is None else f"{row['temperature']:g}"
-            count = row.get("samples", "–")
-            cells = [_value(row, name) for name in _COLUMNS]
-            table.append([*names, one_line(row["data"], 40), heat, str(row["problems"]), str(count), *cells])
-        typer.echo(aligned(table, (0, 1) if many else (0,)))
-        typer.echo("(95 % bootstrap intervals over problems in brackets)")
+        _show_many(rows)
     for comparison in result["comparisons"]:
         typer.echo("")
         typer.echo(one_line(f"{comparison['model']} minus {comparison['base']}, {comparison['data']}", 120)
@@ -228,16 +194,37 @@ def _show(result: dict[str, Any], as_json: bool, hints: dict[str, str]) -> None:
             say(f"  {one_line(command)}")
 
 
-def _value(row: dict[str, Any], name: str) -> str:
-    """Return a cell of the table; accuracy with its interval."""
-    from entropilot.reports.text import number
+def _show_many(rows: list[dict[str, Any]]) -> None:
+    """Print two tables of at most 80 columns for each model: what is right, and what the samples are like."""
+    from entropilot.reports.text import aligned, number, one_line
 
-    if name == "pass":
-        found = [key for key in row if key.startswith("pass@")]
-        return number(row[found[-1]]) if len(found) > 1 else "–"
-    text = number(row.get(name), ".1f" if name == "tokens" else ".3f")
-    ends = row["intervals"].get(name)
-    return f"{text} [{ends[0]:.3f}, {ends[1]:.3f}]" if name == "accuracy" and ends else text
+    def heat(row: dict[str, Any]) -> str:
+        return "–" if row.get("temperature") is None else f"{row['temperature']:g}"
+
+    for model in dict.fromkeys(row["model"] for row in rows):
+        right = [["data", "T", "n", "K", "avg@K", "95 %", "pass@K", "maj@K"]]
+        about = [["data", "T", "tokens", "cut", "no answer", "sem. ent.", "tok. ent."]]
+        for row in rows:
+            if row["model"] != model:
+                continue
+            name = one_line(row["data"], 20)
+            passes = [key for key in row if key.startswith("pass@")]
+            ends = row["intervals"].get("accuracy")
+            right.append([
+                *(name, heat(row), str(row["problems"]), str(row.get("samples", "–")), number(row.get("accuracy"))),
+                f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "–",
+                number(row[passes[-1]]) if len(passes) > 1 else "–",
+                number(row.get("majority")),
+            ])  # fmt: skip
+            about.append([
+                *(name, heat(row), number(row.get("tokens"), ".1f"), number(row.get("truncated"))),
+                *(number(row.get(key)) for key in ("no_answer", "semantic_entropy", "token_entropy")),
+            ])  # fmt: skip
+        typer.echo(one_line(model, 80))
+        typer.echo(aligned(right))
+        typer.echo(aligned(about))
+        typer.echo("")
+    typer.echo("95 %: bootstrap interval over problems")
 
 
 def _show_one(row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The command `entropilot logits`: where a model's logits lie, and how they shift from model to model."""
+"""The command `logits`: compare the logits of models."""
 
 from __future__ import annotations
 
@@ -20,39 +20,42 @@ def logits(
     model: Annotated[
         list[str],
         typer.Option(
-            help="sandbox, a folder, or a Hub id; repeat it, the first is what others are compared to."
+            help="Model: sandbox, a folder, or a Hub id. Repeat it to compare others with the first."
         ),
     ],
     data: Annotated[
-        str, typer.Option(help="sandbox[:TIER], a JSONL/Parquet/CSV file, or a Hub id.")
+        str, typer.Option(help="Problems: sandbox[:TIER], a JSONL, Parquet or CSV file, or a Hub id.")
     ] = "sandbox",
     split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
-    problems: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    problems: Annotated[int, typer.Option(min=1, help="Number of problems.")] = 20,
     scores: Annotated[
-        str, typer.Option(help="raw logits, or processed: divided by the temperature, cut to the top k.")
+        str,
+        typer.Option(help="Use raw logits, or processed ones: divided by the temperature, cut to the top k."),
     ] = "raw",
     samples: Annotated[int, typer.Option(min=1, help="Completions per problem.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the sampling; 0 is greedy.")] = 0.6,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Of processed scores only; 0 keeps all.")] = 50,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus of the sampling.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Logits kept by --scores processed; 0 keeps all.")] = 50,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 500,
     floor: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability from which a token is a candidate.")
+        float, typer.Option(min=0.0, max=1.0, help="Least probability of a token that counts as a candidate.")
     ] = 0.01,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
-    draws: Annotated[int, typer.Option(min=100, help="Of prompts, for the intervals.")] = 2000,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    seed: Annotated[int, typer.Option()] = 0,
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")
+    ] = 0.95,
+    draws: Annotated[int, typer.Option(min=100, help="Resamples of the prompts, for the intervals.")] = 2000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Completions per forward pass.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling and of the intervals.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="A JSON file for all numbers, histograms included.")
+        Path | None, typer.Option(help="JSON file to write, with all numbers and histograms.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="An HTML page with the densities of all models.")
+        Path | None, typer.Option(help="HTML page to write, with the densities of all models.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the logits of models at the positions that they generate: mean, spread, skewness, mass, entropy."""
+    """Compare the logits of models on text that they generate: mean, spread, skewness, top mass, entropy."""
     if scores not in ("raw", "processed"):
         raise UserError(f"--scores is {scores!r}; choose raw or processed.")
     if top_p == 0:
@@ -62,7 +65,7 @@ def logits(
     need(*TRAINING, *(["plotly"] if figure is not None else []), extra="train,report")
     from entropilot.analysis.logits import compare
     from entropilot.cli.progress import Progress
-    from entropilot.evaluation.logits import study
+    from entropilot.evaluation.logits import study_models
     from entropilot.recipes.schema import Data
 
     settings: dict[str, Any] = {
@@ -76,25 +79,20 @@ def logits(
         "seed": seed,
     }
     source = Data(source=data, split=split, limit=problems)
-    found = []
-    for i, name in enumerate(model):
-        progress = Progress(f"logits {name}", "completion")
-        try:
-            one = study(
-                name,
-                source,
-                batch_size=batch_size,
-                on_start=progress.start,
-                report=lambda done, progress=progress: progress.row(done, {}),
-                **settings,
-            )
-        finally:
-            progress.close()
-        again = model[:i].count(name)
-        one.name = f"{name} ({again + 1})" if again else name
-        found.append(one)
+    progress = Progress("logits", "completion")
     try:
-        result = compare(found, level=level, draws=draws, seed=seed)
+        models = study_models(
+            model,
+            source,
+            batch_size=batch_size,
+            on_start=progress.start,
+            report=lambda done: progress.row(done, {}),
+            **settings,
+        )
+    finally:
+        progress.close()
+    try:
+        result = compare(models, level=level, draws=draws, seed=seed)
     except ValueError as error:
         raise UserError(str(error)) from error
     result = {"data": data, "split": split, **settings, **result}

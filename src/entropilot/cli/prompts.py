@@ -1,17 +1,15 @@
-"""The command `prompts rank`: which prompts are worth training on. Reading a file it needs no torch."""
+"""The command `prompts rank`: choose prompts to train on. Ranking a file needs no torch."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from entropilot.answers.judged_rows import Judged, judge_rows, judged_file
+from entropilot.answers.judged_rows import judged_file
 from entropilot.cli.common import (
     ForceOption,
     JsonOption,
@@ -21,47 +19,46 @@ from entropilot.cli.common import (
     ShowOption,
     check_rule,
     find_judge,
-    json_line,
     left_out,
     print_json,
     say,
     say_more,
 )
 from entropilot.errors import TRAINING, UserError, need
-from entropilot.files import check_output, writing
+from entropilot.files import check_output
 
-if TYPE_CHECKING:
-    from entropilot.answers.judge import Judge
-    from entropilot.inputs.completions import Sampled
-
-app = typer.Typer(help="Which prompts are worth training on.", no_args_is_help=True)
-
-# Of a row, what belongs to its samples: a ranking leaves it out, and a recipe has no use for it.
-OF_SAMPLES = ("completions", "extracted", "correct", "logprobs", "token_entropy")
+app = typer.Typer(help="Choose prompts to train on.", no_args_is_help=True)
 
 
 @app.callback()
 def prompts() -> None:
-    """Which prompts are worth training on."""
+    """Choose prompts to train on."""
 
 
 @app.command()
 def rank(
     file: Annotated[
-        Path | None, typer.Argument(help="JSONL or Parquet with `completions` per row.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="JSONL or Parquet file; each row has a prompt and its `completions`.", show_default=False
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Sample from it: sandbox, a folder, or a Hub id.")] = None,
-    data: Annotated[str, typer.Option(help="For --model: sandbox[:TIER], a file, or a Hub id.")] = "sandbox",
+    model: Annotated[
+        str | None, typer.Option(help="Model to sample from instead: sandbox, a folder, or a Hub id.")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="Problems for --model: sandbox[:TIER], a file, or a Hub id.")
+    ] = "sandbox",
     split: Annotated[str, typer.Option(help="Split of the data.")] = "train",
     problems: Annotated[
-        int | None, typer.Option(min=1, help="How many; default: 256 of the sandbox, else all.")
+        int | None, typer.Option(min=1, help="Number of problems; default: 256 of the sandbox, else all.")
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Samples per prompt.")] = 16,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus of the sampling.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Completions per forward pass.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
     by: Annotated[
         str | None,
         typer.Option(
@@ -69,22 +66,30 @@ def rank(
             "answer is known, else semantic_entropy."
         ),
     ] = None,
-    graded: Annotated[str, typer.Option(help="judge, or correct: the file's own verdicts.")] = "judge",
+    graded: Annotated[
+        str, typer.Option(help="Who grades: judge, or correct (the column `correct` of the file).")
+    ] = "judge",
     judge: JudgeOption = "math",
     judge_model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model judge.")] = None,
     judge_args: JudgeArgOption = None,
     extract: Annotated[
-        str | None, typer.Option(help="auto, boxed, hash, …; default: auto, of the sandbox its own.")
+        str | None,
+        typer.Option(
+            help="How the answer is found: auto, boxed, hash, …; default: auto, or the sandbox's own rule."
+        ),
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Write only the first N to --out.")] = None,
     level: LevelOption = 0.95,
     show: ShowOption = 20,
-    out: Annotated[Path | None, typer.Option(help="JSONL that a recipe takes as `data:`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSONL file to write; a recipe takes it as `data:`.")
+    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank prompts by what k samples say: the variance of their accuracy, or, without labels, their disagreement."""
-    from entropilot.analysis.prompts import RULES, agreement, rank_prompts, score_prompt
+    """Rank prompts by the variance of accuracy over k samples, or, without labels, by how much the samples disagree."""
+    from entropilot.analysis.prompts import RULES
+    from entropilot.evaluation.prompt_ranking import rank as rank_rows
     from entropilot.recipes.schema import Data
     from entropilot.reports.text import aligned, number, one_line
 
@@ -101,7 +106,10 @@ def rank(
     if model is not None and temperature == 0 and k > 1:
         raise UserError(f"--temperature 0 gives {k} times the same completion; set it above 0, such as 1.")
     check_output(out, file, Path(data) if model is not None else None, force=force)
+    if top_p == 0:
+        raise UserError("--top-p 0 leaves no token to draw; give a share above 0, or 1 for all.")
     torn: list[int] = []
+    progress = None
     if file is not None:
         asked = find_judge(judge, judge_model, judge_args)
         rows = judged_file(file, asked, extract or "auto", torn, graded)
@@ -109,147 +117,51 @@ def rank(
         own = Data(source=data).kind != "rows"
         graded = "correct" if own else graded
         asked = find_judge("exact" if own and judge == "math" else judge, judge_model, judge_args)
-        settings = {"samples": k, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_tokens,
-                    "batch_size": batch_size, "seed": seed}  # fmt: skip
-        rows = _sampled(str(model), data, split, problems, asked, extract, graded, settings)
+        need(*TRAINING, what="Sampling")
+        from entropilot.cli.progress import Progress  # tqdm comes with the packages of training
+        from entropilot.evaluation.prompt_samples import judged_samples
 
-    scores, kept, empty = [], [], 0
-    for judged in rows:
-        if not judged.sampled.completions:
-            empty += 1
-            continue
-        entropy = _token_entropy(file or Path(data), judged.sampled)
-        scores.append(
-            score_prompt(judged.clusters.labels, judged.clusters.missing, judged.correct, entropy, level)
-        )
-        kept.append((judged.sampled.number, _without_samples(judged.sampled.row), judged.sampled.question))
-    if by is None:
-        by = "variance" if any(score.variance is not None for score in scores) else "semantic_entropy"
-    if not scores:
-        raise UserError(f"{file or data} has no prompt with a completion; there is nothing to rank.")
-    ranking = rank_prompts(scores, by, level)
-    results = [
-        {"rank": place, "row": kept[i][0], "by": by, "score": ranking.values[i], **scores[i]._asdict()}
-        for place, i in enumerate(ranking.order, start=1)
-    ]
-    ordered = [kept[i] for i in ranking.order]
-    with writing(out) as file_out:
-        if file_out is not None:
-            for (_, row, _), result in islice(zip(ordered, results, strict=True), top):
-                file_out.write(json_line(row | {"selection": result}))
-    summary = {
-        "source": str(file or data),
-        "by": by,
-        "prompts": len(scores),
-        "samples": dict(sorted(Counter(score.samples for score in scores).items())),
-        "tied_first": ranking.tied,
-        "unclear": ranking.unclear,
-        "unknown": ranking.unknown,
-        "without_completions": empty,
-        "torn_rows": torn,
-        "level": level,
-        "spearman_with_variance": {rule: agreement(scores, rule) for rule in RULES if rule != "variance"},
-    }
+        progress = bar = Progress("prompts rank", "completion")
+        rows = judged_samples(
+            str(model), data, asked, extract, graded, split=split, problems=problems,
+            on_start=bar.start, report=lambda done: bar.row(done, {}), samples=k,
+            temperature=temperature, top_p=top_p, max_new_tokens=max_tokens, batch_size=batch_size, seed=seed,
+        )  # fmt: skip
+    try:
+        ranked = rank_rows(rows, str(file or data), by, level, torn)
+    finally:
+        if progress is not None:
+            progress.close()
+    written = 0 if out is None else ranked.write(out, top)
+    results, summary = ranked.results, ranked.summary
     if as_json:
         shown = [
-            {**result, "prompt": prompt} for result, (_, _, prompt) in zip(results, ordered, strict=True)
+            {**result, "prompt": prompt} for result, prompt in zip(results, ranked.questions, strict=True)
         ]
         print_json({**summary, "rows": shown})
         return
-    table = [["rank", "row", "score", "right", "accuracy", f"{level:.0%} interval", "variance", "H", "majority", "token H",
-              "prompt"]]  # fmt: skip
-    for result, (_, _, prompt) in islice(zip(results, ordered, strict=True), show):
-        low_high = result["accuracy_interval"]
-        right = "–" if result["correct"] is None else f"{result['correct']}/{result['samples']}"
+    table = [["rank", "row", "score", "right", f"{level:.0%} interval", "H", "token H", "prompt"]]
+    for result, prompt in islice(zip(results, ranked.questions, strict=True), show):
+        ends = result["accuracy_interval"]
         table.append(
             [
-                *(str(result["rank"]), str(result["row"]), number(result["score"]), right),
-                number(result["accuracy"], ".2f"),
-                "–" if low_high is None else " to ".join(number(end, ".2f") for end in low_high),
-                *(
-                    number(result[n])
-                    for n in ("variance", "semantic_entropy", "majority_share", "token_entropy")
-                ),
-                one_line(prompt or "–", 40),
+                str(result["rank"]),
+                str(result["row"]),
+                number(result["score"]),
+                "–" if result["correct"] is None else f"{result['correct']}/{result['samples']}",
+                "–" if ends is None else " to ".join(number(end, ".2f") for end in ends),
+                number(result["semantic_entropy"]),
+                number(result["token_entropy"]),
+                one_line(prompt or "–", 20),
             ]
         )
     if show:
-        typer.echo(aligned(table, (10,)))
+        typer.echo(aligned(table, (7,)))
         say_more(len(results) - show)
     for sentence in _rank_sentences(summary):
         typer.echo(sentence)
     if out is not None:
-        say(f"{min(top or len(results), len(results))} prompts: {out}")
-
-
-def _sampled(
-    model: str,
-    data: str,
-    split: str,
-    problems: int | None,
-    judge: Judge,
-    rule: str | None,
-    graded: str,
-    settings: dict[str, Any],
-) -> Iterator[Judged]:
-    """Yield problems sampled from a model, with clusters and grades."""
-    from entropilot.answers.extract import extract
-
-    need(*TRAINING, what="Sampling")
-    from entropilot.cli.progress import Progress
-    from entropilot.evaluation.prompt_samples import sample_problems
-    from entropilot.inputs.completions import Sampled, gold_of, question_of
-    from entropilot.recipes.schema import Data
-    from entropilot.sandbox.tasks import get_tier, tier_of
-
-    tier = tier_of(data)
-    limit = problems or (256 if tier is not None else None)
-    progress = Progress("prompts rank", "completion")
-    try:
-        drawn = sample_problems(
-            model,
-            Data(source=data, split=split, limit=limit),
-            on_start=progress.start,
-            report=lambda done: progress.row(done, {}),
-            **settings,
-        )
-        rows = (
-            Sampled(number, row, row["completions"], question_of(row), gold_of(row))
-            for number, row in enumerate(drawn, start=1)
-        )
-        own = tier is not None and rule is None
-        read = get_tier(tier).answer_of if own else lambda text: extract(text, rule or "auto")
-        yield from judge_rows(rows, judge, read, graded, Path(data))
-    finally:
-        progress.close()
-
-
-def _token_entropy(source: Path, row: Sampled) -> float | None:
-    """Return the mean token entropy of a row's samples: `token_entropy` per sample, else −mean log p of `logprobs`."""
-    from entropilot.inputs.completions import per_sample
-
-    values = per_sample(source, row, "token_entropy")
-    if values is None:
-        logprobs = per_sample(source, row, "logprobs")
-        if logprobs is None:
-            return None
-        if not all(isinstance(tokens, list) and all(map(_is_number, tokens)) for tokens in logprobs):
-            raise UserError(
-                f"{source}: `logprobs` of row {row.number} must hold a list of numbers per completion."
-            )
-        values = [-sum(tokens) / len(tokens) for tokens in logprobs if tokens]
-    known = [value for value in values if value is not None]
-    if not all(map(_is_number, known)):
-        raise UserError(f"{source}: `token_entropy` of row {row.number} must hold a number per completion.")
-    return sum(known) / len(known) if known else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _without_samples(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in OF_SAMPLES}
+        say(f"{written} prompts: {out}")
 
 
 def _rank_sentences(summary: dict[str, Any]) -> Iterator[str]:
@@ -265,8 +177,8 @@ def _rank_sentences(summary: dict[str, Any]) -> Iterator[str]:
         )
     if summary["unclear"]:
         yield (
-            f"so few samples leave the choice open: {summary['unclear']} other prompts may have the larger variance "
-            f"(the first has it with less than {summary['level']:.0%})"
+            f"the first place is uncertain with so few samples: {summary['unclear']} other prompts may have a larger "
+            f"variance ({summary['level']:.0%} level); raise --k for a clearer order"
         )
     known = {rule: value for rule, value in summary["spearman_with_variance"].items() if value is not None}
     if known:

@@ -6,7 +6,7 @@ at once, so that logits of shape (CHUNK, v) are the largest that exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -100,6 +100,23 @@ def study(
         if report is not None:
             report((row + 1) * samples)
     return found
+
+
+def study_models(names: Sequence[str], data: Data, **settings: Any) -> list[ModelLogits]:
+    """Study several models one after the other; a name that repeats gets a number.
+
+    Args:
+        names: see `study`.
+        data: the problems.
+        settings: of `study`, the same for all.
+    """
+    studies = []
+    for position, name in enumerate(names):
+        one = study(name, data, **settings)
+        again = names[:position].count(name)
+        one.name = f"{name} ({again + 1})" if again else name
+        studies.append(one)
+    return studies
 
 
 @torch.no_grad()

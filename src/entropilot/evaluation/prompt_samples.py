@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from entropilot.answers.extract import extract
+from entropilot.answers.judge import Judge
+from entropilot.answers.judged_rows import Judged, judge_rows
 from entropilot.evaluation.sampling.sampler import Transformers
+from entropilot.inputs.completions import Sampled, gold_of, question_of
 from entropilot.inputs.models import context_room, load_model, quiet
 from entropilot.inputs.problems import fit_prompts, load_problems
 from entropilot.recipes.schema import Data, Recipe
 from entropilot.rewards.named import build_reward
+from entropilot.sandbox.tasks import get_tier, tier_of
 
 
 def sample_problems(
@@ -68,3 +74,37 @@ def sample_problems(
                 given = reward(completions=texts, **columns)
                 found["correct"] = [(score or 0.0) > 0.5 for score in given]
             yield found
+
+
+def judged_samples(
+    model: str,
+    source: str,
+    judge: Judge,
+    rule: str | None,
+    graded: str,
+    *,
+    split: str = "train",
+    problems: int | None = None,
+    **settings: Any,
+) -> Iterator[Judged]:
+    """Yield problems sampled from a model, with clusters and grades.
+
+    Args:
+        model, source, split, problems: what is sampled from what; without a number 256 of the sandbox, else all.
+        judge: of equivalence.
+        rule: of extraction; None is the sandbox's own, "auto" of other data.
+        graded: "correct" takes the verdicts of the task's own reward, "judge" those of the judge.
+        settings: of `sample_problems`.
+    """
+    tier = tier_of(source)
+    limit = problems or (None if tier is None else 256)
+    drawn = sample_problems(model, Data(source=source, split=split, limit=limit), **settings)
+    rows = (
+        Sampled(number, row, row["completions"], question_of(row), gold_of(row))
+        for number, row in enumerate(drawn, start=1)
+    )
+    if tier is not None and rule is None:
+        read: Callable[[str], str | None] = get_tier(tier).answer_of
+    else:
+        read = lambda text: extract(text, rule or "auto")  # noqa: E731
+    yield from judge_rows(rows, judge, read, graded, Path(source))
