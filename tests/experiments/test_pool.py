@@ -81,6 +81,13 @@ def test_search_the_base_model_seldom_succeeds_and_can(base: tuple) -> None:
         assert sum(1 - (1 - chance) ** 256 for chance in p) / 128 >= 0.40
 
 
+def test_capacity_a_part_of_the_pool_is_learned_from_right_solutions(base: tuple) -> None:
+    problems = POOL.problems("train", 32)
+    assert capacity(*base, POOL, problems, steps=0) <= 0.3
+    assert capacity(*base, POOL, problems, steps=20) >= 0.9
+
+
+@pytest.mark.slow
 def test_capacity_the_same_model_learns_the_pool_from_right_solutions(base: tuple) -> None:
     before = base[0].state_dict()["model.embed_tokens.weight"].clone()
     assert capacity(*base, POOL, POOL.problems("train", 128), steps=60) >= 0.9

@@ -1,4 +1,4 @@
-"""The commands `control …`: segments with authors, preferences, training, the benchmark, pictures."""
+"""Commands `control …`: collect segments, label pairs, train, evaluate, compare methods, draw episodes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from entropilot.control.segments.policies import NumpyPolicy
 
 app = typer.Typer(
-    help="PPL and its rivals on MetaWorld: learn control from preferences.", no_args_is_help=True
+    help="Learn control tasks of MetaWorld from preferences, with PPL, CPL, DPO, SFT or P-IQL.",
+    no_args_is_help=True,
 )
 
-OutOption = Annotated[Path, typer.Option(help="What to write.")]
+OutOption = Annotated[Path, typer.Option(help="File to write; it must not exist yet.")]
 TaskOption = Annotated[str, typer.Option(help="A MetaWorld task, such as drawer-open.")]
-ProcessesOption = Annotated[int, typer.Option(min=1, help="Worker processes; one a core at most.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=20_000)]
+ProcessesOption = Annotated[
+    int, typer.Option(min=1, help="Number of worker processes, at most one per core.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=20_000, help="Random seed.")]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(help="key=value, dotted keys reach into sections: train.steps=300")
+    list[str] | None, typer.Argument(help="Values that replace those of the recipe, such as train.steps=300.")
 ]
 
 
@@ -33,21 +36,27 @@ def collect(
     out: OutOption,
     success: Annotated[
         list[float] | None,
-        typer.Option(help="Success rate of an author, found by search; several for a mixture. Default: 0.5."),
+        typer.Option(
+            help="Success rate of an author, 0 to 1, who is searched for. Repeat it for several authors. Default: 0.5."
+        ),
     ] = None,
-    policy: Annotated[list[Path] | None, typer.Option(help="A policy file instead; repeatable.")] = None,
-    segments: Annotated[int, typer.Option(min=2, help="All authors together.")] = 600,
-    length: Annotated[int, typer.Option(min=2, max=250, help="Steps of a segment.")] = 64,
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="Policy file of an author, instead of --success. Repeatable.")
+    ] = None,
+    segments: Annotated[int, typer.Option(min=2, help="Number of segments, of all authors together.")] = 600,
+    length: Annotated[int, typer.Option(min=2, max=250, help="Number of steps in a segment.")] = 64,
     returns: Annotated[
         int,
         typer.Option(
-            min=0, max=250, help="Steps beyond a segment for the author's return; `label --by behaviour`."
+            min=0,
+            max=250,
+            help="Number of steps to go on after a segment to record the author's return; `label --by behaviour` needs it.",
         ),
     ] = 0,
     seed: SeedOption = 0,
     processes: ProcessesOption = 1,
 ) -> None:
-    """Collect segments by authors of a known success rate, each step with its author's mean and std."""
+    """Collect segments of episodes, and the mean and std of the policy that acted at every step."""
     from entropilot.control.segments.envs import ACTION_SIZE, HORIZON, STATE_SIZE, check_task
 
     task = check_task(task)
@@ -85,7 +94,7 @@ def collect(
         found = find_behaviours(task, tuple(success or (0.5,)), processes=processes, report=say)
         for i, (author, rate) in enumerate(found):
             author.save(kept[i])
-            say(f"author {i}: {author.name}, solves {rate:.2f} of 100 episodes: {kept[i]}")
+            say(f"author {i}: {author.name}, {100 * rate:.0f} % success (100 episodes): {kept[i]}")
         authors = [author for author, _ in found]
     share = [segments // len(authors) + (i < segments % len(authors)) for i in range(len(authors))]
     parts = [
@@ -99,33 +108,45 @@ def collect(
 
 @app.command()
 def label(
-    data: Annotated[Path, typer.Argument(help="What `control collect` wrote.")],
+    data: Annotated[Path, typer.Argument(help="Segments that `control collect` wrote.")],
     out: OutOption,
-    by: Annotated[str, typer.Option(help="script, behaviour, return or sac.")] = "script",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="How segments are compared: script (regret, scripted expert), behaviour (regret, author), return or sac."
+        ),
+    ] = "script",
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="Comparisons, every segment in one at most; default: all pairs.")
+        int | None,
+        typer.Option(min=1, help="Number of pairs, each segment in at most one. Default: all pairs."),
     ] = None,
-    flip: Annotated[float, typer.Option(min=0, max=1, help="Probability of a wrong answer.")] = 0.0,
-    tie: Annotated[float, typer.Option(min=0, help="Differences of at most this are ties.")] = 0.0,
+    flip: Annotated[float, typer.Option(min=0, max=1, help="Probability that an answer is wrong.")] = 0.0,
+    tie: Annotated[
+        float, typer.Option(min=0, help="Largest difference of scores that counts as a tie.")
+    ] = 0.0,
     critic: Annotated[
-        Path | None, typer.Option(help="A SAC model of Stable-Baselines3 (.zip); `--by sac`.")
+        Path | None, typer.Option(help="SAC model of Stable-Baselines3 (.zip), for --by sac.")
     ] = None,
     reward_scale: Annotated[
-        float, typer.Option(help="Of the critic's rewards, 0.1 if it learned reward/10; `--by sac`.")
+        float,
+        typer.Option(
+            help="Factor that gives the rewards the critic learned from; 0.1 for reward/10. For --by sac."
+        ),
     ] = 1.0,
     ensemble: Annotated[
-        str, typer.Option(help="Q of several critics: mean as in CPL's code, or min; `--by sac`.")
+        str,
+        typer.Option(
+            help="How the Q of several critics are joined: mean, as in CPL's code, or min. For --by sac."
+        ),
     ] = "mean",
     fit: Annotated[
         Path | None,
-        typer.Option(
-            help="Also fit authors, as if none were known, and write the segments with their labels here."
-        ),
+        typer.Option(help="File for the segments with the mean and std of authors that are fitted to them."),
     ] = None,
     seed: SeedOption = 0,
     processes: ProcessesOption = 1,
 ) -> None:
-    """Say which segment of a pair is better: by regret against the script, of the author, by return or by a critic."""
+    """Label pairs of segments by regret (scripted expert or author), by return, or by a SAC critic."""
     import numpy as np
 
     from entropilot.control.segments.labels import (
@@ -176,13 +197,13 @@ def label(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file (YAML) with task, data, pairs, train.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML) with task, data, pairs and train.")],
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     processes: ProcessesOption = 1,
 ) -> None:
-    """Train a policy: imitation of all segments, then preferences; run.jsonl, checkpoint, policy.npz."""
+    """Train a policy: first imitate all segments, then learn from the pairs."""
     need("torch", extra="control")
     from entropilot.control.learning.recipes import TrainRecipe
     from entropilot.control.learning.recipes import load as load_recipe
@@ -215,12 +236,16 @@ def evaluate(
     policy: Annotated[str, typer.Argument(help="A policy file, or `script` for the scripted expert.")],
     task: TaskOption,
     episodes: Annotated[int, typer.Option(min=1)] = 100,
-    noise: Annotated[float, typer.Option(min=0, help="Std added to the policy's actions.")] = 0.0,
-    first_seed: Annotated[int, typer.Option(min=0, help="Starts are those of consecutive seeds.")] = 0,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Standard deviation of the noise on the policy's actions.")
+    ] = 0.0,
+    first_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first episode; the next ones count up.")
+    ] = 0,
     processes: ProcessesOption = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure success (solved at any step, and at the last) with a 95 % interval."""
+    """Measure the success rate of a policy, with a 95 % interval."""
     from scipy import stats
 
     from entropilot.control.segments.envs import ACTION_SIZE, STATE_SIZE, check_task
@@ -258,16 +283,19 @@ def evaluate(
 
 @app.command()
 def bench(
-    recipe: Annotated[Path, typer.Argument(help="A benchmark recipe (YAML).")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML) of the benchmark.")],
     overrides: OverridesArgument = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; default: runs/NAME. What is in it is kept.")
+        Path | None,
+        typer.Option(help="Folder of the results; finished runs in it are kept. Default: runs/NAME."),
     ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Only print what the folder holds.")] = False,
-    against: Annotated[str, typer.Option(help="Method of the paired differences.")] = "cpl",
+    table: Annotated[
+        bool, typer.Option("--table", help="Print the tables of the finished runs; train nothing.")
+    ] = False,
+    against: Annotated[str, typer.Option(help="Method that the others are compared with.")] = "cpl",
     processes: ProcessesOption = 1,
 ) -> None:
-    """Run tasks x data sets x methods x seeds; what is done is not done again, so it can be stopped at any time."""
+    """Compare methods over tasks, data sets and seeds. Resumable: finished runs are skipped."""
     from entropilot.control.bench.runs import read_results, run_bench
     from entropilot.control.bench.settings import BenchSettings
     from entropilot.control.bench.tables import data_table, paired_table, success_table, write_curves
@@ -290,7 +318,7 @@ def bench(
     if not rows:
         raise UserError(f"{folder} holds no finished run yet; leave out --table.")
     typer.echo(
-        "The data: segments that beat the script by its own judgement make a poor label of more than a tenth\n"
+        "The data. Where more than a tenth of the segments beat the script by its own score, its label is unreliable.\n"
     )
     typer.echo(data_table(rows))
     typer.echo("\nSuccess in percent, last step, mean ± half of the 95 % t interval over seeds (seeds)\n")
@@ -309,12 +337,12 @@ def bench(
 def render(
     policy: Annotated[str, typer.Argument(help="A policy file, or `script` for the scripted expert.")],
     task: TaskOption,
-    out: Annotated[Path, typer.Option(help="A .gif, or a .png for a strip of frames.")],
+    out: Annotated[Path, typer.Option(help="File to write: a .gif, or a .png with a strip of frames.")],
     seed: SeedOption = 0,
-    frames: Annotated[int, typer.Option(min=2, help="Of a strip.")] = 6,
-    steps: Annotated[int, typer.Option(min=1, max=500, help="Of the episode at most.")] = 250,
+    frames: Annotated[int, typer.Option(min=2, help="Number of frames in a strip.")] = 6,
+    steps: Annotated[int, typer.Option(min=1, max=500, help="Largest number of steps of the episode.")] = 250,
 ) -> None:
-    """Draw an episode. Without a screen set MUJOCO_GL=egl (the default) or osmesa."""
+    """Draw an episode as a film or a strip of frames. Without a screen, set MUJOCO_GL to egl (the default) or osmesa."""
     from entropilot.control.segments.envs import ACTION_SIZE, STATE_SIZE, check_task
     from entropilot.control.segments.policies import load_policy
     from entropilot.control.segments.render import frames as draw

@@ -43,7 +43,8 @@ def behaviours(
                 for target, seed in zip(targets, seeds, strict=True)
             ]
         for i, ((policy, rate), target) in enumerate(zip(authors, targets, strict=True)):
-            report(f"{task}: author {i} is {policy.name}, solves {rate:.2f} of 100 episodes, wanted {target}")
+            solved, wanted = f"{100 * rate:.0f} % success (100 episodes)", f"{100 * target:.0f} %"
+            report(f"{task}: author {i} is {policy.name}, {solved}; asked for {wanted}")
             policy.save(folder / f"{task}_{i}.npz")
         write_json(index, {"targets": targets, "seeds": seeds, "rates": [rate for _, rate in authors]})
     known = json.loads(index.read_text())

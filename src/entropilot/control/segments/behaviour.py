@@ -89,7 +89,7 @@ def find_behaviours(
     def rate(step: int, known: dict[int, float], episodes: int, first_seed: int) -> float:
         if step not in known:
             known[step] = success_rate(task, checkpoints[step], episodes, first_seed, processes)
-            report(f"{task}: step {step}, {known[step]:.2f} of {episodes}")
+            report(f"{task}: clone at step {step}: {100 * known[step]:.0f} % success ({episodes} episodes)")
         return known[step]
 
     for step in range(stride, count + 1, stride):
