@@ -10,33 +10,39 @@ import typer
 
 from entropilot.cli.common import need_training_extra, say
 from entropilot.errors import UserError
+from entropilot.sandbox.tasks import DEFAULT_TIER
 
-sandbox_app = typer.Typer(help="The tiny model in the package, and its tasks.", no_args_is_help=True)
+sandbox_app = typer.Typer(help="Work with the tiny model in the package and its tasks.", no_args_is_help=True)
 
 
 @sandbox_app.command()
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder of the base model.")],
-    tier: Annotated[str, typer.Option(help="Which tier's text.")] = "chains",
-    steps: Annotated[int, typer.Option(min=1)] = 4500,
-    batch_size: Annotated[int, typer.Option(min=1)] = 96,
-    learning_rate: Annotated[float, typer.Option(min=0.0)] = 2e-3,
-    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[Path, typer.Option(help="Folder that receives the base model.")],
+    tier: Annotated[
+        str, typer.Option(help="Tier whose problems the model learns: chains or pool.")
+    ] = DEFAULT_TIER,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 4500,
+    batch_size: Annotated[int, typer.Option(min=1, help="Problems per step.")] = 96,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak of the one-cycle schedule.")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the text.")] = 0,
     start: Annotated[
         str | None,
-        typer.Option(help="A sandbox model's folder, or sandbox:TIER, to go on from; default: from scratch."),
+        typer.Option(
+            help="Model to start from: a sandbox model's folder, or sandbox:TIER; default: random weights."
+        ),
     ] = None,
     hidden_size: Annotated[
-        int | None, typer.Option(min=8, help="Default 128; the MLP is three times as wide.")
+        int | None, typer.Option(min=8, help="Hidden size, default 128; the MLP is three times as wide.")
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Default 3.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Number of layers, default 3.")] = None,
     heads: Annotated[
-        int | None, typer.Option(min=1, help="Default 4; half as many for keys and values.")
+        int | None,
+        typer.Option(min=1, help="Number of attention heads, default 4; half as many for keys and values."),
     ] = None,
 ) -> None:
-    """Make a tier's base model (chains, from scratch: about 12 minutes on two cores).
+    """Train a tier's base model from scratch or from another one (chains: about 12 minutes on two cores).
 
-    The pool's was made so: --tier pool --start sandbox:chains --steps 300 --batch-size 128 --learning-rate 5e-4
+    The pool's model was made with --tier pool --start sandbox:chains --steps 300 --batch-size 128 --learning-rate 5e-4
     """
     need_training_extra()
     from entropilot.cli.progress import Progress
@@ -106,14 +112,16 @@ def _origin(
 
 @sandbox_app.command()
 def properties(
-    tier: Annotated[str, typer.Option()] = "pool",
-    model: Annotated[str | None, typer.Option(help="Default: the tier's own in the package.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Problems.")] = 128,
-    samples: Annotated[int, typer.Option(min=1, help="Attempts at each.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the problems.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Of supervised training.")] = 100,
+    tier: Annotated[str, typer.Option(help="Tier: chains or pool.")] = "pool",
+    model: Annotated[
+        str | None, typer.Option(help="Model to measure; default: the tier's own base model.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of problems.")] = 128,
+    samples: Annotated[int, typer.Option(min=1, help="Completions per problem.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed that the problems are drawn from.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of supervised training.")] = 100,
 ) -> None:
-    """Measure what fixes a tier: how often its base model succeeds, and what it learns from right solutions."""
+    """Measure pass@k of a tier's base model, and its accuracy after supervised training on right solutions."""
     need_training_extra()
     from entropilot.evaluation.tier_properties import attempts, capacity
     from entropilot.inputs.models import load_model, quiet
@@ -136,10 +144,10 @@ def properties(
 
 @sandbox_app.command()
 def problems(
-    tier: Annotated[str, typer.Option()] = "chains",
-    split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
-    count: Annotated[int, typer.Option(min=1)] = 10,
-    seed: Annotated[int, typer.Option()] = 0,
+    tier: Annotated[str, typer.Option(help="Tier: chains or pool.")] = DEFAULT_TIER,
+    split: Annotated[str, typer.Option(help="Split: train, validation or test.")] = "train",
+    count: Annotated[int, typer.Option(min=1, help="Number of problems.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed that the problems are drawn from.")] = 0,
 ) -> None:
     """Print problems of a tier as JSONL with the columns prompt and answer."""
     from entropilot.sandbox.tasks import SPLITS, get_tier
