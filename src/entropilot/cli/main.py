@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from entropilot import __version__
-from entropilot.cli import answers, control, dynamics, evaluate, law, logits, prompts, report, train
+from entropilot.cli import answers, control, diagnose, dynamics, evaluate, law, logits, prompts, report, train
 from entropilot.cli.common import say
 from entropilot.cli.sandbox import sandbox_app
 from entropilot.errors import UserError
@@ -52,6 +52,7 @@ def options(
 
 app.add_typer(train.app)
 app.add_typer(law.app)
+app.add_typer(diagnose.app)
 app.add_typer(report.app)
 app.add_typer(answers.app)
 app.add_typer(prompts.app, name="prompts")

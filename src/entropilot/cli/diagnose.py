@@ -1,0 +1,88 @@
+"""The command `diagnose`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from entropilot.cli.common import (
+    EntropyOption,
+    FrameworkOption,
+    JsonOption,
+    LogsArgument,
+    PerformanceOption,
+    StepOption,
+    open_log,
+    print_json,
+)
+
+app = typer.Typer()
+
+
+class FailOn(StrEnum):
+    """The least severity at which the exit code is 1."""
+
+    warning = "warning"
+    error = "error"
+    never = "never"
+
+
+@app.command()
+def diagnose(
+    runs: LogsArgument,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="A control run: the same without the method. May be given several times."),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="The least severity of a finding at which the exit code is 1.")
+    ] = FailOn.warning,
+    performance: PerformanceOption = None,
+    entropy: EntropyOption = None,
+    step: StepOption = None,
+    framework: FrameworkOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what is wrong with runs: collapse, explosion, dead groups, drift, truncation and more, with advice."""
+    from entropilot.law.findings.find import find, unchecked
+    from entropilot.law.findings.finding import SEVERITIES
+    from entropilot.law.findings.signals import Signals
+    from entropilot.reports.text import labels, one_line
+
+    def signals_of(path: Path) -> Signals:
+        reading = open_log(path, entropy, performance, step, framework)
+        return Signals(reading.run, reading.entropy, reading.performance)
+
+    signals = [signals_of(path) for path in runs]
+    controls = [signals_of(path) for path in against or []]
+    results = [find(each, controls) for each in signals]
+    if as_json:
+        documents: list[dict[str, Any]] = [
+            {
+                "run": each.run.name,
+                "path": str(path),
+                "findings": [finding.document() for finding in findings],
+                "not_logged": unchecked(each),
+            }
+            for path, each, findings in zip(runs, signals, results, strict=True)
+        ]
+        print_json(documents)
+    else:
+        for label, each, findings in zip(
+            labels([each.run for each in signals]), signals, results, strict=True
+        ):
+            typer.echo(f"{one_line(label)}: {len(findings) or 'no'} finding{'s' * (len(findings) != 1)}")
+            for finding in findings:
+                for line in finding.lines():
+                    typer.echo(("    " if line.startswith(" ") else "  ") + one_line(line))
+            missing = unchecked(each)
+            if missing:
+                typer.echo(f"  not checked, because nothing was logged for it: {', '.join(missing)}")
+    if fail_on is FailOn.never:
+        return
+    bound = SEVERITIES.index(fail_on.value)
+    if any(SEVERITIES.index(finding.severity) >= bound for findings in results for finding in findings):
+        raise typer.Exit(1)

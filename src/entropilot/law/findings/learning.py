@@ -1,0 +1,144 @@
+"""Check whether a run learns: dead runs, groups without contrast, zero gradients, falls of reward or validation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from entropilot.law.findings.finding import RunFinding
+from entropilot.law.findings.signals import Signal, Signals
+
+LEAST = 10  # points below which a course is not judged
+ONE_SIDED = 0.8  # share of groups without contrast
+ZERO_STEPS = 0.1  # share of steps without gradient
+
+
+def equal_groups(signals: Signals) -> Signal | None:
+    """Return the share of groups whose rewards are all equal."""
+    return signals.get("equal groups") or signals.total("all right", "all wrong")
+
+
+def dead_run(signals: Signals) -> RunFinding | None:
+    """Find a run in which no group has an advantage: rewards all equal, or loss and gradient 0 throughout."""
+    reward, equal, loss = (signals.get("reward", LEAST), equal_groups(signals), signals.get("loss", LEAST))
+    gradient = signals.get("gradient", LEAST)
+    if reward is not None and np.ptp(reward.values) <= 1e-12 * max(1.0, float(np.abs(reward.values).max())):
+        shown, text = reward, f"{reward.name} is {reward.values[0]:.3g} at all {reward.values.size} steps"
+    elif equal is not None and equal.values.size >= LEAST and equal.values.min() >= 1 - 1e-9:
+        shown, text = (
+            equal,
+            f"all groups have equal rewards at all {equal.values.size} steps ({equal.name} = 1)",
+        )
+    elif loss is not None and gradient is not None and not (loss.values.any() or gradient.values.any()):
+        shown, text = loss, f"{loss.name} and {gradient.name} are 0 at all {loss.values.size} steps"
+    else:
+        return None
+    return RunFinding(
+        "dead run",
+        "error",
+        (shown.steps[0], shown.steps[-1]),
+        text,
+        {"value": float(shown.values[0]), "steps": float(shown.values.size)},
+        "No answer is better than another of its group, so every advantage is 0 and nothing is learnt.",
+        "Check the reward on a few completions by hand; take easier problems, more samples per prompt, or a warm start.",
+    )
+
+
+def one_sided_groups(signals: Signals) -> RunFinding | None:
+    """Find groups that are nearly all entirely right or entirely wrong, in the last quarter."""
+    equal = equal_groups(signals)
+    if equal is None or equal.values.size < LEAST:
+        return None
+    late = equal.since(0.75)
+    share = float(late.values.mean())
+    if share < ONE_SIDED or equal.values.min() >= 1 - 1e-9:
+        return None
+    numbers, split = {"share": share}, ""
+    right, wrong = signals.get("all right"), signals.get("all wrong")
+    if right is not None and wrong is not None:
+        numbers |= {"all right": float(right.since(0.75).values.mean())}
+        numbers |= {"all wrong": float(wrong.since(0.75).values.mean())}
+        split = (
+            f" ({100 * numbers['all right']:.0f} % all right, {100 * numbers['all wrong']:.0f} % all wrong)"
+        )
+    return RunFinding(
+        "groups without contrast",
+        "warning",
+        (late.steps[0], late.steps[-1]),
+        f"{100 * share:.0f} % of the groups have equal rewards in the last quarter{split}",
+        numbers,
+        "Only groups with different rewards give a gradient; the rest of the compute is wasted.",
+        "Rank prompts by the variance of their reward (entropilot prompts rank), filter those groups, or raise the "
+        "samples per prompt.",
+    )
+
+
+def zero_gradients(signals: Signals) -> RunFinding | None:
+    """Find a tenth of the steps or more without any gradient."""
+    gradient = signals.get("gradient", LEAST)
+    if gradient is None:
+        return None
+    zero = gradient.values == 0
+    share = float(zero.mean())
+    if share < ZERO_STEPS or share == 1:
+        return None
+    steps = gradient.steps[zero]
+    return RunFinding(
+        "zero-gradient steps",
+        "warning",
+        (steps[0], steps[-1]),
+        f"{gradient.name} is 0 at {zero.sum()} of {zero.size} steps",
+        {"share": share, "steps": float(zero.sum())},
+        "These steps cost rollouts and change nothing.",
+        "Filter groups of equal rewards, take harder or easier problems, or gather more prompts per step.",
+    )
+
+
+def reward_collapse(signals: Signals) -> RunFinding | None:
+    """Find a reward that has lost half or more of its highest level over its lowest, far beyond its noise."""
+    reward = signals.get("reward", LEAST)
+    if reward is None or not np.isfinite(reward.values).all():
+        return None
+    smooth = reward.smooth
+    at = int(smooth.argmax())
+    peak, low = float(smooth[at]), min(float(smooth[: at + 1].min()), float(smooth.min()), reward.end)
+    fall = peak - reward.end
+    if fall <= 0.5 * (peak - low) or fall <= 4 * reward.mean_noise or fall <= 0.25 * abs(peak):
+        return None
+    return RunFinding(
+        "reward collapse",
+        "error",
+        (reward.smooth_steps[at], reward.steps[-1]),
+        f"{reward.name} fell from {peak:.3g} to {reward.end:.3g} (means over a tenth of the run)",
+        {"peak": peak, "end": reward.end},
+        "The policy has lost what it had learnt.",
+        "Go back to a checkpoint before the fall; lower the learning rate, add a reference KL, or bound the ratio.",
+    )
+
+
+def validation_falls(signals: Signals) -> RunFinding | None:
+    """Find a training reward that rises while validation falls from its peak."""
+    reward, validation = signals.get("reward", LEAST), signals.get("validation", 5)
+    if reward is None or validation is None:
+        return None
+    smooth = validation.smooth
+    at = int(smooth.argmax())
+    fall = float(smooth[at]) - validation.end
+    # The peak is the highest of many means, which lies above their course by about 2.5 deviations.
+    bound = max(4 * validation.mean_noise, 0.02 * max(abs(float(smooth[at])), 1e-9))
+    later = reward.steps >= validation.smooth_steps[at]
+    if fall <= bound or later.sum() < 2 * reward.width:
+        return None
+    part = Signal(reward.name, reward.steps[later], reward.values[later])
+    rise = part.end - part.start
+    if rise <= 2 * np.sqrt(2) * part.mean_noise or rise <= 0:
+        return None
+    return RunFinding(
+        "validation falls",
+        "warning",
+        (validation.smooth_steps[at], validation.steps[-1]),
+        f"{reward.name} rose from {part.start:.3g} to {part.end:.3g} while {validation.name} fell from "
+        f"{float(smooth[at]):.3g} to {validation.end:.3g}",
+        {"reward rise": rise, "validation fall": fall},
+        "The policy learns the training problems or the reward's gaps, not the task.",
+        "Take the checkpoint at the peak of validation; use more problems, or look for ways to please the reward.",
+    )

@@ -1,0 +1,73 @@
+"""The command `diagnose`: exit codes, JSON, controls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from entropilot.records import RunWriter
+
+
+def make(folder: Path, rewards: list[float], truncated: float = 0.0) -> Path:
+    writer = RunWriter(folder, {"name": folder.name})
+    for i, reward in enumerate(rewards):
+        row = {"entropy/policy_T1": 0.5 - 0.003 * i, "reward/mean": reward}
+        writer.row(i + 1, row | {"completion/truncated": truncated * i / len(rewards)})
+    writer.end("finished")
+    writer.close()
+    return folder
+
+
+RISING = [0.2 + 0.005 * i + 0.002 * (i % 2) for i in range(60)]
+FALLEN = [0.7 if i < 40 else 0.1 for i in range(60)]
+
+
+def test_a_healthy_run_is_0_and_says_what_was_not_checked(run, tmp_path: Path) -> None:
+    result = run("diagnose", str(make(tmp_path / "good", RISING)))
+    assert result.code == 0
+    first, second = result.out.splitlines()
+    assert first == "good: no findings"
+    assert second.startswith("  not checked, because nothing was logged for it: ") and "drift" in second
+
+
+def test_a_collapsed_run_is_1_with_evidence_and_advice(run, tmp_path: Path) -> None:
+    result = run("diagnose", str(make(tmp_path / "bad", FALLEN)), str(make(tmp_path / "good", RISING)))
+    assert result.code == 1
+    lines = result.out.splitlines()
+    assert lines[0] == "bad: 1 finding"
+    assert lines[1].startswith("  error: reward collapse, steps 6 to 60: reward/mean fell from 0.7 to 0.1")
+    assert [line.split(":")[0].strip() for line in lines[2:5]] == ["meaning", "try", "on healthy public runs"]
+    assert "good: no findings" in lines
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "truncated", "fallen", "code"),
+    [
+        ("warning", 0.5, False, 1),
+        ("error", 0.5, False, 0),
+        ("error", 0.0, True, 1),
+        ("never", 0.5, True, 0),
+    ],
+)
+def test_fail_on(run, tmp_path: Path, fail_on: str, truncated: float, fallen: bool, code: int) -> None:
+    folder = make(tmp_path / "a", FALLEN if fallen else RISING, truncated)
+    assert run("diagnose", str(folder), "--fail-on", fail_on).code == code
+
+
+def test_json_and_controls(run, tmp_path: Path) -> None:
+    folder, control = make(tmp_path / "a", FALLEN), make(tmp_path / "b", RISING)
+    result = run("diagnose", str(folder), "--json", "--against", str(control), "--against", str(control))
+    assert result.code == 1
+    (document,) = json.loads(result.out)
+    assert [finding["name"] for finding in document["findings"]] == ["reward collapse", "below the controls"]
+    assert document["findings"][0]["numbers"] == {"peak": pytest.approx(0.7), "end": pytest.approx(0.1)}
+    assert document["findings"][0]["steps"] == [6, 60] and document["findings"][0]["also_in"] == []
+    assert "drift" in document["not_logged"] and document["run"] == "a"
+
+
+def test_bad_input_is_2(run, tmp_path: Path) -> None:
+    result = run("diagnose", str(tmp_path / "nothing"))
+    assert result.code == 2 and result.out == "" and "no file" in result.err
+    assert run("diagnose", str(make(tmp_path / "a", RISING)), "--fail-on", "words").code == 2
