@@ -225,3 +225,13 @@ def test_public_runs(name, expected, data_dir) -> None:
     (series,) = [run for run in load(data_dir) if run.name == name]
     assert {finding.name for finding in find(Signals(as_run(series)))} >= expected
     assert expected or not find(Signals(as_run(series)))
+
+
+@pytest.mark.parametrize("n", [10, 40, 200])
+def test_noise_alone_is_no_fall(n) -> None:
+    # White noise around 0, where a fall below a quarter of the peak is easy: at most 3 % where 1 % is meant.
+    rng, spoke = np.random.default_rng(n), 0
+    for _ in range(300):
+        rows = [{"step": i, "reward/mean": float(x)} for i, x in enumerate(rng.standard_normal(n))]
+        spoke += bool(find(Signals(Run(Path("x"), {}, rows))))
+    assert spoke <= 9
