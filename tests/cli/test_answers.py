@@ -262,7 +262,7 @@ def test_a_model_judge_takes_its_settings_from_the_command_line(run, tmp_path: P
 BAD_ROWS = [
     ([{"problem": "x"}], "row 1 has no `completions` (its columns: problem)"),
     ([{"completions": ["4"]}, {"completions": None, "id": 3}], "row 2 has no `completions`"),
-    ([{"completions": "4"}], "`completions` of row 1 must be a list of texts"),
+    ([{"completions": 4}], "`completions` of row 1 must be a list of texts"),
     ([{"completions": ["4"]}, {"completions": ["4", 4]}], "`completions` of row 2 must be a list of texts"),
     ([{"completions": [None]}], "`completions` of row 1 must be a list of texts"),
     ([], "holds no row with completions"),

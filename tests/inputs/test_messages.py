@@ -47,3 +47,13 @@ def test_a_file_s_question_is_the_last_user_turn(tmp_path: Path) -> None:
         '{"question": "  ", "completions": ["x"]}\n'
     )
     assert [row.question for row in read_completions(path)] == ["u", None]
+
+
+def test_content_in_parts_and_an_empty_list_have_a_text() -> None:
+    from entropilot.inputs.messages import last_user_turn, text_of
+
+    parts = [{"type": "text", "text": "The answer "}, {"type": "image"}, {"type": "text", "text": "is 5."}]
+    assert text_of([{"role": "assistant", "content": parts}]) == "The answer is 5."
+    assert text_of([]) == ""
+    assert text_of([{"role": "assistant", "content": None}]) == ""
+    assert last_user_turn([{"role": "user", "content": parts}]) == "The answer is 5."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any, cast
 
@@ -11,8 +12,16 @@ from entropilot.answers.judge import Judge, Pairs, Questions
 from entropilot.answers.normalise import Normal, normalise
 from entropilot.errors import UserError
 
-_MODEL_JUDGES = {"entailment": "Entailment", "embedding": "Embedding", "verifier": "Verifier"}
-NAMES = ("exact", "math", *_MODEL_JUDGES)
+# A judge is one line here: its name, and the class that follows `Judge`. Its options are those of the class.
+JUDGES = {
+    "exact": "entropilot.answers.judges:Exact",
+    "math": "entropilot.answers.math_judge:Math",
+    "entailment": "entropilot.answers.model_judges:Entailment",
+    "embedding": "entropilot.answers.model_judges:Embedding",
+    "verifier": "entropilot.answers.model_judges:Verifier",
+}
+NAMES = tuple(JUDGES)
+GROUP = "entropilot.judges"  # the entry points by which other packages add judges
 
 
 class Exact:
@@ -43,29 +52,17 @@ class Function:
 
 
 def build_judge(name: str, **options: Any) -> Judge:
-    """A judge by its name, or by the dotted path of a function f(a, b, question) -> bool.
+    """Build a judge by its name, or by the dotted path of its class or of a function f(a, b, question) -> bool.
 
     Args:
-        name: exact, math, entailment, embedding, verifier, or a path as in package.module.function.
+        name: exact, math, entailment, embedding, verifier; an entry point of the group `entropilot.judges`; or a path
+            as in package.module.Class or package.module.function.
         options: what the judge's class takes; see the class.
 
     Raises:
         UserError: no such name, path or option, or an extra that the judge needs is not installed.
     """
-    if name == "exact":
-        kind: Callable[..., Judge] = Exact
-    elif name == "math":
-        kind = import_module("entropilot.answers.math_judge").Math
-    elif name in _MODEL_JUDGES:
-        kind = getattr(import_module("entropilot.answers.model_judges"), _MODEL_JUDGES[name])
-    elif "." in name.strip("."):
-        kind = _dotted
-        options = {"path": name, **options}
-    else:
-        raise UserError(
-            f"There is no judge named {name!r}; choose one of {', '.join(NAMES)}, "
-            "or give the dotted path of a function f(a, b, question)."
-        )
+    kind = _kind(name)
     try:
         signature(kind).bind(**options)
     except TypeError as error:
@@ -79,27 +76,45 @@ def refuse_options(name: str, options: dict[str, Any]) -> None:
     Raises:
         UserError: as `build_judge`.
     """
-    if "." in name:
-        _dotted(name)  # imported: cheap, and a wrong path is said now
-        known: list[str] = []
-    elif name in _MODEL_JUDGES:
-        kind = getattr(import_module("entropilot.answers.model_judges"), _MODEL_JUDGES[name])
-        known = list(signature(kind).parameters)
-    else:
-        known = ["pool"] if name == "math" else []
+    known = signature(_kind(name)).parameters
     for option in options:
         if option not in known:
             raise UserError(f"The judge {name!r} has no option {option!r}; take it out.")
 
 
-def _dotted(path: str) -> Judge:
-    module, _, attribute = path.rpartition(".")
+def _kind(name: str) -> Callable[..., Judge]:
+    """Return what builds the judge of that name: a class, or a function's wrapper."""
+    if name in JUDGES:
+        module, _, attribute = JUDGES[name].partition(":")
+        return getattr(import_module(module), attribute)
+    for entry in entry_points(group=GROUP, name=name):
+        try:
+            return _checked(entry.load(), name)
+        except ImportError as error:
+            raise UserError(
+                f"The judge {name!r} cannot be loaded ({error}); reinstall its package."
+            ) from error
+    if "." not in name.strip("."):
+        raise UserError(
+            f"There is no judge named {name!r}; choose one of {', '.join(NAMES)}, "
+            "or give the dotted path of a judge class or of a function f(a, b, question)."
+        )
+    module, _, attribute = name.rpartition(".")
     try:
-        function = getattr(import_module(module), attribute)
+        return _checked(getattr(import_module(module), attribute), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"The judge {path!r} cannot be loaded ({error}); give package.module.function."
+            f"The judge {name!r} cannot be loaded ({error}); give package.module.Class or package.module.function."
         ) from error
-    if not callable(function):
-        raise UserError(f"The judge {path!r} is no function; name one that takes (a, b, question).")
-    return Function(cast(Callable[[str, str, str | None], bool], function), path)
+
+
+def _checked(thing: Any, name: str) -> Callable[..., Judge]:
+    if isinstance(thing, type):
+        if not callable(getattr(thing, "equivalent", None)):
+            raise UserError(
+                f"The class {name!r} is no judge: it has no method equivalent(pairs, questions); add one."
+            )
+        return cast(Callable[..., Judge], thing)
+    if not callable(thing):
+        raise UserError(f"The judge {name!r} is no function; name one that takes (a, b, question).")
+    return lambda: Function(cast(Callable[[str, str, str | None], bool], thing), name)

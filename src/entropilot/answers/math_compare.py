@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from entropilot.answers.math_values import Parts, Value, near, number, parts, quotient, rational
@@ -204,6 +205,7 @@ def _leaves(a: str, b: str, known: Known) -> bool | Waiting:
     return known.about("compare", a, b) if kinds == {"other"} else False
 
 
+@lru_cache(maxsize=20_000)
 def _is_text(leaf: str) -> bool:
     """Whether a leaf is words, a name (HHT, IV), or a time of day: these equal only themselves."""
     plain = re.sub(r"\\[a-zA-Z]+", " ", leaf)
@@ -267,6 +269,7 @@ def _together(one: list[Any], other: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip((one * count)[:count], (other * count)[:count], strict=True))
 
 
+@lru_cache(maxsize=20_000)
 def _percent(normal: Normal, in_percent: bool) -> Normal:
     """Write a percentage as a hundredth, unless the question is about percent."""
     if normal.unit != "percent" or in_percent:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 _DIGITS = 400  # a longer number is text: its arithmetic is what a hostile answer would ask for
 _EXPONENT = 400
@@ -116,6 +117,7 @@ class Value:
         return [str(_WORKING.divide(top, bottom)), "0"]
 
 
+@lru_cache(maxsize=20_000)
 def rational(body: str) -> Value | None:
     r"""The value of an integer, a decimal, 4.5e33, 4.5 \times 10^{33}, a/b, \frac{a}{b}, 1\frac{4}{5} or 2^{10}."""
     decimal = _DECIMAL.fullmatch(body)
@@ -168,6 +170,7 @@ _MATRIX = re.compile(r"\\begin\{([bpB]?matrix|array)\}(?:\{[lcr|]{1,20}\})?(.*)\
 _PM = re.compile(r"\\pm(?![a-zA-Z])|\\mp(?![a-zA-Z])")
 
 
+@lru_cache(maxsize=20_000)
 def parts(body: str, depth: int = 0) -> Parts | str:
     r"""Take lists, tuples, sets, intervals, unions, matrices and a \pm b apart; anything else is a leaf."""
     if depth >= _DEEPEST:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from entropilot.errors import UserError
-from entropilot.inputs.messages import last_user_turn
+from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.readers.lines import LONGEST, lines, open_log, shown
 
 PROMPT_COLUMNS = ("prompt", "problem", "question")
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
+COMPLETION_COLUMNS = ("completions", "responses", "texts")  # evaluate's samples.jsonl has them as texts
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 _BATCH = 256  # rows of a Parquet file in memory at once
 
@@ -77,6 +78,8 @@ def gold_of(row: dict[str, Any]) -> str | None:
         found = found[0]
     if found is None or isinstance(found, str):
         return found or None
+    if isinstance(found, float) and found != found:  # NaN: a table's empty cell
+        return None
     return json.dumps(found, ensure_ascii=False, default=str)
 
 
@@ -98,15 +101,43 @@ def per_sample(path: Path, sampled: Sampled, column: str) -> list[Any] | None:
 
 
 def _texts(path: Path, number: int, row: dict[str, Any]) -> list[str]:
-    found = row.get("completions", row.get("texts"))  # evaluate's samples.jsonl has them as texts
-    if found is None:
+    values = next((row[name] for name in COMPLETION_COLUMNS if row.get(name) is not None), None)
+    if values is None:
         names = ", ".join(shown(name) for name in list(row)[:12]) or "none"
         raise UserError(
             f"{path}: row {number} has no `completions` (its columns: {names}); every row needs a list of texts there."
         )
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise UserError(f"{path}: `completions` of row {number} must be a list of texts; mend that row.")
-    return found
+    if isinstance(values, str):  # a list as CSV and some Parquet files hold it, or a single text
+        values = _list_in(values) or [values]
+    if isinstance(values, list) and values and all(isinstance(turn, dict) for turn in values):
+        values = [values]  # one chat
+    texts = [_text(value) for value in values] if isinstance(values, list) else [None]
+    if any(text is None for text in texts):
+        raise UserError(
+            f"{path}: `completions` of row {number} must be a list of texts or chats; mend that row."
+        )
+    return [text for text in texts if text is not None]
+
+
+def _list_in(text: str) -> list[Any] | None:
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, list) and all(isinstance(one, str | list) for one in values) else None
+
+
+def _text(value: Any) -> str | None:
+    """The text of a completion: a string, or a chat, whose last assistant turn counts; an empty chat is an empty text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        return None
+    return text_of([turn for turn in value if turn.get("role", "assistant") == "assistant"] or value)
 
 
 def _json(path: Path) -> Iterator[dict[str, Any] | None]:

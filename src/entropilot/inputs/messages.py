@@ -36,8 +36,21 @@ def stop_ids(tokenizer: Any, characters: list[str]) -> set[int]:
 
 
 def text_of(completion: Any) -> str:
-    """Return the text of a completion, a string or a list of messages."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
+    """Return the text of a completion: a string, or a list of messages, whose last one counts; an empty list has none."""
+    if isinstance(completion, str):
+        return completion
+    return (content_text(completion[-1].get("content")) or "") if completion else ""
+
+
+def content_text(content: Any) -> str | None:
+    """Return the text of a message's content, a string or a list of parts; None where it has no text.
+
+    >>> content_text([{"type": "text", "text": "The answer "}, {"type": "text", "text": "is 5."}])
+    'The answer is 5.'
+    """
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else None
 
 
 def last_user_turn(prompt: Any) -> str | None:
@@ -50,7 +63,7 @@ def last_user_turn(prompt: Any) -> str | None:
         return prompt
     turns = prompt if isinstance(prompt, list) else []
     said = [turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user"]
-    return said[-1] if said and isinstance(said[-1], str) else None
+    return content_text(said[-1]) if said else None
 
 
 def last_turn(prompt: Any) -> str:
