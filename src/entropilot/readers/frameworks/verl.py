@@ -16,8 +16,6 @@ from entropilot.readers.reader import Log, Reader, Source, known
 
 _HEAD = re.compile(rb"step:\d{1,15} - ")
 _ANSI = re.compile(rb"\x1b\[[0-9;]{0,20}[A-Za-z]")
-_WRAP = b":np.float64("
-_DIGITS = b"0123456789.+-eE"
 _NUMPY = re.compile(rb"(?:np|numpy)\.\w{1,20}\(([^()\s]{1,64})\)")  # numpy 2 prints np.float64(0.1)
 _WORDS = frozenset({b"True", b"False", b"None", b"np.True_", b"np.False_"})
 _LONG_LINE = 1 << 17
@@ -126,12 +124,12 @@ def _next_head(piece: bytes, start: int) -> int:
 
 
 class _Shape(NamedTuple):
-    """The keys of a line of metrics, which of them are kept under what names, and its text without digits."""
+    """The keys of a line of metrics, which of them are kept under what names, and where a value is numpy's."""
 
     keys: list[bytes]
     kept: list[int]
     names: list[str]
-    marks: bytes  # empty where no value stands in `np.float64(…)`
+    wrapped: list[tuple[int, int]]  # which value, and how many bytes stand before its number: `np.float64(`
 
 
 class _Console:
@@ -160,29 +158,25 @@ class _Console:
 
     def _as_before(self, text: bytes) -> dict[str, float] | None:
         """Return the row of a line with the keys of an earlier one and nothing but finite numbers; else None."""
-        bare = text.replace(_WRAP, b":")
-        wrapped = len(bare) < len(text)
-        if wrapped:
-            bare = bare.replace(b") - ", b" - ").removesuffix(b")")
-        cells = bare.replace(b" - ", b":").split(b":")
+        cells = text.replace(b" - ", b":").split(b":")
         values = cells[1::2]
         shape = self._shapes.get(len(values))
         if shape is None or shape.keys != cells[::2]:
             return None
-        if wrapped and shape.marks != text.translate(None, _DIGITS):  # a bracket may stand elsewhere
-            return None
         try:
+            for at, start in shape.wrapped:
+                value = values[at]
+                if value[0] == 110:  # n…( and ): another type of numpy's has its number elsewhere
+                    values[at] = value[start:-1] if value[start - 1] == 40 and value[-1] == 41 else b""
             numbers = list(map(float, [values[at] for at in shape.kept] if self._thinned else values))
-        except ValueError:
+        except (ValueError, IndexError):
             return None
         total = sum(numbers)
         return dict(zip(shape.names, numbers, strict=True)) if total - total == 0 else None
 
     def _one_by_one(self, text: bytes) -> dict[str, float]:
         """Return the row of any line, and remember its keys where there was nothing odd about it."""
-        keys: list[bytes] = []
-        kept: list[int] = []
-        names: list[str] = []
+        shape = _Shape([], [], [], [])
         row: dict[str, float] = {}
         parts = text.split(b" - ")
         for at, part in enumerate(parts):
@@ -193,14 +187,15 @@ class _Console:
                     self.gathered.skipped[NO_NUMBER] += 1
                 continue
             self.gathered.put(row, key, number)
-            keys.append(key)
+            shape.keys.append(key)
             if name := self.gathered.name(key):
-                kept.append(at)
-                names.append(name)
-        usual = len(keys) == len(parts) and not any(b":" in key or not key for key in keys)
-        if usual and (self._thinned or len(names) == len(parts)):
-            marks = text.translate(None, _DIGITS) if _WRAP in text else b""
-            self._shapes[len(parts)] = _Shape(keys, kept, names, marks)
+                shape.kept.append(at)
+                shape.names.append(name)
+            if value.startswith(b"np."):
+                shape.wrapped.append((at, value.find(b"(") + 1))
+        usual = len(shape.keys) == len(parts) and not any(b":" in key or not key for key in shape.keys)
+        if usual and (self._thinned or len(shape.names) == len(parts)):
+            self._shapes[len(parts)] = shape
         return row
 
 
