@@ -66,6 +66,11 @@ def growing(count: int, offset: int) -> list[str]:
     return [f"{text} + {offset}" if "sqrt" in text else text for text in texts]
 
 
+def circles(count: int, offset: int) -> list[str]:
+    """`count` equations of circles, no two the same."""
+    return [f"(x-{k})^2+(y+{k % 7})^2={k + 3 + 1000 * offset}" for k in range(count)]
+
+
 def timed(name: str, answers: list[str], judge) -> Clusters:
     start = time.perf_counter()
     found = cluster([answers], judge)[0]
@@ -96,6 +101,8 @@ def main() -> None:
         timed(f"many classes, strings {offset + 1}", many_classes(offset), judge)
     for offset, count in enumerate((16, 32, 64, 128, 256), start=1):
         timed("growth", growing(count, offset), judge)
+    for offset, count in enumerate((16, 32, 64, 128, 256), start=1):
+        timed("circles, all distinct", circles(count, offset), judge)
     print(f"\nfailures: {dict(pool.report.counts)}")
     place = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ENTROPILOT_DATA")
     if place:

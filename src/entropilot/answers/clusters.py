@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entropilot.answers.judge import Judge
+from entropilot.methods.empo import semantic_entropy
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         labels=labels,
         sizes=sizes,
         shares=shares,
-        semantic_entropy=max(0.0, -math.fsum(share * math.log(share) for share in shares)),
+        semantic_entropy=semantic_entropy(labels) if labels else 0.0,
         answers=answers,
         representatives=[None if isinstance(key, int) else key for key in numbers],
         missing=[answer is None for answer in answers],

@@ -8,6 +8,7 @@ from entropilot.answers.clusters import Clusters
 from entropilot.answers.extract import extract
 from entropilot.answers.judge import Judge
 from entropilot.answers.normalise import normalise
+from entropilot.methods.majority import Majority
 
 
 def gold_answer(text: str) -> str | None:
@@ -56,11 +57,5 @@ def majority(found: Clusters) -> tuple[int | None, bool]:
 
     Missing answers have no vote; of clusters of one size the first to appear is taken. None where nobody answered.
     """
-    votes = {
-        label: found.sizes[label] for label, answer in enumerate(found.representatives) if answer is not None
-    }
-    if not votes:
-        return None, False
-    most = max(votes.values())
-    leading = [label for label, size in votes.items() if size == most]
-    return leading[0], len(leading) > 1
+    winners = Majority(ties="all").winners(found.labels, found.missing)
+    return (winners[0], len(winners) > 1) if winners else (None, False)
