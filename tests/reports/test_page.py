@@ -256,6 +256,28 @@ def test_each_run_is_forecast_from_its_first_part(tmp_path: Path, make_run) -> N
     assert describe([short], Options()).words["forecasts"]["rows"][0][5].startswith("no forecast: ")
 
 
+def test_findings_are_those_of_diagnose_and_stand_on_the_charts(tmp_path: Path) -> None:
+    from entropilot.law.findings.find import find
+    from entropilot.law.findings.signals import Signals
+
+    def rows(peak: float) -> list[dict]:
+        up = [{"step": s, "entropy/policy_T1": 1.0 / s, "reward/mean": peak * s / 50} for s in range(1, 51)]
+        return up + [{"step": s, "entropy/policy_T1": 0.02, "reward/mean": 0.05} for s in range(51, 101)]
+
+    run = Run(tmp_path, {"name": "fallen <b>"}, rows(0.8))
+    told = [finding.name for finding in find(Signals(run))]
+    assert told, "a reward that falls to nothing is found"
+    page = describe([run], Options())
+    assert sorted(f["title"] for f in page.words["findings"]) == sorted(told)
+    assert [f["step"] for f in page.document["findings"]] == [f["step"] for f in page.words["findings"]]
+    shown = Page(render([run]))
+    links = [a["data-step"] for tag, a in shown.tags if tag == "a" and "data-step" in a]
+    assert links == [str(f["step"]) for f in page.words["findings"]] and "What to try:" in shown.said
+    calm = Run(tmp_path, {"name": "calm"}, rows(0.8)[:50])
+    if not find(Signals(calm)):
+        assert "None: no sign of a problem" in Page(render([calm])).said
+
+
 def test_facts_of_the_header(tmp_path: Path, make_run) -> None:
     page, _, _ = parse(write_report([make_run(tmp_path / "run")], tmp_path / "r.html"))
     assert "low 0.2, high none (set by the method)" in page.said

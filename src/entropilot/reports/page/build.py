@@ -17,6 +17,7 @@ from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
 from entropilot.reports.facts import facts
 from entropilot.reports.page import groups as grouping
 from entropilot.reports.page.compare import comparison
+from entropilot.reports.page.findings import findings_of
 from entropilot.reports.page.forecasts import forecasts_of
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.page.rollouts import Samples, pack_samples, samples_of
@@ -119,7 +120,7 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
         | {"name": name, "group": group, "law": _law(summary), "points": _points(run, summary, packer)}
         for run, name, group, summary in zip(runs, names, run_groups, summaries, strict=True)
     ]
-    findings = _findings(runs, names)
+    findings = findings_of(runs, names, options.controls)
     forecasts = forecasts_of(runs, names)
     for entry, fan in zip(packed, forecasts.fans, strict=True):
         entry["forecast"] = fan
@@ -128,7 +129,7 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
         "runs": packed,
         "groups": group_list,
         "metrics": definitions_of(runs),
-        "findings": [{"run": f["run"], "step": f["step"]} for f in findings or ()],
+        "findings": [{"run": f["run"], "step": f["step"]} for f in findings],
         "rollouts": pack_samples(samples, packer),
     }
     charts, missing = _charts(runs)
@@ -191,10 +192,6 @@ def _points(run: Run, summary: Mapping[str, Any], packer: Packer) -> dict[str, A
         "h": packer.column(values[entropy][both], "f4"),
         "r": packer.column(values[performance][both], "f4"),
     }
-
-
-def _findings(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]] | None:
-    return None
 
 
 def _readings(
