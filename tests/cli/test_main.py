@@ -400,13 +400,17 @@ def test_the_process_is_told_not_to_phone_home(run) -> None:
 # --- forecast, scaling, read ------------------------------------------------------------------------------------
 
 
-def test_forecast_of_a_run_that_follows_the_law_is_its_end(run, tmp_path: Path) -> None:
+def test_forecast_is_no_change_and_the_law_beside_it_is_the_end(run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", points=15)
     result = run("forecast", str(folder), "--prefix", "0.6", "--json")
     assert result.code == 0, result.err
     seen = json.loads(result.out)
     at_the_end = 0.9 - 0.2 * math.exp(0.6 - 0.04 * 14)
-    assert seen["last_step"] == 15 and abs(seen["performance"] - at_the_end) < 0.02
+    # Of the 14 steps after the first, 60 % hold the points 0 to 8; "no change" is the mean of the last three.
+    lately = sum(0.9 - 0.2 * math.exp(0.6 - 0.04 * i) for i in (6, 7, 8)) / 3
+    assert seen["last_step"] == 15 and seen["performance"] == pytest.approx(lately, rel=1e-9)
+    assert seen["silent"] is None and abs(seen["law"] - at_the_end) < 0.02
+    assert seen["interval"][0] < lately < seen["interval"][1] <= 1
     assert seen["paper_protocol"]["rmse"] == pytest.approx(0, abs=1e-9), (
         "the law is exact at the measured entropies"
     )
