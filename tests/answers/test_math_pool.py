@@ -132,7 +132,7 @@ def test_a_shortage_of_memory_ends_the_worker_and_fails_the_item() -> None:
         raise MemoryError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "_describe", hungry)
+        patch.setattr(worker, "describe", hungry)
         assert worker._answer(b'{"describe": "x"}') == ({"failed": "memory"}, True)
 
 
@@ -280,7 +280,7 @@ def test_a_forked_process_has_workers_of_its_own() -> None:
 
 def test_the_worker_reads_mathematics_and_loads_no_engine() -> None:
     code = (
-        "import sys; from entropilot.answers import math_worker as worker; worker._describe(r'\\sqrt{2}')\n"
+        "import sys; from entropilot.answers import math_worker as worker; worker.describe(r'\\sqrt{2}')\n"
         "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

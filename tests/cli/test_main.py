@@ -47,6 +47,7 @@ COMMANDS = {
     "report": ("RUNS", "--out", "--title", "--group-by", "--against", "--format"),
     "watch": ("RUNS", "--port", "--group-by"),
     "evaluate": ("--model", "--data", "--samples", "--temperature", "--reward", "--json"),
+    "diagnose": ("RUNS", "--against", "--fail-on", "--json"),
     "sandbox": ("pretrain", "problems", "properties"),
     "sandbox pretrain": ("--out", "--steps", "--seed", "--start", "--hidden-size"),
     "sandbox properties": ("--tier", "--model", "--samples", "--steps"),

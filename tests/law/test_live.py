@@ -36,16 +36,28 @@ def test_spent_by_hand() -> None:
     )
 
 
-def test_long_histories_are_quick_and_their_interval_holds(synthetic) -> None:
-    hits, seconds = 0, []
+def test_the_interval_of_long_histories_holds(synthetic) -> None:
+    hits = 0
     for seed in range(30):
-        h, r = synthetic.run(1000, 0.6, seed)
-        start = time.process_time()
-        metrics = law_metrics(np.arange(1000), h, r)
-        seconds.append(time.process_time() - start)
+        metrics = law_metrics(np.arange(1000), *synthetic.run(1000, 0.6, seed))
         hits += metrics["law/ceiling_low"] <= 0.8 <= metrics["law/ceiling_high"]
     assert hits >= 24  # 30 runs at 93 %: fewer has a chance of 3e-3
-    assert min(seconds) < 0.005
+
+
+def test_long_histories_are_quick(synthetic) -> None:
+    """Fifty times the points cost 1.5 times the time; without averaging in blocks it is the cube. A ratio, because
+    milliseconds differ between machines."""
+
+    def quickest(n: int) -> float:
+        h, r = synthetic.run(n, 0.6)
+        seconds = []
+        for _ in range(15):
+            start = time.process_time()
+            law_metrics(np.arange(n), h, r)
+            seconds.append(time.process_time() - start)
+        return min(seconds)
+
+    assert quickest(10_000) < 4 * quickest(200)
 
 
 def test_long_histories_are_averaged_in_blocks_of_neighbours(synthetic, monkeypatch) -> None:

@@ -207,7 +207,11 @@ def test_a_folder_without_permission_is_refused_before_loading(tmp_path: Path) -
         ("model.safetensors", "no tensors", "can't be loaded"),
         ("model.safetensors", None, "can't be loaded"),
         ("tokenizer.json", "{}", "can't be loaded"),
-        ("chat_template.jinja", None, "has no chat template; set one and save it again"),
+        (
+            "chat_template.jinja",
+            None,
+            "has no chat template; set data.template to none for raw text, or set a template",
+        ),
         ("config.json", None, "holds no config.json; give a folder made by save_pretrained"),
     ],
 )
