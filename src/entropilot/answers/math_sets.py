@@ -137,7 +137,8 @@ def _body(found: Any) -> str | None:
     if found is S.Reals:
         return "(-\\infty,\\infty)"
     if isinstance(found, Union):
-        bodies = [_body(part) for part in sorted(found.args, key=lambda part: float(part.inf))]
+        parts: Any = found.args  # sets, which sympy's types call Basic
+        bodies = [_body(part) for part in sorted(parts, key=lambda part: float(part.inf))]
         return None if None in bodies else "\\cup".join(str(body) for body in bodies)
     if isinstance(found, FiniteSet):
         return f"\\{{{','.join(latex(point) for point in found)}\\}}"

@@ -83,8 +83,9 @@ def backtest(entropy: ArrayLike, performance: ArrayLike, share: float = SHARE) -
 def paper_protocol(run: Run, share: float, entropy: str, performance: str) -> dict[str, float] | None:
     """Run the paper's protocol on a run; return its numbers, or None where the run has too few points for it."""
     rows = run.column(entropy, performance)
-    pairs = [(finite_number(h), finite_number(r)) for _, h, r in rows]
-    h, r = ([math.nan if pair[i] is None else pair[i] for pair in pairs] for i in (0, 1))
+    known = [(finite_number(h), finite_number(r)) for _, h, r in rows]
+    h = [math.nan if value is None else value for value, _ in known]
+    r = [math.nan if value is None else value for _, value in known]
     try:
         result = backtest(h, r, share)
     except UserError:
