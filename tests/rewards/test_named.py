@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("trl")
+pytest.importorskip("math_verify")
+
 from entropilot.errors import UserError
 from entropilot.rewards import named as trl_rewards
 from entropilot.rewards.named import build_reward, text_of

@@ -23,7 +23,7 @@ from entropilot.cli.common import (
     print_json,
     say_more,
 )
-from entropilot.errors import UserError, need
+from entropilot.errors import UserError
 from entropilot.files import check_output, writing
 
 if TYPE_CHECKING:
@@ -64,10 +64,8 @@ def cluster(
     as_json: JsonOption = False,
 ) -> None:
     """Cluster the answers of every prompt: semantic entropy, EMPO rewards, and whether the majority is right."""
-    from entropilot.reports.text import aligned, number, one_line
-
-    need("torch", what="The reward of EMPO")
     from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
+    from entropilot.reports.text import aligned, number, one_line
 
     for option, value, names in (("missing", missing, MISSING), ("threshold", threshold, THRESHOLDS)):
         if value not in names:
