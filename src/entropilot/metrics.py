@@ -115,6 +115,10 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "dynamics/entropy_after": ("nats", "the same after this update"),
     "stop/reason": ("text", "said once, when a reward without labels has nothing more to teach (probe.stop)"),
+    "findings/told": (
+        "text by name",
+        "what `entropilot diagnose` finds wrong with the run so far; each finding is said once (probe.on_finding)",
+    ),
     "learning_rate": ("1", "learning rate of the update"),
     "seconds/rollout": ("s", "generating, scoring, and the old log-probs"),
     "seconds/validation": ("s", "held-out accuracy"),

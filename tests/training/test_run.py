@@ -278,6 +278,27 @@ def test_a_run_that_the_stop_rule_ended_takes_no_further_step(
     assert len(read_run(tmp_path / "run").rows) == 5, "whoever turns the rule off goes on"
 
 
+def test_a_dead_run_ends_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is ever right, so every reward is 0: the checks at rows 30 and 40 see it, and 40 is the last update."""
+    shape = {
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "steps_per_generation": 1,
+        "max_steps": 60,
+    }
+    monkeypatch.setattr("entropilot.rewards.named.exact", lambda completions, **_: [0.0] * len(completions))
+    dead = {"reward": "entropilot.rewards.named.exact", "validate": None}
+    said: list[str] = []
+    stopping = recipe(
+        shape | {"max_completion_length": 4, "save_steps": 50}, **dead, probe={"on_finding": "stop"}
+    )
+    train(stopping, tmp_path / "run", on_alarm=said.append)
+    run = read_run(tmp_path / "run")
+    assert run.header["end"]["reason"] == "finished" and (tmp_path / "run" / "model").exists()
+    assert len(run.rows) == 40 and run.rows[-1]["findings/told"] == {"dead run": said[-1]}
+    assert said[-1].startswith("error: dead run, steps 1 to 40: reward/mean is 0 at all 40 steps")
+
+
 def test_an_error_in_a_reward_is_named_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -121,6 +121,8 @@ class ProbeSettings(_Strict):
     prefixes: int = Field(default=0, ge=0)
     # Where a reward needs no label: say, or end training, when its answers no longer change (`analysis.stopping`).
     stop: Literal["off", "warn", "stop"] = "warn"
+    # Where the checks of `entropilot diagnose` find something wrong: say it; `stop` also ends training at an error.
+    on_finding: Literal["off", "warn", "stop"] = "warn"
 
 
 class Recipe(_Strict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from entropilot.analysis.stopping import label_free_stop
 from entropilot.engine_view import EngineView
+from entropilot.law.findings.live import LiveFindings
 from entropilot.law.live import alarm, law_metrics
 from entropilot.maths.entropy import policy_entropy
 from entropilot.metrics import ACCURACY, ENTROPY, REWARD, SEMANTIC, semantic_name
@@ -28,6 +29,8 @@ from entropilot.recording.token_samples import write_token_sample
 from entropilot.recording.validation import Validation as Validation
 from entropilot.records import RunWriter
 from entropilot.rewards.groups import named_group_rewards, summarise
+
+TOLD = "findings/told"
 
 
 @dataclass(eq=False)
@@ -49,8 +52,11 @@ class Probe(TrainerCallback):
             that should explain its change (arXiv:2505.22617, Fig. 8); None measures neither.
         stop: what to do when a reward that needs no label has nothing more to teach (`analysis.stopping`): "off",
             "warn" (a sentence), or "stop" (a sentence, and training ends after this update).
+        on_finding: what to do when the checks of `entropilot diagnose` find something wrong: "off", "warn" (a sentence),
+            or "stop" (a sentence, and at a finding of severity error training ends after this update).
         on_row: is called with every finished row (the progress bar).
-        on_alarm: is called once, with a sentence, when what entropy can buy is nearly spent.
+        on_alarm: is called with a sentence, once for each: what entropy can buy is nearly spent, a reward without
+            labels has nothing more to teach, a finding.
     """
 
     writer: RunWriter | None = None
@@ -61,6 +67,7 @@ class Probe(TrainerCallback):
     entropy_every: int = 1
     prefixes: Prefixes | None = None
     stop: Literal["off", "warn", "stop"] = "off"
+    on_finding: Literal["off", "warn", "stop"] = "off"
     on_row: Callable[[int, dict[str, Any]], None] | None = None
     on_alarm: Callable[[str], None] | None = None
     settings: dict[str, Any] = field(
@@ -72,6 +79,7 @@ class Probe(TrainerCallback):
     # (step, semantic entropy, H, majority share) of every rollout, where a reward clusters; likewise on resuming.
     meanings: list[tuple[int, float, float, float]] = field(default_factory=list)
     stopped: bool = False  # the stop rule has spoken already
+    told: dict[str, str] = field(default_factory=dict)  # the findings that were told, by name; likewise
 
     rollouts: int = field(default=0, init=False)
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
@@ -81,13 +89,14 @@ class Probe(TrainerCallback):
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
     _engine: EngineView | None = field(default=None, init=False)
+    _findings: LiveFindings | None = field(default=None, init=False)
 
     def take_up(self, rows: Iterable[Mapping[str, Any]], step: int) -> None:
         """Take in the rows of a run that is resumed behind `step`, so that what looks back goes on from them."""
         name = REWARD if self.validation is None else ACCURACY
-        for row in rows:
-            if row["step"] > step:
-                continue
+        past = [row for row in rows if row["step"] <= step]
+        for row in past:
+            self.told |= row.get(TOLD) or {}
             if row.get("covariance/mean") is not None:
                 self._covariance_signs.append(row["covariance/mean"] > 0)
             if row.get(ENTROPY) is None:
@@ -99,6 +108,16 @@ class Probe(TrainerCallback):
             if meaning is not None:
                 self.meanings.append((row["step"], *meaning))
             self.stopped = self.stopped or "stop/reason" in row
+        self._findings = self._watch(past)
+
+    @property
+    def over(self) -> bool:
+        """Whether a rule has spoken that ends training."""
+        broken = any(sentence.startswith("error") for sentence in self.told.values())
+        return (self.stopped and self.stop == "stop") or (broken and self.on_finding == "stop")
+
+    def _watch(self, past: Sequence[Mapping[str, Any]] = ()) -> LiveFindings:
+        return LiveFindings({"recipe": {"method": self.settings.get("method")}}, past, self.told)
 
     # --- as an observer -------------------------------------------------------------------------------------
 
@@ -171,7 +190,7 @@ class Probe(TrainerCallback):
         """Finish the row of this step: write it, and hand its scalars to the trackers.
 
         Returns:
-            Whether training should stop, because a reward without labels has nothing more to teach.
+            Whether training should stop, because `stop` or `on_finding` says so.
         """
         if not self._passes:
             return False
@@ -182,7 +201,7 @@ class Probe(TrainerCallback):
         if self.prefixes is not None:
             row |= self.prefixes.after(engine)
         row["seconds/step"] = time.perf_counter() - self._step_began
-        row |= self._law(step, row) | self._stop(step, row)
+        row |= self._law(step, row) | self._stop(step, row) | self._find(step, row)
         self._pending, self._passes = {}, []
         for name, value in row.items():
             # What a group reward saw it has handed to the trainer itself.
@@ -190,7 +209,7 @@ class Probe(TrainerCallback):
             if isinstance(value, int | float) and ours:
                 engine.log(name, value)
         self._finish(engine, step, row)
-        return "stop/reason" in row and self.stop == "stop"
+        return ("stop/reason" in row or TOLD in row) and self.over
 
     def end_training(self, engine: EngineView) -> None:
         """Measure once more after the last update; the row's step is one past the last."""
@@ -232,6 +251,21 @@ class Probe(TrainerCallback):
         if self.on_alarm is not None:
             self.on_alarm(reason.words)
         return {"stop/reason": reason.words}
+
+    def _find(self, step: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Say once what is wrong with the run so far; row values are the same on all ranks, so that all stop together."""
+        if self.on_finding == "off":
+            return {}
+        if self._findings is None:
+            self._findings = self._watch()
+        new = {finding.name: finding.sentence() for finding in self._findings.add(step, row)}
+        if not new:
+            return {}
+        self.told |= new
+        if self.on_alarm is not None:
+            for sentence in new.values():
+                self.on_alarm(sentence)
+        return {TOLD: new}
 
     def _finish(self, engine: EngineView, step: int, row: dict[str, Any]) -> None:
         if self.writer is not None and engine.is_main:

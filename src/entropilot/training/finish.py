@@ -16,7 +16,7 @@ from entropilot.training.resume import Point
 
 def _ended(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> bool:
     """Return whether a run had come to its end at its last checkpoint: by number of steps, or because a rule said so."""
-    said = probe.stopped and probe.stop == "stop" or getattr(trainer, "stopped", None) is not None
+    said = probe.over or getattr(trainer, "stopped", None) is not None
     return said or 0 < trainer.args.max_steps <= point.step
 
 

@@ -104,6 +104,7 @@ def _probe(
         tokens_rows=plan.probe.tokens_rows,
         entropy_every=plan.probe.entropy_every,
         stop=plan.probe.stop,
+        on_finding=plan.probe.on_finding,
         on_row=on_row,
         on_alarm=on_alarm,
         settings=plan.settings,

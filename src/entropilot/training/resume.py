@@ -29,7 +29,10 @@ MAY_CHANGE = (
     "grpo.logging_steps",
     "method_args.updates",
     "probe.stop",
+    "probe.on_finding",
 )
+
+MAY_END = ("probe.stop", "probe.on_finding")  # rules that can end a run before its length
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -108,7 +111,7 @@ def nothing_more(plan: Plan) -> bool:
         return False
     before = _flat(Recipe().resolved()) | _flat(header.get("recipe", {}))
     now = _flat(json.loads(json.dumps(plan.described()["recipe"])))
-    length = ("grpo.max_steps", "grpo.num_train_epochs", "method_args.updates", "probe.stop")
+    length = ("grpo.max_steps", "grpo.num_train_epochs", "method_args.updates", *MAY_END)
     return all(before.get(key) == now.get(key) for key in length)
 
 

@@ -72,7 +72,7 @@ def run(
     if resume and (out / "model").exists() and nothing_more(plan):
         raise UserError(
             f"--resume: the run in {out} is finished, and its model is saved; to go on, raise grpo.max_steps (or what else "
-            "says how long it goes), or set probe.stop=off where the stop rule ended it."
+            "says how long it goes), or set probe.stop=off or probe.on_finding=warn where that rule ended it."
         )
     new = claim(out)
     try:

@@ -195,6 +195,33 @@ def test_while_training_each_is_told_once_and_seen_twice() -> None:
         assert resumed.add(N + i, {"reward/mean": 0.1}) == []
 
 
+@pytest.mark.parametrize("cut", [5, 30, 39, 40, 66, 75, 99])
+def test_a_run_that_is_resumed_tells_what_it_would_have_told(cut: int) -> None:
+    rows = run_of(CASES["reward collapse"] | {"truncated": 0 * T} | CASES["truncation"]).rows
+
+    def told_by(live: LiveFindings, part: list[dict[str, float]]) -> list[tuple[float, str]]:
+        return [(row["step"], finding.name) for row in part for finding in live.add(row["step"], row)]
+
+    whole = told_by(LiveFindings(), rows)
+    assert {name for _, name in whole} == {"reward collapse", "truncation"}
+    before = [(step, name) for step, name in whole if step <= rows[cut - 1]["step"]]
+    resumed = LiveFindings(None, rows[:cut], {name for _, name in before})
+    assert before + told_by(resumed, rows[cut:]) == whole
+
+
+def test_the_number_of_checks_grows_with_the_logarithm_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    at: list[int] = []
+    monkeypatch.setattr(
+        "entropilot.law.findings.live.find", lambda signals: at.append(len(signals._columns["loss"])) or []
+    )
+    live = LiveFindings()
+    for step in range(1, 2001):
+        live.add(step, {"loss": 0.1})
+    assert at[:4] == [30, 40, 50, 60] and at[-1] > 1900
+    apart = np.diff(at)
+    assert (apart == np.maximum(10, np.array(at[:-1]) // 20)).all() and len(at) < 70  # every ten rows: 198
+
+
 def test_rates_on_healthy_public_runs_are_low(data_dir) -> None:
     from experiments.finding_rates import MEASURED, as_run, is_healthy
     from experiments.forecast_calibration import load

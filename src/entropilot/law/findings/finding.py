@@ -47,6 +47,10 @@ class RunFinding:
             "numbers": {k: v if math.isfinite(v) else None for k, v in self.numbers.items()},
         }
 
+    def sentence(self) -> str:
+        """Write the finding in one line, for the record of a run and for whoever watches it."""
+        return f"{self.lines()[0]} {self.meaning} To try: {self.advice}"
+
     def lines(self) -> list[str]:
         """Write the finding for people: evidence, meaning, advice."""
         also = f" The control shows it too: {', '.join(self.also_in)}." if self.also_in else ""

@@ -107,6 +107,12 @@ class Signals:
         self._chosen = {"entropy": entropy}
         if performance is not None:
             self._chosen["reward" if performance.startswith("reward/") else "validation"] = performance
+        self._asked = {name for names in NAMES.values() for name in names}
+        self._asked |= {name for name in self._chosen.values() if name}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take one more row, later than all before; the run's own rows stay as they are."""
+        self._take(self._columns, row)
 
     def get(self, meaning: str, least: int = 3) -> Signal | None:
         """Return a metric with `least` values or more; None where the run has none."""
@@ -146,17 +152,18 @@ class Signals:
     @cached_property
     def _columns(self) -> dict[str, list[tuple[float, float]]]:
         """(step, value) of every metric that a check may ask for, in one pass over the rows."""
-        asked = {name for names in NAMES.values() for name in names}
-        asked |= {name for name in self._chosen.values() if name}
         columns: dict[str, list[tuple[float, float]]] = {}
         for row in self.run.rows:
-            step = float(row["step"])
-            for name, logged in row.items():
-                if name in asked or name.removeprefix("train/") in asked:
-                    value = _number(logged)
-                    if value is not None:
-                        columns.setdefault(name, []).append((step, value))
+            self._take(columns, row)
         return columns
+
+    def _take(self, columns: dict[str, list[tuple[float, float]]], row: Mapping[str, Any]) -> None:
+        step = float(row["step"])
+        for name, logged in row.items():
+            if name in self._asked or name.removeprefix("train/") in self._asked:
+                value = _number(logged)
+                if value is not None:
+                    columns.setdefault(name, []).append((step, value))
 
 
 def _number(value: Any) -> float | None:
