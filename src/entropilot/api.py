@@ -70,7 +70,13 @@ def forecast(
         return forecast_run(log, prefix, last_step, seed=seed)
     reading = log if isinstance(log, Reading) else read(log)
     return forecast_run(
-        reading.run, prefix, last_step, reading.entropy, default=reading.performance, seed=seed
+        reading.run,
+        prefix,
+        last_step,
+        reading.entropy,
+        default=reading.performance,
+        training_reward=reading.training_reward,
+        seed=seed,
     )
 
 

@@ -401,6 +401,23 @@ def test_the_process_is_told_not_to_phone_home(run) -> None:
 # --- forecast, scaling, read ------------------------------------------------------------------------------------
 
 
+def test_forecast_falls_back_on_the_training_reward_of_a_foreign_log(run, tmp_path: Path) -> None:
+    """Of 15 steps used 3 validate, too few; the last three rewards, .13, .14 and .15, have the mean .14."""
+    log = tmp_path / "verl.log"
+    lines = []
+    for step in range(1, 101):
+        line = f"step:{step} - actor/entropy:{0.9 - step / 200} - critic/score/mean:{step / 100}"
+        lines.append(line + (f" - val-core/gsm8k/acc/mean@1:{0.5 + step / 1000}" if step % 5 == 0 else ""))
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = run("forecast", str(log), "--prefix", "0.15")
+    assert result.code == 0
+    assert (
+        "holds 3 values of validation/accuracy and 5 are needed, so this forecasts the training reward"
+        in result.out
+    )
+    assert "forecast: critic/score/mean at step 100 is 0.14, no change" in result.out
+
+
 def test_forecast_is_no_change_and_the_law_beside_it_is_the_end(run, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", points=15)
     result = run("forecast", str(folder), "--prefix", "0.6", "--json")

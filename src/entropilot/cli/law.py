@@ -105,6 +105,7 @@ def forecast(
         reading.entropy,
         reading.performance if performance is not None else None,
         default=reading.performance,
+        training_reward=reading.training_reward,
     )
     protocol = (
         None if prefix == 1 else paper_protocol(reading.run, prefix, reading.entropy, ahead.performance_name)

@@ -14,6 +14,7 @@ from entropilot.analysis.values import check_nats, flat
 from entropilot.errors import UserError
 from entropilot.law.assess import assess
 from entropilot.law.law import LawFit, fit_law
+from entropilot.methods import registry
 from entropilot.records import ACCURACY
 
 Array = NDArray[np.float64]
@@ -136,17 +137,19 @@ def _prospect(t: Array, h: Array, r: Array, name: str) -> str:
 
 def _advice(settings: Mapping[str, Any]) -> str:
     method = str(settings.get("method") or "none")
+    holding = {name: entry.stronger for name, entry in registry.REGISTRY.items() if entry.stronger}
     tries = []
-    if method in ("kl_cov", "clip_cov"):
-        share = "`fraction`" if settings.get("restrain") is None else "`restrain`"
-        stronger = f"its {share} or `coef`" if method == "kl_cov" else f"its {share}"
+    if method in holding:
+        share, *others = holding[method]
+        fields = [share if settings.get("restrain") is None else "restrain", *others]
+        stronger = " or ".join(f"`{name}`" for name in fields)
         tries.append(
-            f"raise {stronger}, because {method} held back too few of the tokens that drive the fall"
+            f"raise its {stronger}, because {method} held back too few of the tokens that drive the fall"
         )
     else:
-        tries.append(
-            "set `method: kl_cov` or `clip_cov`, which hold back the few tokens of high covariance that drive the fall"
-        )
+        first, *rest = sorted(holding, reverse=True)
+        names = " or ".join([f"`method: {first}`", *(f"`{name}`" for name in rest)])
+        tries.append(f"set {names}, which hold back the few tokens of high covariance that drive the fall")
         low, high = settings.get("epsilon", 0.2), settings.get("epsilon_high")
         if high is None or high <= low:
             tries.append(

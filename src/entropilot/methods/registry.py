@@ -78,12 +78,15 @@ class Entry:
         home: module and class, `package.module:Class`.
         kind: see `KINDS`.
         engines: for a method with its own loss, the adapter of each engine that runs it, `package.module:OBJECT`.
+        stronger: for a method that holds back tokens of high covariance, the fields that make it hold back more if
+            raised; first the share of the tokens, which `restrain` replaces where it is set.
     """
 
     name: str
     home: str
     kind: Kind
     engines: Mapping[str, str] = field(default_factory=dict)
+    stronger: tuple[str, ...] = ()
 
     def load(self) -> type[Any]:
         """Return the class.
@@ -97,8 +100,8 @@ class Entry:
 REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("clip_cov", "entropilot.methods.clip_cov:ClipCov", "token"),
-        Entry("kl_cov", "entropilot.methods.kl_cov:KLCov", "token"),
+        Entry("clip_cov", "entropilot.methods.clip_cov:ClipCov", "token", stronger=("fraction",)),
+        Entry("kl_cov", "entropilot.methods.kl_cov:KLCov", "token", stronger=("fraction", "coef")),
         Entry(
             "entropy_min",
             "entropilot.methods.entropy_min:EntropyMin",

@@ -12,6 +12,7 @@ from entropilot.readers.columns import Catalogue, Column
 from entropilot.readers.detect import detect
 from entropilot.readers.gather import Gathered
 from entropilot.readers.lines import shown
+from entropilot.readers.names import REWARD
 from entropilot.readers.reader import Log, Reader
 from entropilot.records import SCHEMA, Run
 
@@ -49,6 +50,11 @@ class Reading:
     def performance(self) -> str:
         """The name of the performance in the rows, for `fit_run`."""
         return self.columns["performance"].name
+
+    @property
+    def training_reward(self) -> str:
+        """The name of the training reward in the rows, for `forecast_run`; a run's own name where the log has none."""
+        return self.rewards[0] if self.rewards else REWARD
 
     def lines(self) -> list[str]:
         """Return what people should see of how a log was read, a line each."""
