@@ -40,22 +40,22 @@ class EngineView(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """The model's tokenizer."""
+        """Return the model's tokenizer."""
         ...
 
     @property
     def rewards(self) -> Sequence[Callable[..., Any]]:
-        """The reward functions; a `GroupReward` among them tells what it saw of its groups."""
+        """Return the reward functions; a `GroupReward` among them tells what it saw of its groups."""
         ...
 
     @property
     def clip(self) -> Mapping[str, Any]:
-        """The PPO clip in force: "low" and "high" (None where the loss has none), and "source", who set it."""
+        """Return the PPO clip in force: "low" and "high" (None where the loss has none), and "source", who set it."""
         ...
 
     @property
     def scope(self) -> str | None:
-        """Where the token method chooses: rollout, update or microbatch; None without a method."""
+        """Return where the token method chooses: rollout, update or microbatch; None without a method."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class EngineView(Protocol):
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one process that writes files."""
+        """Tell whether this is the one process that writes files."""
         ...
 
     def reduce(self, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The user-facing error, and the check for packages that are not installed."""
+"""Define the user-facing error, and the check for packages that are not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run on disk: a folder with `run.jsonl` (a header, then one row per optimiser step) and sampled tokens.
+"""Read and write a run: a folder with `run.jsonl` (a header, then one row per optimiser step) and sampled tokens.
 
 `run.jsonl` is append-only and flushed per row, so a run that is killed keeps every finished step. Token samples
 are Parquet files under `tokens/`. Nothing here needs torch.
@@ -47,7 +47,7 @@ class RecordWarning(UserWarning):
 
 @dataclass
 class Run:
-    """One run, read back.
+    """Hold one run, read back.
 
     Attributes:
         path: the run's folder.
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name that people see: the recipe's, else the folder's."""
+        """Return the name that people see: the recipe's, else the folder's."""
         return str(self.header.get("name") or self.path.name)
 
     def column(self, *names: str) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""How well a score tells two classes apart: the area under the ROC curve, with ties, and its interval."""
+"""Measure how well a score tells two classes apart: the area under the ROC curve, with ties, and its interval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DRAWS = 4000  # bootstrap draws, as in passk.py
 
 
 class Auroc(NamedTuple):
-    """An area under the ROC curve.
+    """Hold an area under the ROC curve.
 
     Attributes:
         value: P(a positive scores higher than a negative) + ½ P(they score alike); None where one class is empty.

@@ -1,4 +1,4 @@
-"""The theory of arXiv:2505.22617 as an instrument: does the covariance say how entropy changes?
+"""Test the theory of arXiv:2505.22617: does the covariance say how entropy changes?
 
 Exactly, for a tabular softmax policy (Theorems 1 and 2), and on the record of a run, by the protocol of the paper's
 Fig. 8: the covariance of a rollout's responses against what the update made of the entropy on fixed completions.
@@ -26,7 +26,7 @@ TOP = "covariance/top_"
 
 
 class TabularCheck(NamedTuple):
-    """How well ΔH ≈ −η·Cov holds for one exact update of a tabular softmax policy.
+    """Hold how well ΔH ≈ −η·Cov holds for one exact update of a tabular softmax policy.
 
     Attributes:
         step_sizes: η, (k,).
@@ -91,7 +91,7 @@ def _entropy(z: Array) -> Array:
 
 
 class Correlation(NamedTuple):
-    """A correlation with its 95 % interval, nan where one of the series is constant or too short."""
+    """Hold a correlation with its 95 % interval, nan where one of the series is constant or too short."""
 
     value: float
     low: float
@@ -99,7 +99,7 @@ class Correlation(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """What a covariance says of the fall of entropy, −ΔH, update by update.
+    """Hold what a covariance says of the fall of entropy, −ΔH, update by update.
 
     Attributes:
         updates: n.

@@ -1,4 +1,4 @@
-"""The distribution of a model's logits at generated positions, and how it shifts from model to model.
+"""Describe the distribution of a model's logits at generated positions, and how it shifts from model to model.
 
 Logits are pooled over positions and vocabulary, as in the authors' study (arXiv:2505.20282, Fig. 3), but never kept: a
 prompt leaves five power sums and a few counts, a model one histogram, however many tokens there were.
@@ -99,7 +99,7 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """Of a bin."""
+        """Return the width of a bin."""
         return 2.0**self.exponent
 
     def coarsen(self, exponent: int) -> Histogram:
@@ -150,7 +150,7 @@ class Histogram:
 
 @dataclass
 class PromptLogits:
-    """What is left of a prompt: its tokens, its values' moments, and sums over its positions by `PER_TOKEN`."""
+    """Hold what is left of a prompt: its tokens, its values' moments, and sums over its positions by `PER_TOKEN`."""
 
     tokens: int = 0
     moments: Moments = Moments()
@@ -165,7 +165,7 @@ class PromptLogits:
 
 @dataclass
 class ModelLogits:
-    """A model's prompts, in the order of the data, and the histogram of all their values."""
+    """Hold a model's prompts, in the order of the data, and the histogram of all their values."""
 
     name: str
     prompts: list[PromptLogits] = field(default_factory=list)

@@ -22,7 +22,7 @@ _CELLS = 4_000_000  # problems times draws in memory at once
 
 
 class Estimate(NamedTuple):
-    """A mean over problems and the ends of its interval; the ends are None for fewer than two problems."""
+    """Hold a mean over problems and the ends of its interval; the ends are None for fewer than two problems."""
 
     value: float
     low: float | None
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean of paired differences over problems, b − a.
+    """Hold a mean of paired differences over problems, b − a.
 
     Attributes:
         value, low, high: the mean and its interval; the ends are None for fewer than two problems.

@@ -1,4 +1,4 @@
-"""Which prompts are worth training on: the variance of k graded samples, and what there is without labels.
+"""Rank prompts by how much there is to learn from them: the variance of k graded samples, and measures without labels.
 
     acc(x) = (1/k) Σ_i 1[correct_i],    Var(x) = (1/k) Σ_i (1[correct_i] − acc)² = acc·(1 − acc)
 
@@ -23,7 +23,7 @@ _DRAWS = 20_000  # of two posteriors, to compare them
 
 
 class PromptScore(NamedTuple):
-    """What k samples say about one prompt; None where it is not known.
+    """Hold what k samples say about one prompt; None where it is not known.
 
     Attributes:
         samples: k.

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 class StopRule(NamedTuple):
-    """The limits of the rule.
+    """Hold the limits of the rule.
 
     Attributes:
         window: rollouts that are averaged; the last window is compared with the one before it.
@@ -34,7 +34,7 @@ class StopRule(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Where the rule first holds.
+    """Hold where the rule first holds.
 
     Attributes:
         step: of that rollout.

@@ -25,7 +25,7 @@ def flat(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def constant(values: NDArray[np.float64], floor: float = 0.0) -> bool:
-    """Whether values differ by no more than rounding."""
+    """Tell whether values differ by no more than rounding."""
     return bool(np.ptp(values) <= _ROUNDING * max(floor, float(np.abs(values).max())))
 
 
@@ -45,7 +45,7 @@ def check_level(level: float) -> None:
 
 
 class Interval(NamedTuple):
-    """The two ends of an interval."""
+    """Hold the two ends of an interval."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""The letter of a multiple-choice answer."""
+"""Find the letter of a multiple-choice answer."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from entropilot.methods.empo import semantic_entropy
 
 @dataclass(frozen=True)
 class Clusters:
-    """The classes of one group of G answers.
+    """Hold the classes of one group of G answers.
 
     Attributes:
         labels: the cluster of each completion, numbered by first appearance; a missing answer is its own cluster.

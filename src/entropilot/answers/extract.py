@@ -1,4 +1,4 @@
-"""The final answer of a completion, by a named rule. Every rule takes time linear in the text, whatever the text."""
+"""Extract the final answer of a completion by a named rule, in time linear in the text, whatever the text."""
 
 from __future__ import annotations
 

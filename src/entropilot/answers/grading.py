@@ -1,4 +1,4 @@
-"""Which answers of a group agree with the gold answer, and which answer the group voted for."""
+"""Grade the answers of a group against the gold answer, and find which answer the group voted for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol that every judge of equivalence follows."""
+"""Define the protocol that every judge of equivalence follows."""
 
 from __future__ import annotations
 

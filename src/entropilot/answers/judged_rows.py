@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 256  # whose answers are judged together
 
 
 class Judged(NamedTuple):
-    """A row with its clusters and, where a gold answer is known, its grades."""
+    """Hold a row with its clusters and, where a gold answer is known, its grades."""
 
     sampled: Sampled
     clusters: Clusters

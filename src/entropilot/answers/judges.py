@@ -25,7 +25,7 @@ GROUP = "entropilot.judges"  # the entry points by which other packages add judg
 
 
 class Exact:
-    """The same string after normalisation (`normalise.py`); nothing is computed, so that 1/2 differs from 0.5."""
+    """Judge by the same string after normalisation (`normalise.py`); nothing is computed, so that 1/2 differs from 0.5."""
 
     name = "exact"
 
@@ -39,7 +39,7 @@ class Exact:
 
 
 class Function:
-    """A function of one's own, f(a, b, question) -> bool, asked pair by pair. Exceptions are its own affair."""
+    """Judge by a function of one's own, f(a, b, question) -> bool, asked pair by pair. Its exceptions are not caught."""
 
     def __init__(self, function: Callable[[str, str, str | None], bool], name: str = "callable") -> None:
         self.function = function

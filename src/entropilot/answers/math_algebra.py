@@ -1,4 +1,4 @@
-r"""What an answer in LaTeX is worth: exact where arithmetic is exact, else its value at fixed points.
+r"""Compute the value of an answer in LaTeX: exact where arithmetic is exact, else at fixed points.
 
 Imported by `math_worker.py` only, in a process that may be killed at any time: sympy decides how long it takes.
 """
@@ -58,7 +58,7 @@ def _converter() -> Any:
     from latex2sympy2_extended import latex2sympy2 as library
 
     class Converter(library._Latex2Sympy):
-        """The library's, but 2(3) is a product; only digits before a fraction of digits are a mixed number."""
+        """Convert as the library does, but 2(3) is a product; only digits before a fraction are a mixed number."""
 
         def convert_postfix_list(self, arr: list[Any], i: int = 0) -> Any:
             if i + 1 < len(arr) and _mixed(arr[i], arr[i + 1]):

@@ -1,4 +1,4 @@
-"""Whether two answers are equal, from what is known of their parts; or what must be asked of a worker first."""
+"""Decide whether two answers are equal from what is known of their parts, or say what a worker must be asked first."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Request = tuple[str, ...]  # ("describe", body), ("decide", a, b) or ("compare",
 
 
 class Waiting(NamedTuple):
-    """What a comparison needs to know before it can go on."""
+    """Hold what a comparison needs to know before it can go on."""
 
     requests: tuple[Request, ...]
 
 
 @dataclass
 class Known:
-    """What workers have replied, for good and in this call.
+    """Hold what workers have replied, for good and in this call.
 
     Attributes:
         replies: by request, shared by all calls of a judge.

@@ -56,7 +56,7 @@ class Math:
 
     @property
     def report(self) -> Report:
-        """The items that failed (deadline, crash, memory …) in this judge's pool, each counted as not equivalent."""
+        """Return the items that failed (deadline, crash, memory …) in this judge's pool, each counted as not equivalent."""
         return self._pool.report
 
     def equivalent(self, pairs: Pairs, questions: Questions | None = None) -> list[bool]:

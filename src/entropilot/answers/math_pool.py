@@ -26,7 +26,7 @@ _LONGEST_REPLY = 1 << 16
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that got no reply: the request, and why (deadline, budget, crash, memory, recursion, or an exception)."""
+    """Hold an item without a reply: the request, and why (deadline, budget, crash, memory, recursion, exception)."""
 
     request: dict[str, Any]
     reason: str
@@ -34,7 +34,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """What went wrong in a pool's life: failures by reason, and the last of them."""
+    """Hold what went wrong in a pool's life: failures by reason, and the last of them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     last: deque[Failure] = field(default_factory=lambda: deque(maxlen=100))
@@ -74,7 +74,7 @@ class _Worker:
             self.process.stdin.flush()
 
     def receive(self) -> dict[str, Any] | None:
-        """A reply where one is complete; None where not yet. Raises EOFError when the process is gone or babbles."""
+        """Return a complete reply, or None. Raises EOFError when the process is gone or sent too much."""
         assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         self.received += data
@@ -247,7 +247,7 @@ class Pool:
         self._workers = []
 
     def pids(self) -> list[int]:
-        """The process ids of the workers that are alive."""
+        """Return the process ids of the workers that are alive."""
         return [worker.process.pid for worker in self._workers]
 
     def close(self) -> None:
@@ -275,7 +275,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_pool() -> Pool:
-    """The pool that all judges with default settings use; started at the first call, closed with the interpreter."""
+    """Return the pool that all judges with default settings use; started at the first call, closed with the interpreter."""
     global _shared
     with _shared_lock:
         if _shared is None:

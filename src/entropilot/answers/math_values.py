@@ -61,7 +61,7 @@ def near(one: list[str], other: list[str], digits: int) -> bool:
 
 @dataclass(frozen=True)
 class Value:
-    """An exact rational.
+    """Hold an exact rational.
 
     Attributes:
         exact: its value.
@@ -119,7 +119,7 @@ class Value:
 
 @lru_cache(maxsize=20_000)
 def rational(body: str) -> Value | None:
-    r"""The value of an integer, a decimal, 4.5e33, 4.5 \times 10^{33}, a/b, \frac{a}{b}, 1\frac{4}{5} or 2^{10}."""
+    r"""Return the value of an integer, a decimal, 4.5e33, 4.5 \times 10^{33}, a/b, \frac{a}{b}, 1\frac{4}{5} or 2^{10}."""
     decimal = _DECIMAL.fullmatch(body)
     if decimal:
         sign, digits, *exponents = decimal.groups()
@@ -150,7 +150,7 @@ def rational(body: str) -> Value | None:
 
 @dataclass(frozen=True)
 class Parts:
-    """An answer that is made of answers.
+    """Hold an answer that is made of answers.
 
     Attributes:
         kind: "list" (a, b), "set" {a, b}, "union" (a ∪ b), or its brackets: "()", "[]", "(]", "[)", or "matrix r c".

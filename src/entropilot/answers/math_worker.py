@@ -1,4 +1,4 @@
-"""A process that reads mathematics: one JSON request per line in, one JSON reply per line out.
+"""Read mathematics in a process of its own: one JSON request per line in, one JSON reply per line out.
 
 Started by `pool.py` as `python -m entropilot.answers.math_worker SECONDS MEGABYTES`, never imported by the rest. What it is
 given is untrusted: it may hang, swallow memory or crash, and the pool kills and replaces it. Should the pool be gone by

@@ -1,4 +1,4 @@
-"""The ground that every judge with a model stands on: loading it, batches, what is too long.
+"""Load and run a model for a judge: base class of all model judges, with batching and truncation.
 
 All pairs of a call go through the model together, sorted by length, in batches; nothing is asked about identical
 strings, which are equivalent, or about an empty one, which is equivalent to nothing.
@@ -19,7 +19,7 @@ LETTERS = 16  # characters that a token may stand for: longer texts are cut befo
 
 
 class ModelJudge:
-    """A model, its tokenizer, and its forward passes.
+    """Hold a model, its tokenizer, and its forward passes.
 
     Attributes:
         truncated: texts that were too long for the model so far, and were judged by a part of them.

@@ -1,4 +1,4 @@
-r"""One spelling for answers that differ only in writing: $ signs, \left, \dfrac, units, degrees, "x =", separators."""
+r"""Normalise answers that differ only in writing: $ signs, \left, \dfrac, units, degrees, "x =", separators."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _AFTER_EXPRESSION = re.compile(
 
 @dataclass(frozen=True)
 class Normal:
-    """An answer in one spelling.
+    """Hold an answer in one spelling.
 
     Attributes:
         body: what is compared.
@@ -103,7 +103,7 @@ class Normal:
     option: str | None = None
 
     def meets(self, other: Normal) -> bool:
-        """Whether names and units do not contradict one another: "5", "x = 5" and "5 cm" meet, "5 m" and "5 cm" do not."""
+        """Tell whether names and units agree: "5", "x = 5" and "5 cm" meet, "5 m" and "5 cm" do not."""
         return (self.name is None or other.name is None or self.name == other.name) and (
             self.unit is None or other.unit is None or self.unit == other.unit
         )

@@ -1,4 +1,4 @@
-"""An answer in running text: what follows "the answer is" and its like, with what wraps it taken off."""
+"""Find an answer in running text: what follows "the answer is" and its like, without what wraps it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command line: commands parse and print; the work is done elsewhere."""
+"""Define the command line: commands parse and print; the work is done elsewhere."""

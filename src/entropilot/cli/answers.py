@@ -1,4 +1,4 @@
-"""The command `cluster`, and what it shares with `prompts rank`: reading samples, judging and grading them."""
+"""Define the command `cluster`: cluster the answers of every prompt, and grade them where gold answers are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `diagnose`."""
+"""Define the command `diagnose`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer()
 
 
 class FailOn(StrEnum):
-    """The least severity at which the exit code is 1."""
+    """Name the least severity at which the exit code is 1."""
 
     warning = "warning"
     error = "error"

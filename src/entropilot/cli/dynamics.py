@@ -1,4 +1,4 @@
-"""The command `dynamics`: does covariance say how entropy changes, in theory and in a run? It needs no torch."""
+"""Define the command `dynamics`: compare measured entropy change with what the covariance predicts. It needs no torch."""
 
 from __future__ import annotations
 

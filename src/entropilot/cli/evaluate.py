@@ -1,4 +1,4 @@
-"""The command `evaluate`: accuracy of models on problems, recorded completions, paired comparisons, sweeps."""
+"""Define the command `evaluate`: accuracy of models, recorded completions, paired comparisons, sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands about the law: `fit`, `forecast`, `scaling`, `read`. None of them needs torch."""
+"""Define the commands about the law: `fit`, `forecast`, `scaling`, `read`. None of them needs torch."""
 
 from __future__ import annotations
 

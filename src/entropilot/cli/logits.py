@@ -1,4 +1,4 @@
-"""The command `logits`: compare the logits of models."""
+"""Define the command `logits`: compare the logits of models."""
 
 from __future__ import annotations
 

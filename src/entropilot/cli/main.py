@@ -1,4 +1,4 @@
-"""The command line. Heavy imports stay inside the commands: `entropilot fit --help` must not wait for torch."""
+"""Run the command line. Heavy imports stay inside the commands: `entropilot fit --help` must not wait for torch."""
 
 from __future__ import annotations
 

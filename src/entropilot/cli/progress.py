@@ -1,4 +1,4 @@
-"""One line while training: step, entropy, accuracy, seconds a step."""
+"""Show one line while training: step, entropy, accuracy, seconds a step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = {
 
 
 class Progress:
-    """A progress bar that shows the entropy; without a terminal a plain line now and then, and at the end."""
+    """Show a progress bar with the entropy; without a terminal, a plain line now and then, and at the end."""
 
     def __init__(self, name: str, unit: str = "step") -> None:
         self.name, self.unit = name, unit

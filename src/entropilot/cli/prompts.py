@@ -1,4 +1,4 @@
-"""The command `prompts rank`: choose prompts to train on. Ranking a file needs no torch."""
+"""Define the command `prompts rank`: choose prompts to train on. Ranking a file needs no torch."""
 
 from __future__ import annotations
 

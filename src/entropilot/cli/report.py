@@ -1,4 +1,4 @@
-"""The commands `report` and `watch`: a page about runs, written once or served live."""
+"""Define the commands `report` and `watch`: a page about runs, written once or served live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands `train` and `check`."""
+"""Define the commands `train` and `check`."""
 
 from __future__ import annotations
 

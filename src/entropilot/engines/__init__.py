@@ -1,1 +1,1 @@
-"""One folder per training engine; the only folders that import one."""
+"""Hold one folder per training engine; only these import an engine."""

@@ -1,4 +1,4 @@
-"""From samples to scores: extraction, verdicts, clusters, and the measures of an evaluation.
+"""Turn samples into scores: extraction, verdicts, clusters, and the measures of an evaluation.
 
 Nothing here knows of a model: recorded completions and fresh samples go the same way.
 """
@@ -32,7 +32,7 @@ SHARES = frozenset({"accuracy", "majority", "truncated", "no_answer"})
 
 
 def is_share(measure: str) -> bool:
-    """Whether a measure's values lie in [0, 1]; rewards of one's own are taken to."""
+    """Tell whether a measure's values lie in [0, 1]; rewards of one's own are taken to."""
     return measure in SHARES or measure.startswith("pass@")
 
 
@@ -44,7 +44,7 @@ def default_reward(source: str) -> str:
 
 @dataclass
 class Grader:
-    """How the answers of a data source are found, judged and clustered.
+    """Hold how the answers of a data source are found, judged and clustered.
 
     Attributes:
         name: math, exact, none, or the name of a reward function.

@@ -1,4 +1,4 @@
-"""The same model folder in other harnesses: the commands of lighteval and lm-eval, ready to be copied.
+"""Write the commands that evaluate the same model folder in lighteval and lm-eval.
 
 Option and task names as of lighteval 0.13 (`lighteval vllm MODEL_ARGS TASKS`) and lm-eval 0.4.13 (`lm-eval run`). Both
 have prompts, extraction and graders of their own: their figures are another measurement, not a check to the digit.

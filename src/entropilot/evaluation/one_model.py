@@ -1,4 +1,4 @@
-"""One model on several data sources: sample to disk what is missing, grade everything, measure."""
+"""Evaluate one model on several data sources: sample what is missing to disk, grade everything, measure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """One data source, and how it is sampled: one `Sampling` per temperature."""
+    """Hold one data source, and how it is sampled: one `Sampling` per temperature."""
 
     data: Data
     sampling: tuple[Sampling, ...]
@@ -37,7 +37,7 @@ class Task:
 
 @dataclass
 class Settings:
-    """What all models of an evaluation share.
+    """Hold what all models of an evaluation share.
 
     Attributes:
         reward, judge, extract: see `build_grader`; None chooses by the data.
@@ -66,7 +66,7 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """The graded lines of one model, their measures, and what a reader should know."""
+    """Hold the graded lines of one model, their measures, and what a reader should know."""
 
     model: str
     graded: list[Line]

@@ -1,4 +1,4 @@
-"""The problems of an evaluation, each with a name that stays: index, key, question, answer; and recorded completions."""
+"""Name the problems of an evaluation so that names stay: index, key, question, answer; and recorded completions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPLETIONS = ("completions", "completion", "samples", "responses")
 
 @dataclass
 class Problems:
-    """The problems of one data source.
+    """Hold the problems of one data source.
 
     Attributes:
         name: short, and unique among the sources of an evaluation.

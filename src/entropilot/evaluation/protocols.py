@@ -1,4 +1,4 @@
-"""How the papers evaluated: `entropilot evaluate --preset`, each setting with its source. No torch in here."""
+"""List how the papers evaluated (`entropilot evaluate --preset`), each setting with its source. No torch in here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMPETITION = re.compile(r"(?<![a-z])(aime|amc)(?![a-z])", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one data source is sampled.
+    """Hold how one data source is sampled.
 
     Attributes:
         samples: K, per problem; 1 where the temperature is 0.
@@ -36,7 +36,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Preset:
-    """An evaluation protocol of a paper.
+    """Hold an evaluation protocol of a paper.
 
     Attributes:
         source: where it is from, and what the source leaves open.

@@ -1,4 +1,4 @@
-"""What fixes a tier before any method runs on it: how often its base model succeeds, and what it could learn at most.
+"""Measure what fixes a tier before any method runs: how often its base model succeeds, and what it could learn.
 
 (search) pass@k of the base model; (capacity) the greedy accuracy of the same model after supervised training on right
 solutions. What reinforcement learning then does is the result, not the criterion.

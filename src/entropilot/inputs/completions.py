@@ -19,7 +19,7 @@ _BATCH = 256  # rows of a Parquet file in memory at once
 
 
 class Sampled(NamedTuple):
-    """One prompt with its samples.
+    """Hold one prompt with its samples.
 
     Attributes:
         number: of the row, from 1.

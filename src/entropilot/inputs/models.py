@@ -42,7 +42,7 @@ def quiet() -> None:
 
 
 class NamesModel(Protocol):
-    """What names a model: a recipe, or the plan made from one."""
+    """Hold what names a model: a recipe, or the plan made from one."""
 
     @property
     def model(self) -> str: ...

@@ -18,7 +18,7 @@ Grade = Literal["none", "fails", "impossible", "untrusted", "rough", "good"]
 
 @dataclass(frozen=True)
 class Assessment:
-    """What a fit is worth.
+    """Hold what a fit is worth.
 
     Attributes:
         grade: `none` (R never changed), `fails` (a < 0), `impossible` (an accuracy above 1), `untrusted` (too little
@@ -33,17 +33,17 @@ class Assessment:
 
     @property
     def has_ceiling(self) -> bool:
-        """Whether −a + b is a ceiling at all, and one that R can reach."""
+        """Tell whether −a + b is a ceiling at all, and one that R can reach."""
         return self.grade in ("untrusted", "rough", "good")
 
     @property
     def trusted(self) -> bool:
-        """Whether the ceiling says enough to be drawn as a firm line."""
+        """Tell whether the ceiling says enough to be drawn as a firm line."""
         return self.grade in ("rough", "good")
 
 
 class AssessedRun(NamedTuple):
-    """A run's fit, which metrics it used, and what it is worth."""
+    """Hold a run's fit, which metrics it used, and what it is worth."""
 
     fit: LawFit
     columns: Columns

@@ -22,7 +22,7 @@ LEAST_ENTROPIES, LEAST_PAIRS = 8, 5
 
 @dataclass(frozen=True)
 class Backtest:
-    """A law fitted on the first share of the points and held against the rest, at their measured entropies.
+    """Hold a law fitted on the first share of the points and held against the rest, at their measured entropies.
 
     Attributes:
         fit: of the first points.
@@ -101,7 +101,7 @@ def paper_protocol(run: Run, share: float, entropy: str, performance: str) -> di
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the law makes of the end of a run, from a prefix. Intervals are of the same level, from draws of the models.
+    """Hold what the law says of the end of a run, from a prefix. Intervals come from draws of the models.
 
     They hold what the models leave open, and not that the models may be wrong: on public runs they are too narrow
     (docs/results/real_runs.md). `forecast.forecast` gives intervals that are calibrated on those runs.

@@ -26,7 +26,7 @@ SMALL = 0.01  # nats, added before the logarithm of an entropy, so that 0.001 an
 
 
 class Allowed(NamedTuple):
-    """The range that R can take, and a unit in which runs can be compared: the range of a share, else what was seen."""
+    """Hold the range that R can take, and a unit to compare runs in: the range of a share, else what was seen."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class Allowed(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What was calibrated for one share of a run.
+    """Hold what was calibrated for one share of a run.
 
     Attributes:
         share: the prefix's share of the run, at least.

@@ -1,4 +1,4 @@
-"""How early a run spends its entropy, and how early it gains."""
+"""Measure how early a run loses its entropy, and how early it gains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 class Consumption(NamedTuple):
-    """What the first share of the steps of a run took and gave.
+    """Hold what the first share of the steps of a run took and gave.
 
     The paper has 73 % of the entropy and 76 % of the gain in the first twelfth (200 of 2,400 gradient steps).
 

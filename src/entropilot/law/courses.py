@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Course:
-    """A family H(t) = low + size·shape(t; θ), linear but for θ.
+    """Hold a family H(t) = low + size·shape(t; θ), linear but for θ.
 
     Attributes:
         name: for people.
@@ -71,7 +71,7 @@ class Continuations:
 
     @property
     def model(self) -> str:
-        """The name of the best model."""
+        """Return the name of the best model."""
         return max(self.weights, key=self.weights.__getitem__)
 
 

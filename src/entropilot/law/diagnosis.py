@@ -23,7 +23,7 @@ FEW = 8.0  # independent points, below which 95 % intervals were measured to hol
 
 
 class Finding(NamedTuple):
-    """One reason for doubt: which, and in a clause without capital letter or full stop."""
+    """Hold one reason for doubt: which, and in a clause without capital letter or full stop."""
 
     name: Name
     words: str

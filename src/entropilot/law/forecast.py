@@ -36,7 +36,7 @@ SHARE = 0.15  # the paper's: 36 of 236 steps
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected at a later step of a run. Intervals are for one measurement there, at 95 %.
+    """Hold what is expected at a later step of a run. Intervals are for one measurement there, at 95 %.
 
     Attributes:
         last_step: the step of the forecast.

@@ -1,4 +1,4 @@
-"""The points behind a fitted law, and how its coefficients load on their noise."""
+"""Keep the points behind a fitted law, and compute how its coefficients load on their noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A weighted least-squares line R = slope·x + const on x = exp(H − top) − 1, with what its noise loads on.
+    """Hold a weighted least-squares line R = slope·x + const on x = exp(H − top) − 1, with what its noise loads on.
 
     Attributes:
         entropy, performance, weights: (n,) the points used, in the order given.

@@ -41,7 +41,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class LawFit:
-    """A fitted law R = −a·exp(H) + b (arXiv:2505.22617, Eq. 6).
+    """Hold a fitted law R = −a·exp(H) + b (arXiv:2505.22617, Eq. 6).
 
     Attributes:
         a: what one unit of exp(H) costs in R; below 0 the law does not hold.
@@ -72,7 +72,7 @@ class LawFit:
 
     @cached_property
     def noise(self) -> Noise:
-        """What the residuals say of the noise: `persistence`, `effective_n`. The points must be in order of training."""
+        """Return what the residuals say of the noise (`persistence`, `effective_n`); points in order of training."""
         return self._line.noise()
 
     def interval(self, level: float = 0.95, which: Literal["a", "b", "ceiling"] = "ceiling") -> Interval:
@@ -119,7 +119,7 @@ class LawFit:
 
 
 class Columns(NamedTuple):
-    """The metrics that a fit of a run used, by the names they have in its rows."""
+    """Hold the metrics that a fit of a run used, by the names they have in its rows."""
 
     entropy: str
     performance: str

@@ -1,4 +1,4 @@
-"""What the residuals of a fit say about its noise: how long it lasts, how much of it lasts, where it is large."""
+"""Estimate the noise of a fit from its residuals: how long it lasts, how much of it lasts, where it is large."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Noise:
 
     @property
     def persistence(self) -> float:
-        """The autocorrelation of neighbouring points, mean over the cells."""
+        """Return the autocorrelation of neighbouring points, mean over the cells."""
         return float(self.weight @ (self.share * self.phi))
 
     @property
     def effective_n(self) -> float:
-        """The number of independent points whose mean is as precise as the mean of these n: n²/Σ_ij ρ_|i−j|."""
+        """Return the number of independent points whose mean is as precise as the mean of these n: n²/Σ_ij ρ_|i−j|."""
         n = self.scale.size
         inflation = _correlated(np.full((1, n), 1.0 / n), self.phi, self.share)[:, 0] * n
         return float(n / max(1.0, self.weight @ inflation))

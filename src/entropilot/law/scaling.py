@@ -1,4 +1,4 @@
-"""From the small models of a family to a larger one: a and b are linear in the logarithm of the size (arXiv:2505.22617)."""
+"""Predict a larger model from the small ones of its family: a and b are linear in ln size (arXiv:2505.22617)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAR = (
 
 
 class Scaled(NamedTuple):
-    """What a family says of one size; each interval is of what a run of that size would be fitted to."""
+    """Hold what a family says of one size; each interval is of what a run of that size would be fitted to."""
 
     params: float
     a: float

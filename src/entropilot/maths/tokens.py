@@ -75,7 +75,7 @@ class TokenBatch:
 
     @property
     def finite(self) -> Bool[Tensor, "b t"]:
-        """The tokens that count and whose log-prob is finite, so that they have a covariance, (b, t)."""
+        """Return the tokens that count and whose log-prob is finite, so that they have a covariance, (b, t)."""
         return self.mask & self.logp.detach().isfinite()
 
     def detach(self) -> TokenBatch:

@@ -1,4 +1,4 @@
-"""One file per published method; no method imports another.
+"""Hold one file per published method; no method imports another.
 
 The names below are loaded when they are first used: the rewards of EMPO and of the majority need no torch.
 """

@@ -1,4 +1,4 @@
-"""What methods on preferred segments share: masked sums, the biased Bradley-Terry loss, checks of settings."""
+"""Share what methods on preferred segments need: masked sums, the biased Bradley-Terry loss, checks of settings."""
 
 from __future__ import annotations
 

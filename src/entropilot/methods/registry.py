@@ -23,7 +23,7 @@ GROUP = "entropilot.methods"  # the group of entry points
 
 @dataclass(frozen=True)
 class Needs:
-    """What a kind of method consists of, and what it needs.
+    """Hold what a kind of method consists of, and what it needs.
 
     Attributes:
         parts: attributes that a class of this kind has.
@@ -71,7 +71,7 @@ KINDS: dict[Kind, Needs] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A method that can be found.
+    """Hold a method that can be found.
 
     Attributes:
         name: what a recipe writes behind `method:`.

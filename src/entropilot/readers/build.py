@@ -1,4 +1,4 @@
-"""From gathered rows to a run: the step of each row, repeats after a resume, and validations joined to entropy."""
+"""Build a run from gathered rows: the step of each row, repeats after a resume, validations joined to entropy."""
 
 from __future__ import annotations
 

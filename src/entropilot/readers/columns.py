@@ -1,4 +1,4 @@
-"""Which columns of a log are its entropy, its performance and its steps; what each means in its framework's terms."""
+"""Choose which columns of a log are its entropy, its performance and its steps, and say what each means."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def option(role: str) -> str:
 
 
 class Catalogue:
-    """What all readers know of columns, seen from the log of one of them."""
+    """Hold what all readers know of columns, seen from the log of one of them."""
 
     def __init__(self, readers: Sequence[Reader], framework: str | None = None) -> None:
         """Take the columns of all readers, and those that only the log's own reader knows."""
@@ -84,7 +84,7 @@ class Catalogue:
 
     @cached_property
     def axes(self) -> tuple[tuple[str, ...], ...]:
-        """The columns of steps, the log's own framework first."""
+        """Return the columns of steps, the log's own framework first."""
         readers = sorted(self._readers, key=lambda reader: reader.name != self._framework)
         return tuple(dict.fromkeys(axis for reader in readers for axis in reader.steps))
 

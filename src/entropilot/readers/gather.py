@@ -1,4 +1,4 @@
-"""What a log holds, row by row, before anyone has chosen columns; bounded in memory."""
+"""Gather what a log holds, row by row, before anyone has chosen columns; bounded in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WORDS = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-inf
 
 
 class Gathered:
-    """The rows of a log as mappings from column to finite number, in the order of the file.
+    """Hold the rows of a log as mappings from column to finite number, in the order of the file.
 
     Attributes:
         rows: one mapping per row that holds any number.

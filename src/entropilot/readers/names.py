@@ -1,4 +1,4 @@
-"""What the columns of a log are called in the rows of a run, and what is said of one that nobody knows."""
+"""Name the columns of a log in the rows of a run, and say what is known of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file shows at a first look, so that readers can tell whose it is."""
+"""Look at the start of a file, so that readers can tell which framework wrote it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Peek:
 
     @cached_property
     def kind(self) -> str:
-        """What the file is: empty, sqlite, parquet, utf-16, gzip, binary, jsonl, document, csv or text.
+        """Return what the file is: empty, sqlite, parquet, utf-16, gzip, binary, jsonl, document, csv or text.
 
         A JSON document is parsed whole before any of its lines is judged.
         """
@@ -79,14 +79,14 @@ class Peek:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """The first objects of a JSON Lines file or document."""
+        """Return the first objects of a JSON Lines file or document."""
         if self.kind == "document":
             return [row for row in self._items if row is not None]
         return [row for row in islice(json_rows(self.path), SAMPLE) if row] if self.kind == "jsonl" else []
 
     @cached_property
     def names(self) -> list[str]:
-        """The columns of a table of any form, as far as the first rows show them."""
+        """Return the columns of a table of any form, as far as the first rows show them."""
         if self.kind == "parquet":
             return parquet_columns(self.path)
         if self.kind == "csv":
@@ -95,7 +95,7 @@ class Peek:
 
     @cached_property
     def printed(self) -> list[tuple[bytes, dict[str, float]]]:
-        """The first printed dicts of a console that hold a known column, each with the text before it."""
+        """Return the first printed dicts of a console that hold a known column, each with the text before it."""
         if self.kind != "text":
             return []
         with open_text(self.path) as file:

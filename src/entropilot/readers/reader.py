@@ -1,4 +1,4 @@
-"""What a reader is: how it recognises a log, reads it, and what the columns of its framework mean.
+"""Define a reader: how it recognises a log, reads it, and what the columns of its framework mean.
 
 To add one, write a file with a `READER` and list it in `READERS` of `readers/__init__.py`; or, from another package,
 name it in the entry-point group `entropilot.readers`.

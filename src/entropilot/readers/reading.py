@@ -1,4 +1,4 @@
-"""From a path to a run: detect whose log it is, gather its rows, choose columns, and build the run."""
+"""Read a path as a run: detect the framework, gather its rows, choose columns, and build the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from entropilot.records import SCHEMA, Run
 
 @dataclass(frozen=True)
 class Reading:
-    """A log, read.
+    """Hold a log, read.
 
     Attributes:
         run: its rows, one per step. Entropy and performance stand there under the names of a run as well as under the
@@ -43,17 +43,17 @@ class Reading:
 
     @property
     def entropy(self) -> str:
-        """The name of the entropy in the rows, for `fit_run`."""
+        """Return the name of the entropy in the rows, for `fit_run`."""
         return self.columns["entropy"].name
 
     @property
     def performance(self) -> str:
-        """The name of the performance in the rows, for `fit_run`."""
+        """Return the name of the performance in the rows, for `fit_run`."""
         return self.columns["performance"].name
 
     @property
     def training_reward(self) -> str:
-        """The name of the training reward in the rows, for `forecast_run`; a run's own name where the log has none."""
+        """Return the training reward's name in the rows, for `forecast_run`; a run's own where the log has none."""
         return self.rewards[0] if self.rewards else REWARD
 
     def lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A recipe: one YAML file that says what is trained on what, checked before anything is loaded."""
+"""Define a recipe: one YAML file that says what is trained on what, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Strict(BaseModel):
 
 
 class Data(_Strict):
-    """Where problems come from.
+    """Hold where problems come from.
 
     `source` is `sandbox` or `sandbox:TIER`, a JSONL, Parquet or CSV file, a Hub id, or `reasoning_gym:TASK`.
     """
@@ -79,12 +79,12 @@ class Data(_Strict):
 
     @property
     def tier(self) -> str | None:
-        """The sandbox tier, None where problems come from elsewhere."""
+        """Return the sandbox tier, None where problems come from elsewhere."""
         return tier_of(self.source)
 
     @property
     def kind(self) -> Literal["sandbox", "reasoning_gym", "rows"]:
-        """Where problems come from: drawn from a seed (sandbox, reasoning_gym), or rows of a file or of the Hub."""
+        """Return where problems come from: drawn from a seed (sandbox, reasoning_gym), or rows of a file or of the Hub."""
         kind = self.source.partition(":")[0]
         return kind if kind in ("sandbox", "reasoning_gym") else "rows"  # type: ignore[return-value]
 
@@ -112,7 +112,7 @@ class Validate(_Strict):
 
 
 class ProbeSettings(_Strict):
-    """What is recorded beside the scalars."""
+    """Hold what is recorded beside the scalars."""
 
     tokens_every: int = Field(default=50, ge=0)  # optimiser steps between token samples; 0 takes none
     tokens_rows: int = Field(default=16, ge=1)
@@ -126,7 +126,7 @@ class ProbeSettings(_Strict):
 
 
 class Recipe(_Strict):
-    """What `entropilot train` takes. `grpo` holds any field of TRL's `GRPOConfig`."""
+    """Hold what `entropilot train` takes. `grpo` holds any field of TRL's `GRPOConfig`."""
 
     name: str = "run"
     model: str = "sandbox"
@@ -230,19 +230,19 @@ class Recipe(_Strict):
 
     @property
     def rewards(self) -> dict[str, dict[str, Any]]:
-        """The rewards by name, each with its arguments."""
+        """Return the rewards by name, each with its arguments."""
         if isinstance(self.reward, str):
             return {self.reward: self.reward_args}
         return {name: self.reward_args.get(name, {}) for name in self.reward}
 
     @property
     def tier(self) -> str | None:
-        """The sandbox tier of the data, None where they come from elsewhere."""
+        """Return the sandbox tier of the data, None where they come from elsewhere."""
         return self.data.tier
 
     @property
     def validation_reward(self) -> str:
-        """The reward that held-out accuracy is measured by: one that compares with an answer."""
+        """Return the reward that held-out accuracy is measured by: one that compares with an answer."""
         if self.validation is not None and self.validation.reward is not None:
             return self.validation.reward
         verifiable = [name for name in self.rewards if name not in (*LABEL_FREE, "none")]
@@ -250,7 +250,7 @@ class Recipe(_Strict):
 
     @property
     def validation_tier(self) -> str | None:
-        """The sandbox tier by whose rule held-out completions are scored; a file's problems are taken for training's."""
+        """Return the sandbox tier that scores held-out completions; a file's problems count as training's."""
         held_out = (
             None if self.validation is None or self.validation.data is None else self.validation.data.tier
         )

@@ -112,7 +112,7 @@ class Probe(TrainerCallback):
 
     @property
     def over(self) -> bool:
-        """Whether a rule has spoken that ends training."""
+        """Tell whether a rule has spoken that ends training."""
         broken = any(sentence.startswith("error") for sentence in self.told.values())
         return (self.stopped and self.stop == "stop") or (broken and self.on_finding == "stop")
 

@@ -1,4 +1,4 @@
-"""The figure of a logit study: one density per model over the same bins, on one self-contained page."""
+"""Draw the figure of a logit study: one density per model over the same bins, on one self-contained page."""
 
 from __future__ import annotations
 

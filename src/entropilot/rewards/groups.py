@@ -75,7 +75,7 @@ class GroupReward:
 
     @property
     def judge(self) -> Judge:
-        """The judge, built when it is first asked: a model is loaded or workers are started then."""
+        """Return the judge, built when it is first asked: a model is loaded or workers are started then."""
         if isinstance(self._judge, str):
             self._judge = build_judge(self._judge, **self._judge_args)
         return self._judge

@@ -84,7 +84,7 @@ def _judge() -> Judge:
 
 
 def reasoning_gym(completions: list[Any], entry: list[str], **_: Any) -> list[float | None]:
-    """The score that reasoning_gym's own task gives; `entry` is its JSON row (see `entropilot.inputs.problems`)."""
+    """Return the score that reasoning_gym's own task gives; `entry` is its JSON row (see `entropilot.inputs.problems`)."""
     import json
 
     import reasoning_gym as gym

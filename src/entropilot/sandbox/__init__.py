@@ -1,4 +1,4 @@
-"""The embedded default: a tiny reasoning language model with its weights in the package, and its tasks."""
+"""Hold the embedded default: a tiny reasoning language model with its weights in the package, and its tasks."""
 
 from __future__ import annotations
 

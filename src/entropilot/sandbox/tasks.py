@@ -21,7 +21,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: the user's turn, and the answer that a completion has to end with."""
+    """Hold one problem: the user's turn, and the answer that a completion has to end with."""
 
     prompt: str
     answer: str
@@ -39,7 +39,7 @@ def split_of(prompt: str) -> Split:
 
 @dataclass(frozen=True)
 class Tier:
-    """A family of problems.
+    """Hold a family of problems.
 
     Attributes:
         name: what a recipe writes behind `sandbox:`.

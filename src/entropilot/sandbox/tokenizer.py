@@ -1,4 +1,4 @@
-"""A character tokenizer with a chat template, for models small enough to train on a laptop."""
+"""Build a character tokenizer with a chat template, for models small enough to train on a laptop."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a recipe to a trained model."""
+"""Train a model from a recipe."""

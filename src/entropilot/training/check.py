@@ -1,4 +1,4 @@
-"""What `check` refuses, and what it tells a reader of a recipe, where it is no matter of one method."""
+"""Refuse what cannot work in a recipe, and list what may surprise, where it is no matter of one method."""
 
 from __future__ import annotations
 

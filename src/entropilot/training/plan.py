@@ -1,4 +1,4 @@
-"""A recipe, checked and settled once: what will be trained on what, before anything is loaded."""
+"""Check and settle a recipe once: what will be trained on what, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from entropilot.training.config import build_config
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How accuracy on held-out problems is measured.
+    """Hold how accuracy on held-out problems is measured.
 
     Attributes:
         data: where the problems come from, `limit` of them.
@@ -41,7 +41,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one training run is made of. `check` makes it; only the header of the run reads the recipe after that.
+    """Hold what one training run is made of. `check` makes it; only the header of the run reads the recipe after that.
 
     Attributes:
         recipe: what it was made from, for the header.
@@ -87,7 +87,7 @@ class Plan:
 
     @property
     def tier(self) -> str | None:
-        """The sandbox tier of the data; None where problems come from elsewhere."""
+        """Return the sandbox tier of the data; None where problems come from elsewhere."""
         return self.data.tier
 
     def described(self) -> dict[str, Any]:

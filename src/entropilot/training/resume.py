@@ -1,4 +1,4 @@
-"""Where a run can be taken up again, and what must be the same for that: `entropilot train --resume`.
+"""Find where a run can be taken up again, and what must be the same for that: `entropilot train --resume`.
 
 Weights, optimiser, schedule, place in the data and random state come from the last checkpoint. One between two
 rollouts gives, on the same machine, bit by bit the model of an uninterrupted run. One inside a rollout does not: its
@@ -60,7 +60,7 @@ def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run is taken up again: a checkpoint, its optimiser step, and the whole passes over the data until then."""
+    """Hold where a run is taken up again: a checkpoint, its optimiser step, and the passes over the data so far."""
 
     checkpoint: Path
     step: int

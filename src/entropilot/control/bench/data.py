@@ -1,4 +1,4 @@
-"""The benchmark's authors, segments and pairs: each made once and kept in the folder."""
+"""Make the benchmark's authors, segments and pairs once each, and keep them in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark: tasks × data sets × methods × seeds; stopped at any time and started again."""
+"""Run the benchmark: tasks × data sets × methods × seeds. It can be stopped at any time; finished runs are skipped."""
 
 from __future__ import annotations
 

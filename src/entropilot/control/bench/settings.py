@@ -1,4 +1,4 @@
-"""The recipe of the benchmark, checked as a whole before anything is collected."""
+"""Check the recipe of the benchmark as a whole before anything is collected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's checkpoint: written whole or not at all, and continued with its own settings and data only."""
+"""Save a run's checkpoint whole or not at all; continue it with its own settings and data only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of `control train` records: unit and definition of each column, for the header and the page."""
+"""Define unit and meaning of each column that `control train` records, for the header and the page."""
 
 from __future__ import annotations
 

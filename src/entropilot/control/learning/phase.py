@@ -1,4 +1,4 @@
-"""One phase of training on segments: what a phase is, and the first one, imitation."""
+"""Train one phase on segments: what a phase is, and the first one, imitation."""
 
 from __future__ import annotations
 

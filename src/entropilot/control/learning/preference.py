@@ -1,4 +1,4 @@
-"""The second phase of training: SFT on the winners, or CPL and PPL on pairs."""
+"""Train the second phase: SFT on the winners, or CPL and PPL on pairs."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class TrainRecipe(BaseModel):
-    """What `control train` takes: a task, the files of collect and label, and the settings of `train.TrainSettings`."""
+    """Hold what `control train` takes: a task, the files of collect and label, and the training settings."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""The methods that learn a policy from preferences, by name: one entry each, and nothing else asks for a name.
+"""List the methods that learn a policy from preferences, by name: one entry each; nothing else asks for a name.
 
 To add a method, write its loss in `entropilot/methods/`, a `Phase` that trains with it, and its entry here.
 """
@@ -28,7 +28,7 @@ Method = CPL | PPL | PIQL
 
 @dataclass(frozen=True)
 class Learner:
-    """How a method trains after imitation.
+    """Hold how a method trains after imitation.
 
     Attributes:
         phase: makes the second phase, from (actor, data, settings) and, if there is a `method`, that; None: there is none.

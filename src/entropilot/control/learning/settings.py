@@ -1,4 +1,4 @@
-"""The settings of a run of training, checked before anything is read or written."""
+"""Check the settings of a run before anything is read or written."""
 
 from __future__ import annotations
 

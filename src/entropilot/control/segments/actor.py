@@ -1,4 +1,4 @@
-"""The policy that is trained: an MLP with standardised inputs, a tanh mean, and a fixed spread."""
+"""Define the policy that is trained: an MLP with standardised inputs, a tanh mean, and a fixed spread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STD = math.sqrt(0.5)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices itself; elsewhere bf16 would be slower."""
+    """Tell whether this CPU multiplies bfloat16 matrices itself; elsewhere bf16 would be slower."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

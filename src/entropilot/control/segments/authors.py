@@ -17,7 +17,7 @@ MIN_STD = 0.03  # the box clips actions, and a clipped one has no spread
 
 @dataclass
 class Authors:
-    """A fitted mixture.
+    """Hold a fitted mixture.
 
     Attributes:
         weights: (k, features, action); std: (k, action); share: (k,) of the segments.
@@ -35,7 +35,7 @@ class Authors:
 
     @property
     def count(self) -> int:
-        """How many authors there are."""
+        """Return how many authors there are."""
         return len(self.share)
 
     def features(self, states: np.ndarray) -> np.ndarray:

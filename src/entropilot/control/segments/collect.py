@@ -19,7 +19,7 @@ LIMIT = 500  # steps after which MetaWorld wants a reset
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """How episodes are cut into segments.
+    """Set how episodes are cut into segments.
 
     Raises:
         UserError: cuts that no episode can give.

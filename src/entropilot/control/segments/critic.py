@@ -1,4 +1,4 @@
-"""The label `sac`: the critic of a Stable-Baselines3 SAC checkpoint, read without unpickling, and CPL's score by it."""
+"""Label by the critic of a Stable-Baselines3 SAC checkpoint (`sac`), read without unpickling, and by CPL's score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _mlp(layers: list[Layer], x: np.ndarray, last: bool = True) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Critic:
-    """A soft actor-critic: MLPs with ReLU, π a Gaussian squashed by tanh into [−1, 1], all in float64.
+    """Hold a soft actor-critic: MLPs with ReLU, π a Gaussian squashed by tanh into [−1, 1], all in float64.
 
     Attributes:
         hidden: the actor's hidden layers; mean, log_std: its heads.

@@ -1,4 +1,4 @@
-"""The only file that knows MetaWorld: tasks, whole states saved and restored, the scripted expert."""
+"""Wrap MetaWorld, in the only file that knows it: tasks, whole states saved and restored, the scripted expert."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_task(task: str) -> str:
 
 
 class ControlEnv:
-    """One MetaWorld task: 35 numbers a state, 4 actions in [−1, 1], reward 0 to 10 a step, random starts by seed.
+    """Wrap one MetaWorld task: 35 numbers a state, 4 actions in [−1, 1], reward 0 to 10 a step, random starts by seed.
 
     `reset(seed)` is exact: the same seed gives the same episode, bit by bit. `snapshot` and `restore` carry the whole
     state of the simulator within an episode, and between processes after a `reset` with the episode's seed.
@@ -77,17 +77,17 @@ class ControlEnv:
 
     @property
     def model(self) -> Any:
-        """The mujoco model, for a renderer."""
+        """Return the mujoco model, for a renderer."""
         return self._env.model
 
     @property
     def data(self) -> Any:
-        """The mujoco data, for a renderer."""
+        """Return the mujoco data, for a renderer."""
         return self._env.data
 
     @property
     def state(self) -> np.ndarray:
-        """What a policy sees, (35,) float32."""
+        """Return what a policy sees, (35,) float32."""
         return np.delete(self._full, _UNUSED).astype(np.float32)
 
     def reset(self, seed: int) -> np.ndarray:

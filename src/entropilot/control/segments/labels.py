@@ -1,4 +1,4 @@
-"""Who says which segment is better: scores of segments by regret or by return, and pairs from scores."""
+"""Say which segment is better: scores of segments by regret or by return, and pairs from scores."""
 
 from __future__ import annotations
 

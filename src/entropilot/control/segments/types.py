@@ -44,7 +44,7 @@ class Segments:
 
     @property
     def labelled(self) -> bool:
-        """Whether the author's Gaussian is known at every step."""
+        """Tell whether the author's Gaussian is known at every step."""
         return bool(np.isfinite(self.mean_b).all() and np.isfinite(self.std_b).all())
 
     def take(self, rows: np.ndarray) -> Segments:

@@ -39,7 +39,7 @@ def in_processes(
 
 @dataclass
 class Outcome:
-    """How an episode went: solved at any step, at the last, the sum of rewards, the steps taken."""
+    """Hold how an episode went: solved at any step, at the last, the sum of rewards, the steps taken."""
 
     success: bool
     at_end: bool

@@ -30,7 +30,7 @@ Learner = Literal[
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """A learner's settings: full-batch steps of Adam from a clone of the segments, looked at after each of `stops`."""
+    """Set a learner's full-batch steps of Adam from a clone of the segments, looked at after each of `stops`."""
 
     learner: Learner = "ppl"
     alpha: float = 0.5

@@ -1,4 +1,4 @@
-"""The online loop: collect with the current policy, keep its distribution as the label, ask a teacher, train, repeat."""
+"""Run the online loop: collect with the current policy, keep its distribution as the label, ask a teacher, train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How TRL runs a method: what is checked first, which trainer and which probe it gets, what its header says.
+"""Say how TRL runs a method: what is checked first, which trainer and probe it gets, what its header says.
 
 `Adapter` is that of the token methods, and of no method. A method with its own loss has a subclass in its own file,
 `engines/trl/<method>.py`, which `methods/registry.py` names; nothing else asks which method it is.

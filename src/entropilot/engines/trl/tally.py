@@ -12,7 +12,7 @@ from entropilot.maths.tokens import TokenBatch, masked_mean
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite; the message names the step and what was not finite."""
+    """Raised where the loss is NaN or infinite; the message names the step and what was not finite."""
 
 
 class Tally:

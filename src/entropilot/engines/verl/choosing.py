@@ -18,7 +18,7 @@ from entropilot.methods.token_method import Method
 
 @dataclass(frozen=True)
 class Choice:
-    """What the engine hands to the loss of one micro-batch.
+    """Hold what the engine hands to the loss of one micro-batch.
 
     Attributes:
         selected: tokens chosen over the optimiser mini-batch of all ranks, (b, t).

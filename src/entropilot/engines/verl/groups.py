@@ -21,7 +21,7 @@ SECTION = "trainer.v1.entropilot"
 
 @dataclass(frozen=True)
 class Response:
-    """One row of verl's batch.
+    """Hold one row of verl's batch.
 
     Attributes:
         group: the prompt's id; rows of one prompt share it.

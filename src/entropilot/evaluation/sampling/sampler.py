@@ -31,7 +31,7 @@ TILE = 4_000_000  # logits worked on at once: 16 MB in float32 and 32 MB for the
 
 
 class Sample(NamedTuple):
-    """One completion.
+    """Hold one completion.
 
     Attributes:
         ids: its tokens, the end token included.

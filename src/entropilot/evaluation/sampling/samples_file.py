@@ -68,7 +68,7 @@ def model_digest(source: str) -> str | None:
 
 
 class SampleFile:
-    """The samples of one model in a folder, appended to as they come.
+    """Hold the samples of one model in a folder, appended to as they come.
 
     Args:
         folder: exists and can be written.

@@ -1,4 +1,4 @@
-"""What a finding about a run holds."""
+"""Define what a finding about a run holds."""
 
 from __future__ import annotations
 

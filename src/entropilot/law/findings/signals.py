@@ -41,7 +41,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Signal:
-    """One metric of a run where it was logged.
+    """Hold one metric of a run where it was logged.
 
     Attributes:
         name: as the log calls it.
@@ -54,7 +54,7 @@ class Signal:
 
     @property
     def width(self) -> int:
-        """How many points a mean is taken over: a tenth, 3 at least."""
+        """Return how many points a mean is taken over: a tenth, 3 at least."""
         return min(max(3, self.values.size // 10), self.values.size)
 
     @property
@@ -64,27 +64,27 @@ class Signal:
 
     @property
     def smooth_steps(self) -> Array:
-        """The last step of each mean."""
+        """Return the last step of each mean."""
         return self.steps[self.width - 1 :]
 
     @property
     def start(self) -> float:
-        """The mean of the first tenth."""
+        """Return the mean of the first tenth."""
         return float(self.values[: self.width].mean())
 
     @property
     def end(self) -> float:
-        """The mean of the last tenth."""
+        """Return the mean of the last tenth."""
         return float(self.values[-self.width :].mean())
 
     @property
     def noise(self) -> float:
-        """The standard deviation of a value around its course, from neighbouring differences."""
+        """Return the standard deviation of a value around its course, from neighbouring differences."""
         return float(np.sqrt(np.mean(np.diff(self.values) ** 2) / 2)) if self.values.size > 1 else 0.0
 
     @property
     def mean_noise(self) -> float:
-        """The standard deviation of a mean over a tenth, were its points independent."""
+        """Return the standard deviation of a mean over a tenth, were its points independent."""
         return self.noise / math.sqrt(self.width)
 
     def since(self, share: float) -> Signal:
@@ -94,7 +94,7 @@ class Signal:
 
 
 class Signals:
-    """What a run logged, by meaning.
+    """Hold what a run logged, by meaning.
 
     Args:
         run: the run.

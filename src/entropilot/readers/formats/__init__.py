@@ -1,1 +1,1 @@
-"""The forms that logs come in, whoever wrote them: tables, JSON documents, printed dicts, notebooks."""
+"""Read the forms that logs come in, whoever wrote them: tables, JSON documents, printed dicts, notebooks."""

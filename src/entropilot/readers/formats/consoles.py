@@ -1,4 +1,4 @@
-"""Which step a printed dict belongs to, where the dict does not say so itself."""
+"""Find the step that a printed dict belongs to, where the dict does not say so itself."""
 
 from __future__ import annotations
 

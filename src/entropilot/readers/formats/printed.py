@@ -30,7 +30,7 @@ _SHAPES = 64
 
 
 class Torn(Exception):
-    """The text is no literal, or ends within one.
+    """Raised where the text is no literal, or ends within one.
 
     Attributes:
         at: where; the end of what was looked at where the text ends too early.

@@ -1,4 +1,4 @@
-"""A table from anywhere, or a console that prints dicts: read where no framework recognises its own log."""
+"""Read a table from anywhere, or a console that prints dicts, where no framework recognises its own log."""
 
 from __future__ import annotations
 

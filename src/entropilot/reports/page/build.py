@@ -66,7 +66,7 @@ MOST_READINGS = 12  # runs described one by one; of more, a page says how each g
 
 @dataclass(frozen=True)
 class Options:
-    """What a reader asked for.
+    """Hold what a reader asked for.
 
     Attributes:
         title: of the page; None makes one from the runs.
@@ -99,7 +99,7 @@ def render(runs: Sequence[Run], options: Options = Options(), *, live: bool = Fa
 
 @dataclass
 class Description:
-    """The words of the template, and the data of the scripts."""
+    """Hold the words of the template, and the data of the scripts."""
 
     words: dict[str, Any]
     document: dict[str, Any]

@@ -22,7 +22,7 @@ MOST_RUNS = 12  # of more runs no table is made: a page of groups has no room fo
 
 
 class Forecasts(NamedTuple):
-    """The table for the template, and the fan of each run for its charts."""
+    """Hold the table for the template, and the fan of each run for its charts."""
 
     table: dict[str, Any] | None
     fans: list[dict[str, dict[str, float]]]

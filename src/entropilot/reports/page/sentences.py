@@ -15,7 +15,7 @@ WINDOW = 0.05  # share of the points that are averaged before a peak is looked f
 
 
 class Course(NamedTuple):
-    """How a metric went: averages over a few neighbouring points, so that noise makes no peak."""
+    """Hold how a metric went: averages over a few neighbouring points, so that noise makes no peak."""
 
     first_step: int
     start: float

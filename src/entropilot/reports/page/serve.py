@@ -24,7 +24,7 @@ SHORTEST = 1.0  # seconds between two readings of the same runs, however many cl
 
 
 class Live:
-    """The runs as they are now, packed again when their files changed."""
+    """Hold the runs as they are now, packed again when their files changed."""
 
     def __init__(
         self, open_runs: Callable[[], Sequence[Run]], paths: Sequence[Path], options: Options
@@ -82,12 +82,12 @@ class Live:
 
     @property
     def packed(self) -> tuple[bytes, str]:
-        """The page's data and its stamp."""
+        """Return the page's data and its stamp."""
         return self._packed, self._stamp
 
     @property
     def state(self) -> dict[str, Any]:
-        """One line on the progress, and the sentences of the summary."""
+        """Return one line on the progress, and the sentences of the summary."""
         return self._state
 
 

@@ -13,7 +13,7 @@ RESULT = "result.json"
 
 
 class Source(NamedTuple):
-    """One thing to report on: a run, or the document that `entropilot evaluate` wrote."""
+    """Hold one thing to report on: a run, or the document that `entropilot evaluate` wrote."""
 
     run: Run | None
     evaluation: dict[str, Any] | None

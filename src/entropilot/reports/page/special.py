@@ -14,7 +14,7 @@ from entropilot.reports.text import clean, escape, mapping, number
 
 @dataclass
 class Special:
-    """A section with charts and tables of its own; `metrics` and `tables` as the template takes them."""
+    """Hold a section with charts and tables of its own; `metrics` and `tables` as the template takes them."""
 
     id: str
     heading: str
