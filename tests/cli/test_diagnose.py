@@ -71,3 +71,18 @@ def test_bad_input_is_2(run, tmp_path: Path) -> None:
     result = run("diagnose", str(tmp_path / "nothing"))
     assert result.code == 2 and result.out == "" and "no file" in result.err
     assert run("diagnose", str(make(tmp_path / "a", RISING)), "--fail-on", "words").code == 2
+
+
+def test_a_log_without_entropy_is_checked_for_what_it_holds(run, tmp_path: Path) -> None:
+    """Rewards fall from 0.7 to 0.1; `fit`, which needs an entropy, goes on refusing the log and says how to log one."""
+    log = tmp_path / "verl.log"
+    lines = [f"step:{step} - critic/score/mean:{0.7 if step <= 40 else 0.1}" for step in range(1, 61)]
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = run("diagnose", str(log), "--json")
+    assert result.code == 1 and "The log has no entropy" in result.err
+    (document,) = json.loads(result.out.partition("\n]")[0] + "\n]")
+    assert [finding["name"] for finding in document["findings"]] == ["reward collapse"]
+    assert {"entropy collapse", "entropy explosion"} <= set(document["not_logged"])
+    refused = run("fit", str(log))
+    assert refused.code == 2 and "has no entropy" in refused.err and "calculate_entropy=True" in refused.err
+    assert run("diagnose", str(log), "--entropy", "entrop").code == 2

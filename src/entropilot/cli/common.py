@@ -96,13 +96,14 @@ def open_log(
     step: str | None,
     framework: str | None,
     name: str | None = None,
+    need_entropy: bool = True,
 ) -> Any:
     """Read a log of any framework, and print on standard error which columns were taken and what was left out."""
     from entropilot.readers import read as read_log
     from entropilot.reports.text import one_line
 
     columns = {"entropy": entropy, "performance": performance, "step": step}
-    reading = read_log(path, framework=framework, run=name, **columns)
+    reading = read_log(path, framework=framework, run=name, need_entropy=need_entropy, **columns)
     ours = reading.framework == "entropilot"  # its columns are no surprise; what was left out is
     for line in reading.lines():
         if not ours or line.startswith("skipped") or line in reading.notes:

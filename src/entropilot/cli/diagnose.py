@@ -53,8 +53,8 @@ def diagnose(
     from entropilot.reports.text import labels, one_line
 
     def signals_of(path: Path) -> Signals:
-        reading = open_log(path, entropy, performance, step, framework)
-        return Signals(reading.run, reading.entropy, reading.performance)
+        reading = open_log(path, entropy, performance, step, framework, need_entropy=False)
+        return Signals(reading.run, reading.entropy if reading.has_entropy else None, reading.performance)
 
     signals = [signals_of(path) for path in runs]
     controls = [signals_of(path) for path in against or []]

@@ -71,6 +71,7 @@ def read(
     performance: str | None = None,
     step: str | None = None,
     run: str | None = None,
+    need_entropy: bool = True,
 ) -> Reading:
     """Read a log; its format is detected from its content.
 
@@ -82,9 +83,10 @@ def read(
             else the training reward. Several validation sets are averaged.
         step: the column of steps.
         run: which run, where a file holds several (Trackio, a chart of W&B).
+        need_entropy: whether a log without an entropy is refused; if not, `Reading.has_entropy` says whether it has one.
 
     Raises:
         UserError: there is no log or no such column, or more than one and none was named.
     """
     columns = {"entropy": entropy, "performance": performance, "step": step}
-    return read_with(all_readers(), Path(path), framework, columns, run)
+    return read_with(all_readers(), Path(path), framework, columns, run, need_entropy)

@@ -229,17 +229,19 @@ def join(steps: Steps, entropy: Column, performance: Column, interval: int, note
         notes.append(text + ".")
 
 
-def doubts(steps: Steps, entropy: Column, performance: Column, gathered: Gathered) -> list[str]:
+def doubts(steps: Steps, columns: Sequence[Column], performance: Column, gathered: Gathered) -> list[str]:
     """Return sentences on values that can't be what their column's name says, or were left out of it."""
     notes = []
-    for column in (entropy, performance):
+    for column in columns:
         if count := gathered.unusable[column.source]:
             notes.append(f"{shown(column.source)}: {count} of its values are NaN or ±inf and were skipped.")
-    below = sum(row.get(entropy.name, 0.0) < 0 for row in steps.values())
-    if below:
-        notes.append(
-            f"{shown(entropy.source)} is below 0 at {below} steps, which the entropy of a token never is; check its sign."
-        )
+    for entropy in columns:
+        below = sum(row.get(entropy.name, 0.0) < 0 for row in steps.values())
+        if entropy.role == "entropy" and below:
+            notes.append(
+                f"{shown(entropy.source)} is below 0 at {below} steps, which the entropy of a token never is; check its "
+                "sign."
+            )
     top = max((row[performance.name] for row in steps.values() if performance.name in row), default=0.0)
     if performance.name == ACCURACY and top > 1:
         notes.append(

@@ -16,6 +16,8 @@ from entropilot.readers.names import REWARD
 from entropilot.readers.reader import Log, Reader
 from entropilot.records import SCHEMA, Run
 
+NO_ENTROPY = "The log has no entropy; what needs one is left out."
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -26,7 +28,7 @@ class Reading:
             log's own; every other column of numbers under its own.
         framework: the name of the reader.
         files: what was read.
-        columns: which column of the log became `entropy`, `performance` and `step`.
+        columns: which column of the log became `entropy` (where it has one), `performance` and `step`.
         skipped: how many lines, rows or values were left out, by reason.
         notes: sentences on what was done with the log that its reader should know.
         rewards: the columns of training rewards, the framework's first choice first, by their names in the rows; a
@@ -40,6 +42,11 @@ class Reading:
     skipped: Mapping[str, int]
     notes: tuple[str, ...]
     rewards: tuple[str, ...] = ()
+
+    @property
+    def has_entropy(self) -> bool:
+        """Whether an entropy was logged; only a reading that allows it lacks one."""
+        return "entropy" in self.columns
 
     @property
     def entropy(self) -> str:
@@ -73,6 +80,7 @@ def read_with(
     framework: str | None,
     asked: Mapping[str, str | None],
     run: str | None,
+    need_entropy: bool = True,
 ) -> Reading:
     """Read a log by one of the given readers; `read` says what the arguments are."""
     log = detect(path, framework, readers)
@@ -91,23 +99,28 @@ def read_with(
     source = reader.read(log, gathered, run)
     counts = build.count_columns(gathered, path)
     time, axis = build.choose_step(asked["step"], counts, catalogue.axes, path)
-    h, notes_h = catalogue.choose("entropy", asked["entropy"] or source.columns.get("entropy"), counts, path)
+    asked_h = asked["entropy"] or source.columns.get("entropy")
+    h, notes_h = None, [NO_ENTROPY]
+    if need_entropy or asked["entropy"] or any(catalogue.known(name, "entropy") for name in counts):
+        h, notes_h = catalogue.choose("entropy", asked_h, counts, path)
     r, notes_r = catalogue.choose(
         "performance", asked["performance"] or source.columns.get("performance"), counts, path
     )
     gathered.notes += [*notes_h, *notes_r]
-    steps = build.by_step(gathered, axis, (*h.sources, *r.sources), path)
+    chosen = (r,) if h is None else (h, r)
+    steps = build.by_step(gathered, axis, [name for column in chosen for name in column.sources], path)
     build.average(steps, r, gathered.notes)
-    interval = build.count_gaps(steps, h.source, gathered)
+    interval = 1 if h is None else build.count_gaps(steps, h.source, gathered)
     if source.run is None:
-        build.rename(steps, (h, r), gathered)
+        build.rename(steps, chosen, gathered)
         build.as_share(steps, r, gathered.notes)
-        build.join(steps, h, r, interval, gathered.notes)
+        if h is not None:
+            build.join(steps, h, r, interval, gathered.notes)
         result = Run(path=path, header={}, rows=list(steps.values()))
     else:
         result = source.run
-    gathered.notes += build.doubts(steps, h, r, gathered)
-    columns = {column.role: column for column in (h, r, time)}
+    gathered.notes += build.doubts(steps, chosen, r, gathered)
+    columns = {column.role: column for column in (*chosen, time)}
     skipped = {reason: count for reason, count in gathered.skipped.items() if count}
     if source.run is None:
         result.header |= _header(source.name, log, columns, skipped, gathered.notes)
