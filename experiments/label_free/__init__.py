@@ -1,0 +1,7 @@
+"""Learning without labels on the sandbox: what falls, and which cure holds (docs/results/label_free.md).
+
+* `rewards` (also `python -m experiments.label_free`): EMPO, TTRL and three controls, 240 updates on 4,096 prompts.
+* `setting`: in which setting EMPO alone falls; it was fixed before any cure was run.
+* `falls`: the peak of a course, and the fall after it.
+* `store`: runs that end at an hour and are taken up again.
+"""

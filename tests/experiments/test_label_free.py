@@ -1,0 +1,140 @@
+"""The study of learning without labels: the fall after the peak, and runs that are taken up again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from entropilot.errors import UserError
+from entropilot.records import ACCURACY, RunWriter
+from experiments.label_free import store
+from experiments.label_free.falls import course, course_of
+from experiments.label_free.store import OutOfTime, arm, hour, train
+
+
+def test_the_fall_is_the_peak_less_the_end_each_a_mean_of_three() -> None:
+    # Means of three: (.6+.9+.9)/3 = .8, (.9+.9+.6)/3 = .8, (.9+.6+.6)/3 = .7, (.6+.6+.75)/3 = .65, then .7
+    found = course([1, 9, 17, 25, 33, 41, 49], [0.6, 0.9, 0.9, 0.6, 0.6, 0.75, 0.75])
+    assert found is not None
+    assert (found.start, found.peak_step) == (0.6, 17)  # the first of two equal peaks
+    assert (found.peak, found.lowest, found.end) == pytest.approx((0.8, 0.65, 0.7), abs=1e-12)
+    assert found.fall == pytest.approx(0.1, abs=1e-12) and found.fell
+
+
+def test_a_course_of_two_measurements_has_no_peak() -> None:
+    assert course([1, 9], [0.6, 0.9]) is None
+
+
+def test_a_rise_is_no_fall() -> None:
+    found = course([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4])
+    assert found is not None and found.fall == 0 and not found.fell
+
+
+def test_a_horizon_keeps_the_measurement_after_its_last_update(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, {"name": "x"})
+    for step, accuracy in ((1, 0.0), (121, 0.3), (241, 0.6), (249, 0.9)):
+        writer.row(step, {ACCURACY: accuracy})
+    writer.close()
+    found = course_of(tmp_path, 240)
+    assert found is not None and found.end == pytest.approx(0.3, abs=1e-12)  # (0 + .3 + .6) / 3
+    assert course_of(tmp_path, 120) is None
+
+
+def test_an_arm_is_the_recipe_in_the_studys_setting() -> None:
+    values = arm("empo", 103, 256, 480, "grpo.scale_rewards=none")
+    assert values["data"] == {"source": "sandbox:chains", "limit": 256, "seed": 103}
+    assert (values["seed"], values["reward"]) == (103, "empo")
+    assert (values["grpo"]["max_steps"], values["grpo"]["scale_rewards"]) == (480, "none")
+
+
+class _Process:
+    """Stands for a training that ends well, fails, or is still running when the hour comes."""
+
+    code: int | None = 0
+    started: list[list[str]] = []
+    signals: list[int] = []
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        self.started.append(command)
+        self.returncode = self.code
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None and not self.signals:
+            raise subprocess.TimeoutExpired("train", timeout or 0)
+        return self.returncode or 0
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> type[_Process]:
+    monkeypatch.setattr(_Process, "started", [])
+    monkeypatch.setattr(_Process, "signals", [])
+    monkeypatch.setattr(_Process, "code", 0)
+    monkeypatch.setattr(store.subprocess, "Popen", _Process)
+    return _Process
+
+
+def test_a_run_that_is_cut_off_by_the_hour_is_interrupted_and_kept(
+    tmp_path: Path, process: type[_Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "code", None)
+    with pytest.raises(OutOfTime):
+        train(tmp_path / "run", {"seed": 1}, datetime.now() + timedelta(hours=1))
+    assert process.signals == [signal.SIGINT] and "--resume" not in process.started[0]
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text()) == {"seed": 1}
+
+
+def test_after_the_hour_nothing_is_begun(tmp_path: Path, process: type[_Process]) -> None:
+    with pytest.raises(OutOfTime):
+        train(tmp_path / "run", {"seed": 1}, datetime.now() - timedelta(minutes=1))
+    assert process.started == [] and not (tmp_path / "run.yaml").exists()
+
+
+def test_a_run_goes_on_from_its_checkpoint_and_without_one_anew(
+    tmp_path: Path, process: type[_Process]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "left").write_text("")
+    train(run, {"seed": 1})
+    assert "--resume" not in process.started[0]
+    assert [path.name for path in tmp_path.glob("run.cut-*/left")] == ["left"]  # nothing is thrown away
+    checkpoint = run / "checkpoints" / "checkpoint-40"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 40}')
+    train(run, {"seed": 1})
+    assert process.started[1][-1] == "--resume"
+
+
+def test_a_failure_names_the_log_and_another_recipe_is_refused(
+    tmp_path: Path, process: type[_Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "code", 2)
+    with pytest.raises(UserError, match=r"Training run failed \(code 2\); see .*run\.log"):
+        train(tmp_path / "run", {"seed": 1})
+    with pytest.raises(UserError, match="another recipe"):
+        train(tmp_path / "run", {"seed": 2})
+
+
+def test_a_finished_run_is_not_made_again(tmp_path: Path, process: type[_Process]) -> None:
+    writer = RunWriter(tmp_path / "run", {"name": "x"})
+    writer.end("finished")
+    writer.close()
+    assert train(tmp_path / "run", {"seed": 1}) == tmp_path / "run" / "model"
+    assert process.started == []
+
+
+def test_an_hour_is_todays() -> None:
+    at = hour("08:05")
+    assert (at.hour, at.minute, at.date()) == (8, 5, datetime.now().date())
