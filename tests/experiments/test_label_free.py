@@ -6,6 +6,7 @@ import signal
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,7 +82,9 @@ def process(monkeypatch: pytest.MonkeyPatch) -> type[_Process]:
     monkeypatch.setattr(_Process, "started", [])
     monkeypatch.setattr(_Process, "signals", [])
     monkeypatch.setattr(_Process, "code", 0)
-    monkeypatch.setattr(store.subprocess, "Popen", _Process)
+    # In the study's module alone: a run's header asks git by the real one.
+    names = {name: getattr(subprocess, name) for name in ("STDOUT", "TimeoutExpired")}
+    monkeypatch.setattr(store, "subprocess", SimpleNamespace(Popen=_Process, **names))
     return _Process
 
 
