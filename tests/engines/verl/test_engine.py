@@ -75,11 +75,13 @@ def test_tokens_and_gradient_do_not_depend_on_how_the_mini_batch_is_cut(
 
 def test_verls_own_losses_change_with_the_cut(cpu) -> None:
     """The bug that ours are there for (verl#7829): one token in one micro-batch of 8 rows, eight in eight of one."""
-    for loss_mode, least in (("kl_cov", 0.02), ("clip_cov", 0.02)):
+    gaps = {}
+    for loss_mode in ("vanilla", "kl_cov", "clip_cov"):
         whole, cut = (cpu.one_update(cpu.model, loss_mode, micro) for micro in (8, 1))
-        assert abs(whole["norm"] / cut["norm"] - 1) > least
-    plain, cut = (cpu.one_update(cpu.model, "vanilla", micro) for micro in (8, 1))
-    assert cut["norm"] == pytest.approx(plain["norm"], rel=1e-5)  # the cut alone changes nothing
+        gaps[loss_mode] = largest_gap(cut["gradients"], whole["gradients"])
+    assert gaps["vanilla"] < 1e-5  # the cut alone changes nothing
+    # Which tokens verl draws depends on the machine (clip_cov draws at random), and so does the size of the gap.
+    assert min(gaps["kl_cov"], gaps["clip_cov"]) > 1e-3
 
 
 def test_at_the_current_policy_in_one_micro_batch_kl_cov_is_verls(cpu, monkeypatch) -> None:
