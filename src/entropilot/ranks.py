@@ -1,4 +1,4 @@
-"""Ask which of several processes this is, and exchange objects between them; one process needs no torch."""
+"""Tell which of several processes this is, and exchange objects between them; one process needs no torch."""
 
 from __future__ import annotations
 

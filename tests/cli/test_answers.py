@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from entropilot.answers.judges import NAMES as JUDGES
+
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
 needs_math = pytest.mark.skipif(find_spec("math_verify") is None, reason="math-verify is not installed")
 
@@ -622,6 +624,8 @@ def test_help_names_what_there_is_and_ranking_a_file_needs_no_torch(run, file: P
         assert (result.code, result.err) == (0, "") and [
             word for word in words if word.upper() not in result.out.upper()
         ] == []
+    for command in ("cluster", "prompts rank", "evaluate"):
+        assert [name for name in JUDGES if name not in run(*command.split(), "--help").out] == []
     code = (
         "import sys\n"
         "from entropilot.cli import main as cli\n"

@@ -312,19 +312,19 @@ def test_the_first_problems_of_a_ranking_are_those_of_training(run, tmp_path: Pa
 
 
 def test_every_judge_grades_an_evaluation(run, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "own_judge.py").write_text("def near(a, b, question): return abs(float(a) - float(b)) < 2\n")
+    (tmp_path / "near_judge.py").write_text("def near(a, b, question): return abs(float(a) - float(b)) < 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     rows = [{"problem": "1+1=?", "answer": "2", "completions": [r"\boxed{3}", r"\boxed{9}", r"\boxed{2}"]}]
     (tmp_path / "r.jsonl").write_text(json.dumps(rows[0]) + "\n")
     command = ("evaluate", "--completions", "r.jsonl", "--json")
     found = {}
-    for judge in ("exact", "math", "own_judge.near"):
+    for judge in ("exact", "math", "near_judge.near"):
         (result,) = measured(run(*command, "--judge", judge))["results"]
         found[judge] = result["accuracy"]
     assert found == {
         "exact": pytest.approx(1 / 3),
         "math": pytest.approx(1 / 3),
-        "own_judge.near": pytest.approx(2 / 3),
+        "near_judge.near": pytest.approx(2 / 3),
     }
     for more, said in (
         (("--judge", "math", "--reward", "math"), "--judge and --reward both say how answers are graded"),

@@ -1,4 +1,4 @@
-"""Scores of K samples for each of P problems: avg@K, unbiased pass@k, maj@K, and how sure one may be of their means.
+"""Compute avg@K, unbiased pass@k and maj@K of K samples for each of P problems, with intervals of their means.
 
 Problems are the units that are drawn: every interval is a percentile bootstrap over problems, so that it answers
 "what if the benchmark had held other problems of the same kind". What sampling the same problems again would change is

@@ -1,4 +1,4 @@
-"""When to stop learning without labels: what can be seen of it without one.
+"""Decide when to stop learning without labels, from signals that need none.
 
 Ours, not a paper's: users of such rewards ask for it. Once a policy agrees with itself, more updates make it surer and not
 better: the meanings of its answers stop changing while its tokens still lose entropy.

@@ -1,4 +1,4 @@
-"""Numbers that statistics can use: the names of the metrics, and rows of float64 without surprises."""
+"""Convert rows and columns of a run to checked float64 arrays."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ JudgeOption = Annotated[
 JudgeArgOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--judge-arg", help="Option of the judge, as key=value: rule=loose, threshold=0.85, device=cuda:1."
+        "--judge-arg",
+        help="Option of the judge's class, as key=value: rule=loose, threshold=0.85, device=cuda:1.",
     ),
 ]
 

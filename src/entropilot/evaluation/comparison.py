@@ -1,4 +1,4 @@
-"""Two evaluations of the same problems: paired differences."""
+"""Compare two evaluations of the same problems by paired differences."""
 
 from __future__ import annotations
 

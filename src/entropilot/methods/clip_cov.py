@@ -1,4 +1,4 @@
-"""Clip-Cov."""
+"""Clip-Cov: stop the gradient of a few tokens of large covariance (arXiv:2505.22617)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ class ClipCov:
     """
 
     fraction: float | None = PaperValue(2e-4)  # r; paper 4.1 and the authors' clip_cov_ratio
-    restrain: float | None = (
-        None  # ours: the top set that holds this share of the net covariance; no window, no draw
-    )
+    # ours: the top set that holds this share of the net covariance; no window, no draw
+    restrain: float | None = None
     cov_low: float = 1.0  # ω_low; the authors' clip_cov_lb
     cov_high: float = 5.0  # ω_high; the authors' clip_cov_ub
     clip_low: float | None = 1.0  # the authors' 7b_clip_cov.sh: clip_ratio_low=1, practically off

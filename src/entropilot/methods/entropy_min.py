@@ -1,4 +1,4 @@
-"""One-shot entropy minimisation.
+"""One-shot entropy minimisation: train on the policy's own entropy, without a reward (arXiv:2505.20282).
 
 Engine path: the entropy comes from TRL's fused head, which the trainer's forward pass uses anyway; its gradient is exact
 since trl#6625 (tests/engines/trl/test_entropy_min_trainer.py checks it by finite differences). It folds tiles of

@@ -1,4 +1,4 @@
-"""KL-Cov."""
+"""KL-Cov: penalise how far the few tokens of largest covariance drift (arXiv:2505.22617)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,10 @@ class KLCov:
     tokens are chosen: over the whole rollout (`scope`), not in every micro-batch.
     """
 
-    fraction: float | None = PaperValue(
-        2e-3
-    )  # k; authors' 7b_kl_cov.sh: k_percent=0.2, a percentage. 2e-4 for 32B
-    restrain: float | None = (
-        None  # ours: choose until this share of the net covariance is held; excludes fraction
-    )
+    # k; the authors' 7b_kl_cov.sh: k_percent=0.2, a percentage. 2e-4 for 32B
+    fraction: float | None = PaperValue(2e-3)
+    # ours: choose until this share of the net covariance is held; excludes fraction
+    restrain: float | None = None
     coef: float = 1.0  # β; authors' ppo_kl_coef=1
     clip_low: float | None = None  # the published method has no PPO clip
     clip_high: float | None = None

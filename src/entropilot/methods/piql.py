@@ -1,4 +1,4 @@
-"""P-IQL: a reward model from preferences, then implicit Q-learning."""
+"""Learn a policy by P-IQL: a reward model from preferences, then implicit Q-learning."""
 
 from __future__ import annotations
 

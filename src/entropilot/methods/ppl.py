@@ -1,4 +1,4 @@
-"""PPL: policy-labelled preference learning."""
+"""PPL: preferences explained by the regret of the policy that acted (arXiv:2505.06273)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and numbers for people, from files that nobody vouches for."""
+"""Format numbers and untrusted text for tables, messages and pages."""
 
 from __future__ import annotations
 

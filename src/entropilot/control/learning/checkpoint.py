@@ -1,4 +1,4 @@
-"""Save a run's checkpoint whole or not at all; continue it with its own settings and data only."""
+"""Save and load a run's checkpoint; a run continues with its own settings and data only."""
 
 from __future__ import annotations
 

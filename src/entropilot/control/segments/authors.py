@@ -1,4 +1,4 @@
-"""Authors where none are known: a mixture of Gaussian policies fitted to segments, as many as held-out segments want.
+"""Estimate who wrote segments: fit a mixture of Gaussian policies, its size chosen on held-out segments.
 
 Each author is N(W·φ(s), diag σ²) with fixed random features φ, so that a step of EM is a weighted ridge regression: no
 learning rate, no network to train, seconds for a thousand segments. An author writes whole segments.

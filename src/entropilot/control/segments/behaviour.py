@@ -1,4 +1,4 @@
-"""Behaviour policies with a biased mean: early checkpoints of imitation, chosen by their success rate.
+"""Make behaviour policies with a biased mean: early checkpoints of imitation, chosen by their success rate.
 
 Noise around the script leaves no headroom: imitation averages it away and solves the task (metaworld: 48 % behaviour,
 100 % clone). An early checkpoint is wrong on average, which only preferences can mend.

@@ -1,4 +1,4 @@
-"""npz files of people and of ours: no pickle, one sentence for whatever is wrong with them, never half-written."""
+"""Read and write npz files without pickle; whatever is wrong with one is said in one sentence."""
 
 from __future__ import annotations
 
