@@ -124,7 +124,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(covariance: ArrayLike, entropy_fall: ArrayLike, window: int | None = None) -> Agreement:
-    """Hold the covariance of every update against the fall of entropy that it caused.
+    """Correlate the covariance of every update with the fall of entropy that it caused.
 
     Args:
         covariance: of the responses that the update was made of, (n,).

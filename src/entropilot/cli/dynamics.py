@@ -27,10 +27,11 @@ RULES = {"pg": "Cov(log π, π·A)", "npg": "Cov(log π, A)"}
 @app.command()
 def dynamics(
     run: Annotated[
-        Path | None, typer.Argument(help="A run folder; of other frameworks' logs, only what was spent when.")
+        Path | None,
+        typer.Argument(help="Run folder. Other frameworks' logs give only the shares of entropy and gain."),
     ] = None,
     tabular: Annotated[
-        bool, typer.Option(help="The exact check on a tabular softmax policy; a run is not needed for it.")
+        bool, typer.Option(help="Check the theory exactly on a tabular softmax policy; needs no run.")
     ] = False,
     performance: PerformanceOption = None,
     entropy: EntropyOption = None,
@@ -39,7 +40,7 @@ def dynamics(
     name: NameOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hold the covariance of log-prob and advantage against the fall of entropy that it should explain."""
+    """Compare measured entropy change with the change that the covariance of log-prob and advantage predicts."""
     if run is None and not tabular:
         raise UserError("dynamics needs a run to look at; give its folder, or --tabular for the exact check.")
     result: dict[str, Any] = {}
@@ -98,8 +99,8 @@ def _of_run(reading: Any) -> dict[str, Any]:
             say(str(error))
     else:
         say(
-            "entropy was not measured around the updates of this run; to hold covariance against its change, train with "
-            "probe.prefixes (recipes/dynamics.yaml)."
+            "entropy was not measured before and after the updates of this run; to compare its change with the covariance, "
+            "train with probe.prefixes (recipes/dynamics.yaml)."
         )
     if levels := by_difficulty(rows):
         result["by_difficulty"] = [_plain(level) for level in levels]
@@ -170,8 +171,8 @@ def _print(result: dict[str, Any]) -> None:
         typer.echo(f"covariance is positive at {covariance:.0%} of the updates; entropy falls at {fall:.0%}")
         if (result.get("updates_per_rollout") or 1) != 1:
             typer.echo(
-                f"this run makes {result['updates_per_rollout']} updates of a rollout; the theory speaks of the first "
-                "alone, so only the rollouts' first updates are compared"
+                f"this run makes {result['updates_per_rollout']} updates per rollout; the theory holds for the first "
+                "one only, so only the first update of each rollout is compared"
             )
     if "by_difficulty" in result:
         rows = [["accuracy of the prompt", "prompts", *RULES.values()]]
@@ -185,11 +186,14 @@ def _print(result: dict[str, Any]) -> None:
         for part in result["covariance"]:
             values = [number(part["top"].get(share), ".3f") for share in shares]
             rows.append([f"{part['first_step']} to {part['last_step']}", *values])
+        typer.echo(
+            "Mean covariance of the top x % of tokens (log-prob times advantage, both centred), by steps:"
+        )
         typer.echo(aligned(rows))
     for spent in result.get("consumption", []):
         entropy, gain = (
             "–" if spent[name] != spent[name] else f"{spent[name]:.0%}" for name in ("entropy", "gain")
         )
         typer.echo(
-            f"in the first {spent['share']:.0%} of the steps: {entropy} of the entropy spent, {gain} of the gain had"
+            f"in the first {spent['share']:.0%} of the steps: {entropy} of the fall of entropy, {gain} of the gain"
         )

@@ -58,7 +58,9 @@ class EntropyMin:
     max_new_tokens: int = 512  # authors' train.py; the paper's text says 2048
     stop_below: float | None = None  # ours: stop when the update's mean entropy, nats, falls below
     stop_flat: int | None = None  # ours: stop when the last so many updates lowered it no more
-    flat_tolerance: float = 0.05  # ours: relative fall of the mean over `stop_flat` updates that is none
+    flat_tolerance: float = (
+        0.05  # ours: a smaller relative fall of the mean over `stop_flat` updates counts as none
+    )
 
     def __post_init__(self) -> None:
         def refuse(what: str, why: str) -> None:
