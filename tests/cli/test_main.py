@@ -35,6 +35,7 @@ COMMANDS = {
     "train": ("RECIPE", "--out", "--resume"),
     "check": ("RECIPE", "--processes", "--out"),
     "doctor": ("RECIPE", "--processes"),
+    "recipes": ("list", "show", "copy"),
     "fit": ("RUNS", "--json", "--performance", "--entropy"),
     "forecast": ("RUN", "--prefix", "--last-step", "--json"),
     "scaling": ("RUNS", "--size", "--json"),

@@ -197,7 +197,12 @@ def label(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML) with task, data, pairs and train.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="Recipe with task, data, pairs and train: a YAML file, or a name such as control/train_drawer_open."
+        ),
+    ],
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
@@ -283,7 +288,9 @@ def evaluate(
 
 @app.command()
 def bench(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML) of the benchmark.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="Recipe of the benchmark: a YAML file, or a name such as control/smoke.")
+    ],
     overrides: OverridesArgument = None,
     out: Annotated[
         Path | None,

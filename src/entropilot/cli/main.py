@@ -10,7 +10,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from entropilot import __version__
-from entropilot.cli import answers, control, diagnose, dynamics, evaluate, law, logits, prompts, report, train
+from entropilot.cli import (
+    answers,
+    control,
+    diagnose,
+    dynamics,
+    evaluate,
+    law,
+    logits,
+    prompts,
+    recipes,
+    report,
+    train,
+)
 from entropilot.cli.common import say
 from entropilot.cli.sandbox import sandbox_app
 from entropilot.errors import UserError
@@ -51,6 +63,7 @@ def options(
 
 
 app.add_typer(train.app)
+app.add_typer(recipes.app, name="recipes")
 app.add_typer(law.app)
 app.add_typer(diagnose.app)
 app.add_typer(report.app)

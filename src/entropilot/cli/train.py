@@ -12,7 +12,13 @@ from entropilot.cli.common import need_training_extra, say
 
 app = typer.Typer()
 
-RecipeArgument = Annotated[Path, typer.Argument(help="A recipe file (YAML).", show_default=False)]
+RecipeArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Recipe: a YAML file, or the name of one in the package (see `entropilot recipes list`).",
+        show_default=False,
+    ),
+]
 
 
 OverridesArgument = Annotated[

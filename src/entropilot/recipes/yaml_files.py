@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from entropilot.errors import UserError
+from entropilot.recipes.bundled import locate
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,13 +52,14 @@ def read_values(path: Path, overrides: list[str] | None = None, *, example: str)
     """Read a recipe file and apply `key=value` overrides; its name is the file's where it has none.
 
     Args:
-        path: of the YAML file.
+        path: of the YAML file, or the name of a recipe of the package.
         overrides: dotted keys reach into sections.
         example: a line that such a file may hold, for the error.
 
     Raises:
         UserError: the file is missing, no YAML or no mapping, or an override does not fit.
     """
+    path = locate(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
