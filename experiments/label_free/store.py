@@ -61,6 +61,8 @@ def train(run: Path, values: dict[str, Any], until: datetime | None = None) -> P
         return run / "model"
     if until is not None and datetime.now() >= until:
         raise OutOfTime
+    # A shell starts what runs in the background with SIGINT ignored, and so would be the training.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with written_whole(written) as file:
         file.write(yaml.safe_dump(values, sort_keys=False).encode())
     resume = run.exists() and last_checkpoint(run / "checkpoints") is not None
