@@ -78,6 +78,16 @@ METRICS: dict[str, tuple[str, str]] = {
     "semantic/entropy_groups": ("nats", "the same of every group"),
     "semantic/clusters": ("count", "mean number of meanings in a group"),
     "semantic/majority_share": ("share", "mean share of a group's largest cluster"),
+    "semantic/margin": (
+        "share",
+        "mean over the groups of p1 - p2, the shares of the two largest clusters of answers",
+    ),
+    "semantic/flip_rate": (
+        "share",
+        "how often the majority answer of a prompt differed from that of its visit before, by the judge: mean of its last "
+        "five visits, then mean over the rollout's prompts that were visited before",
+    ),
+    "semantic/flip_rate_groups": ("share", "the same of every group; null at a prompt's first visit"),
     "semantic/filtered": ("share", "groups left out of training by the threshold on their semantic entropy"),
     "semantic/unanswered": ("share", "completions of the rollout from which no answer was extracted"),
     "semantic/label_accuracy": (

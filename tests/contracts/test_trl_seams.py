@@ -47,7 +47,10 @@ SIGNATURES = {
     "_generate_and_score_completions": ["self", "inputs"],
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "train": ["self", "resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
+    "_save_checkpoint": ["self", "model", "trial"],
     # Not seams, but called by engines/trl/trainer.py:
+    "_get_output_dir": ["self", "trial"],
     "get_high_entropy_mask": ["self", "entropies", "mask", "threshold"],
     "get_off_policy_mask": [
         "advantages",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -68,7 +69,12 @@ def test_the_header_defines_the_columns():
 def test_the_stop_rule_looks_at_the_first_of_them():
     probe = Probe(stop="warn")
     row = {"semantic/a/entropy": 0.2, "semantic/a/majority_share": 0.8, "entropy/policy_T1": 0.5}
-    probe._stop(1, row | {"semantic/b/entropy": 0.9, "semantic/b/majority_share": 0.1})
+    row["semantic/a/flip_rate"] = 0.3
+    other = {"semantic/b/entropy": 0.9, "semantic/b/majority_share": 0.1, "semantic/b/flip_rate": 0.9}
+    probe._stop(1, row | other)
     again = Probe()
     again.take_up([{"step": 1} | row], 1)
-    assert probe.meanings == again.meanings == [(1, 0.2, 0.5, 0.8)]
+    assert probe.meanings == again.meanings == [(1, 0.2, 0.5, 0.8, 0.3)]
+    del row["semantic/a/flip_rate"]  # the first visits
+    probe._stop(5, row)
+    assert math.isnan(probe.meanings[-1][-1])

@@ -219,3 +219,26 @@ def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, sent: signal.Si
             tmp_path / "whole" / "model" / name
         ).read_bytes()
     assert [row["step"] for row in read_run(tmp_path / "cut").rows] == list(range(1, 18))
+
+
+@pytest.mark.slow
+def test_what_a_reward_remembers_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    # Eight prompts, all of them in every rollout, so that from the second rollout on majorities are compared.
+    fields = {"data": {"limit": 8}, "validate": None, "reward": "empo"}
+    longer = {"max_steps": 8, "save_steps": 4, "learning_rate": 2e-3, "save_total_limit": 5}
+    train(recipe(longer, **fields), tmp_path / "whole")
+    whole, cut, blank = (tmp_path / name for name in ("whole", "cut", "blank"))
+    for copy in (cut, blank):
+        shutil.copytree(whole, copy)
+        for gone in ("model", "checkpoints/checkpoint-8"):
+            shutil.rmtree(copy / gone)
+    train(recipe(longer, **fields), cut, resume=True)
+    rates = dict(read_run(whole).column("semantic/flip_rate"))
+    assert sorted(rates) == [3, 5, 7] and len(set(rates.values())) > 1
+    assert rows_of(read_run(cut)) == rows_of(read_run(whole))
+    states = [path / "checkpoints/checkpoint-8/entropilot_rewards.json" for path in (whole, cut)]
+    assert states[0].read_bytes() == states[1].read_bytes() and b"winners" in states[0].read_bytes()
+    # Without the file, as in a checkpoint of an older version, the memory begins anew.
+    (blank / "checkpoints/checkpoint-4/entropilot_rewards.json").unlink()
+    train(recipe(longer, **fields), blank, resume=True)
+    assert sorted(dict(read_run(blank).column("semantic/flip_rate"))) == [3, 7]

@@ -5,6 +5,8 @@ Each function names the part that it returns; nobody else takes messages apart. 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 
@@ -72,6 +74,14 @@ def last_turn(prompt: Any) -> str:
     Without the system turn, because a model's instruction does not make it another problem.
     """
     return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def prompt_key(prompt: Any) -> str:
+    """Return a hash of a prompt's text, all turns and their roles: the same prompt has the same key in every run."""
+    turns = prompt
+    if isinstance(prompt, list):
+        turns = [[turn.get("role"), content_text(turn.get("content"))] for turn in prompt]
+    return hashlib.sha256(json.dumps(turns).encode()).hexdigest()[:32]
 
 
 def with_system(prompt: list[dict[str, str]], system: str | None) -> list[dict[str, str]]:

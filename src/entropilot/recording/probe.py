@@ -76,8 +76,8 @@ class Probe(TrainerCallback):
     # (step, H, R) of every rollout, R where it was measured; a resumed run is given its past.
     history: list[tuple[int, float, float]] = field(default_factory=list)
     alarmed: bool = False  # the alarm was raised already
-    # (step, semantic entropy, H, majority share) of every rollout, where a reward clusters; likewise on resuming.
-    meanings: list[tuple[int, float, float, float]] = field(default_factory=list)
+    # (step, semantic entropy, H, majority share, flip rate) of every rollout, where a reward clusters; likewise.
+    meanings: list[tuple[int, float, float, float, float]] = field(default_factory=list)
     stopped: bool = False  # the stop rule has spoken already
     told: dict[str, str] = field(default_factory=dict)  # the findings that were told, by name; likewise
 
@@ -294,10 +294,15 @@ class Probe(TrainerCallback):
             self.end_training(self._engine)
 
 
-def _meaning_of(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Return (semantic entropy, policy entropy, majority share) of a row: of its first group reward, where it has one."""
+def _meaning_of(row: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    """Return (semantic entropy, policy entropy, majority share, flip rate) of a row: of its first group reward.
+
+    None where it has no group reward; the flip rate is nan where no prompt was visited before.
+    """
     names = (name for name in row if name.startswith(SEMANTIC) and name.endswith("/entropy"))
     name = next((name for name in names if row[name] is not None), None)
     if name is None or row.get(ENTROPY) is None:
         return None
-    return row[name], row[ENTROPY], row[name.removesuffix("entropy") + "majority_share"]
+    reward = name.removesuffix("entropy")
+    flips = row.get(f"{reward}flip_rate")
+    return row[name], row[ENTROPY], row[f"{reward}majority_share"], math.nan if flips is None else flips

@@ -18,10 +18,11 @@ from entropilot.answers.grading import gold_answer, grade
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
 from entropilot.errors import UserError
-from entropilot.inputs.messages import last_user_turn, text_of
+from entropilot.inputs.messages import last_user_turn, prompt_key, text_of
 from entropilot.methods.majority import Majority
 from entropilot.metrics import semantic_name
 from entropilot.ranks import gather_objects, rank
+from entropilot.rewards.visits import Visits, margin, vote
 
 Extract = Callable[[str], str | None]
 
@@ -72,6 +73,15 @@ class GroupReward:
         self.stats: dict[str, Any] = {}
         self.labels: list[int] = []
         self.answers: list[str | None] = []
+        self.visits = Visits()
+
+    def state(self) -> dict[str, Any]:
+        """Return what must be saved with a checkpoint, as plain data: the majorities of past visits."""
+        return {"visits": self.visits.state()}
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.visits.take_up(state["visits"])
 
     @property
     def judge(self) -> Judge:
@@ -94,7 +104,7 @@ class GroupReward:
         gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
-        rows = list(zip(questions, extracted, gold, strict=True))
+        rows = list(zip(questions, extracted, gold, map(prompt_key, prompts), strict=True))
         size = group_size(log_metric, prompts)
         own = slice(0, len(rows))
         if len(rows) % size:  # a group is torn: TRL calls rewards per process
@@ -117,7 +127,12 @@ class GroupReward:
         rewards = [self.rule.rewards(group.labels, group.missing) for group in clusters]
         # A torn group is counted by the rank that holds its first completion.
         owned = [index for index in range(len(groups)) if index * size >= own.start]
-        self.stats = self._count(*([part[i] for i in owned] for part in (groups, clusters, rewards)))
+        groups_here, clusters_here, rewards_here = (
+            [part[i] for i in owned] for part in (groups, clusters, rewards)
+        )
+        self.stats = self._count(groups_here, clusters_here, rewards_here)
+        if in_training(log_metric):
+            self.stats |= self._visit(groups_here, clusters_here)
         self.labels = [label for group in clusters for label in group.labels][own]
         self.answers = [row[1] for row in rows][own]
         if log_metric is not None:
@@ -133,6 +148,19 @@ class GroupReward:
         named = named_group_rewards(getattr(trainer, "reward_funcs", ()))
         return next((label for label, reward in named.items() if reward is self), None)
 
+    def _visit(self, groups: list[Any], clusters: list[Clusters]) -> dict[str, Any]:
+        """Remember what the groups of all ranks voted for; return what is reported of those of this rank.
+
+        Every rank remembers all prompts, because another rank may meet a prompt next time. The first one asks the judge.
+        """
+        votes = [vote(group[0][3], group[0][0], found) for group, found in zip(groups, clusters, strict=True)]
+        parts = gather_objects(votes)
+        visits = self.visits.add([item for part in parts for item in part], self.judge) if rank() == 0 else []
+        visits = gather_objects(visits)[0]
+        if rank() != 0:
+            self.visits.keep(visits)
+        return {"flip_rates": [self.visits.rate(item.prompt) for item in votes]}
+
     def _count(
         self, groups: list[Any], clusters: list[Clusters], rewards: list[list[float | None]]
     ) -> dict[str, Any]:
@@ -141,6 +169,7 @@ class GroupReward:
             "entropies": [group.semantic_entropy for group in clusters],
             "clusters": sum(len(group.sizes) for group in clusters),
             "majority": sum(max(group.shares) for group in clusters),
+            "margin": sum(margin(group) for group in clusters),
             "filtered": sum(all(value is None for value in group) for group in rewards),
             "groups": len(clusters),
             "unanswered": sum(sum(group.missing) for group in clusters),
@@ -166,9 +195,11 @@ def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return a row's `semantic/*` values from the statistics of all ranks."""
     total: Counter[str] = Counter()
     entropies: list[float] = []
+    rates: list[float | None] = []
     for part in parts:
         entropies += part["entropies"]
-        total.update({name: value for name, value in part.items() if name != "entropies"})
+        rates += part.get("flip_rates", [])
+        total.update({name: value for name, value in part.items() if not isinstance(value, list)})
     if not total["groups"]:
         return {}
     row: dict[str, Any] = {
@@ -176,9 +207,14 @@ def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "semantic/entropy_groups": entropies,
         "semantic/clusters": total["clusters"] / total["groups"],
         "semantic/majority_share": total["majority"] / total["groups"],
+        "semantic/margin": total["margin"] / total["groups"],
         "semantic/filtered": total["filtered"] / total["groups"],
         "semantic/unanswered": total["unanswered"] / total["completions"],
     }
+    seen_before = [rate for rate in rates if rate is not None]
+    if seen_before:
+        row["semantic/flip_rate"] = sum(seen_before) / len(seen_before)
+        row["semantic/flip_rate_groups"] = rates
     if total["labelled_groups"]:
         row["semantic/label_accuracy"] = total["right_completions"] / total["labelled_completions"]
         row["semantic/majority_accuracy"] = total["right_majorities"] / total["labelled_groups"]
@@ -212,10 +248,15 @@ def group_size(log_metric: Any, prompts: Sequence[Any]) -> int:
     """
     trainer = getattr(log_metric, "__self__", None)
     if trainer is not None and hasattr(trainer, "num_generations"):
-        training = getattr(getattr(trainer, "model", None), "training", True)
         return (
             trainer.num_generations
-            if training
+            if in_training(log_metric)
             else getattr(trainer, "num_generations_eval", trainer.num_generations)
         )
     return gcd(*(len(list(run)) for _, run in groupby(prompts, key=str))) or 1
+
+
+def in_training(log_metric: Any) -> bool:
+    """Return whether the trainer that hands over `log_metric` is training; a call by hand counts as training."""
+    trainer = getattr(log_metric, "__self__", None)
+    return bool(getattr(getattr(trainer, "model", None), "training", True))

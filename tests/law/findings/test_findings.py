@@ -33,6 +33,7 @@ HEALTHY = {
     "grad_norm": 0.5 + NOISE,
     "loss": NOISE,
     "kl": 0.02 + 0.05 * T,
+    "semantic/flip_rate": 0.2 - 0.15 * T + NOISE,
 }
 
 
@@ -66,6 +67,7 @@ CASES: dict[str, dict[str, np.ndarray | None]] = {
     "clip at its limit": {"clip/high": 0.4 * T},
     "entropies apart": {"entropy/train_token_mean": 2 * HEALTHY["entropy/policy_T1"]},
     "validation falls": {"validation/accuracy": 0.6 - 0.8 * (T - 0.4) ** 2 + NOISE},
+    "majorities flip": {"semantic/flip_rate": 0.1 + 0.4 * (T - 0.5) ** 2},
     "repetition": {
         "completion/length": 200 + 800 * T**3,
         "entropy/policy_T1": 0.6 - 0.55 * T,

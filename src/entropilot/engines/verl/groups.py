@@ -15,6 +15,7 @@ from entropilot.errors import UserError
 from entropilot.inputs.messages import last_user_turn
 from entropilot.rewards.groups import GroupReward, summarise
 from entropilot.rewards.named import build_reward
+from entropilot.rewards.visits import margin
 
 SECTION = "trainer.v1.entropilot"
 
@@ -95,6 +96,7 @@ def score_groups(
         "entropies": [found.semantic_entropy for found in clusters],
         "clusters": sum(len(found.sizes) for found in clusters),
         "majority": sum(max(found.shares) for found in clusters),
+        "margin": sum(margin(found) for found in clusters),
         "filtered": sum(all(value is None for value in group) for group in rewards),
         "groups": len(clusters),
         "unanswered": sum(sum(found.missing) for found in clusters),

@@ -26,6 +26,7 @@ CHECKS: dict[str, Check] = {
     "clip at its limit": updates.clip_at_limit,
     "entropies apart": entropy.entropies_apart,
     "validation falls": learning.validation_falls,
+    "majorities flip": learning.majorities_flip,
     "repetition": entropy.repetition,
 }
 
@@ -43,6 +44,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "clip at its limit": (("clip",), ("clip low", "clip high")),
     "entropies apart": (("engine difference",), ("rollout entropy", "training entropy")),
     "validation falls": (("reward", "validation"),),
+    "majorities flip": (("flip rate",),),
     "repetition": (("length", "entropy"),),
 }
 

@@ -10,6 +10,7 @@ from entropilot.law.findings.signals import Signal, Signals
 LEAST = 10  # points below which a course is not judged
 ONE_SIDED = 0.8  # share of groups without contrast
 ZERO_STEPS = 0.1  # share of steps without gradient
+FLIPS = 0.05  # rise of the flip rate of majorities above its lowest mean; as `analysis.stopping`
 # Deviations of a mean by which it lies below the highest one; white noise alone does so in 1 % of series of 10 to 400.
 FALL = 5.0
 
@@ -142,4 +143,25 @@ def validation_falls(signals: Signals) -> RunFinding | None:
         {"reward rise": rise, "validation fall": fall},
         "The policy learns the training problems or the reward's gaps, not the task.",
         "Take the checkpoint at the peak of validation; use more problems, or look for ways to please the reward.",
+    )
+
+
+def majorities_flip(signals: Signals) -> RunFinding | None:
+    """Find majority answers that change from visit to visit more than they did before: a sign that needs no label."""
+    flips = signals.get("flip rate", LEAST)
+    if flips is None:
+        return None
+    smooth = flips.smooth
+    at = int(smooth.argmin())
+    rise = flips.end - float(smooth[at])
+    if rise <= max(FLIPS, FALL * flips.mean_noise):
+        return None
+    return RunFinding(
+        "majorities flip",
+        "warning",
+        (flips.smooth_steps[at], flips.steps[-1]),
+        f"{flips.name} rose from {float(smooth[at]):.3g} to {flips.end:.3g} (means over a tenth of the run)",
+        {"lowest": float(smooth[at]), "end": flips.end},
+        "The most frequent answers change again. A reward that pays for agreement may be confirming wrong ones.",
+        "Go back to the checkpoint where the rate was lowest; stop there, or let a slow teacher or a few labels vote.",
     )

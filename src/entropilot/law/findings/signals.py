@@ -36,6 +36,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "training entropy": ("entropy/train_token_mean", "actor/entropy", "entropy"),
     "engine difference": ("sampling/sampling_logp_difference/mean", "training/rollout_probs_diff_mean"),
     "chosen": ("chosen/tokens",),
+    "flip rate": ("semantic/flip_rate",),
 }
 
 

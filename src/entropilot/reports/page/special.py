@@ -39,7 +39,11 @@ _KINDS = (
             ),
             "semantic/flip_rate": (
                 "Flip rate",
-                "Share of prompts whose most frequent answer changed since the last visit.",
+                "How often a prompt's most frequent answer changed over its last five visits.",
+            ),
+            "semantic/margin": (
+                "Margin of the majority",
+                "Share of the most frequent answer less that of the second.",
             ),
             "semantic/majority_share": (
                 "Share of the majority",
