@@ -359,7 +359,7 @@ def test_method_arguments_that_do_not_fit(recipe, text: str, said: str) -> None:
     ("text", "tier"),
     [
         ("data: sandbox", "chains"),
-        ("data: sandbox:other", "other"),
+        ("data: sandbox:pool", "pool"),
         ("data: x.jsonl", None),
         ("data: a/b", None),
     ],

@@ -12,7 +12,7 @@ from entropilot.errors import UserError
 from entropilot.methods import registry
 from entropilot.recipes.values import fit_fields, sentence
 from entropilot.recipes.yaml_files import read_values, short
-from entropilot.sandbox.tasks import tier_of
+from entropilot.sandbox.tasks import get_tier, tier_of
 
 # Rewards that need no answer.
 LABEL_FREE = ("empo", "majority", "format", "random")
@@ -64,6 +64,13 @@ class Data(_Strict):
         default=None, ge=1
     )  # tokens; default: what the model's context leaves
     over_length: Literal["refuse", "drop"] = "refuse"
+
+    @field_validator("source")
+    @classmethod
+    def _known_tier(cls, value: str) -> str:
+        if (tier := tier_of(value)) is not None:
+            get_tier(tier)  # said at once, not after seconds of imports
+        return value
 
     @model_validator(mode="after")
     def _text_fits(self) -> Data:
