@@ -32,7 +32,7 @@ grpo:
   max_steps: 2
 """
 COMMANDS = {
-    "train": ("RECIPE", "--out", "--resume"),
+    "train": ("RECIPE", "--out", "--resume", "--watch"),
     "check": ("RECIPE", "--processes", "--out"),
     "doctor": ("RECIPE", "--processes"),
     "recipes": ("list", "show", "copy"),
@@ -321,9 +321,11 @@ def test_check_notes_what_would_surprise(run, recipe: Path, override: str, note:
 def test_train_then_evaluate(run, recipe: Path, tmp_path: Path) -> None:
     result = run("train", "small.yaml", "grpo.max_steps=2")
     assert result.code == 0 and result.out == ""
-    planned, *progress, model, record = result.err.splitlines()
+    planned, *progress, model, record, page = result.err.splitlines()
     assert planned == "small: steps: 2; results: runs/small"
     assert (model, record) == ("model: runs/small/model", "record: runs/small/run.jsonl")
+    assert page == "page: runs/small/report.html"
+    assert "<title>" in (tmp_path / "runs" / "small" / "report.html").read_text(encoding="utf-8")
     assert len(progress) == 1 and progress[0].startswith("small: step 2 of 2, H 0.")
     assert all(part in progress[0] for part in (" nats", "acc ", "reward ", "s/step "))
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"

@@ -41,7 +41,7 @@ def test_the_resolved_recipe_has_every_default_under_its_yaml_name(recipe) -> No
     resolved = recipe("validate: {problems: 3}").resolved()
     assert resolved["validate"]["problems"] == 3
     assert resolved["validate"]["temperature"] == 1.0
-    assert resolved["probe"]["tokens_every"] == 50
+    assert resolved["probe"]["tokens_every"] is None
     assert "validation" not in resolved
 
 

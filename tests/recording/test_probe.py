@@ -5,6 +5,7 @@ Two trainings on recorded completions, at T = 1 and at T = 0.7: two rollouts of 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor
 from trl_helpers import Recorded, Spied, letters, make_trainer, problems, tiny_model
 
 from entropilot.engines.trl.trainer import SELECTED
+from entropilot.evaluation.sampling.sampler import sample
 from entropilot.methods import KLCov
 from entropilot.metrics import METRICS, definitions
 from entropilot.recording.observer import Rollout
 from entropilot.recording.probe import Probe, Validation
+from entropilot.recording.token_samples import STREAM
 from entropilot.records import RunWriter, read_run
 
 CLIP, COEF, FRACTION = 0.05, 0.5, 0.04
@@ -45,6 +48,8 @@ class Recomputed(Spied):
     """Keeps plain forward passes beside every rollout and every training pass."""
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        for earlier in self.__dict__.get("rollouts", []):
+            earlier["later"] = naive(self.model, earlier, self.temperature)[0]
         output = super()._generate_and_score_completions(inputs)
         kept = {name: x.clone() for name, x in output.items()}
         kept |= {"naive": naive(self.model, output, self.temperature), "T1": naive(self.model, output, 1.0)}
@@ -306,19 +311,64 @@ def test_token_samples(run):
     eligible = mask & differs(0)[:, None]
     advantages = np.broadcast_to(rollout["advantages"].double().numpy()[:, None], mask.shape)
     covariance = (logp - logp[eligible].mean()) * (advantages - advantages[eligible].mean()) * eligible
-    assert len(table["step"]) == 6 and set(table["step"]) == {1}
-    for row in range(6):
+    assert len(table["step"]) == 6 + 12 and set(table["step"]) == {1}
+    assert table["role"] == ["training"] * 6 + ["held_out"] * 12
+    texts = [decode(row) for row in ids]
+    rows = [texts.index(text) for text in table["completion"][:6]]
+    assert rows == sorted(rows) and len(set(rows)) == 6
+    assert any({4 * group, 4 * group + 1, 4 * group + 2, 4 * group + 3} <= set(rows) and differs(0)[4 * group]
+               for group in range(4)), "a whole group whose rewards differ"  # fmt: skip
+    assert {min(scores), max(scores)} <= {scores[row] for row in rows}, "the lowest and the highest reward"
+    for place, row in enumerate(rows):
         here = mask[row]
-        assert table["prompt"][row] == decode(rollout["prompt_ids"][row][rollout["prompt_mask"][row].bool()])
-        assert table["completion"][row] == decode(ids[row]) == "".join(table["tokens"][row])
-        assert table["tokens"][row] == [decode([token]) for token in ids[row]]
-        assert table["reward"][row] == scores[row]
+        prompt = decode(rollout["prompt_ids"][row][rollout["prompt_mask"][row].bool()])
+        assert table["prompt"][place] == prompt
+        assert table["prompt_id"][place] == hashlib.sha256(prompt.encode()).hexdigest()[:12]
+        assert table["truncated"][place] == (ids[row][-1] != 2)
+        assert table["completion"][place] == "".join(table["tokens"][place])
+        assert table["tokens"][place] == [decode([token]) for token in ids[row]]
+        assert table["reward"][place] == scores[row]
         for name, values in (
             ("logp", logp),
             ("entropy", entropy),
             ("advantage", advantages),
             ("covariance", covariance),
             ("chosen", rollout[SELECTED].numpy()),
+            ("drift", rollout["later"] - logp),  # the weights after the rollout's four updates
         ):
-            assert table[name][row] == pytest.approx(values[row][here].tolist(), rel=1e-3, abs=1e-5), name
-    assert any(map(any, table["chosen"]))
+            assert table[name][place] == pytest.approx(values[row][here].tolist(), rel=1e-3, abs=1e-5), name
+    assert len(set(table["truncated"][:6])) == 2, "cut and whole completions"
+    assert max(abs(x) for row in table["drift"][:6] for x in row) > 1e-3, (
+        "nothing moved, or nothing is tested"
+    )
+
+
+def test_token_samples_of_the_fixed_prompts(run):
+    """Drawn anew here with the probe's stream, from the weights before training; scored by a plain forward pass."""
+    table = pq.read_table(run.out / "tokens" / "step_000001.parquet").to_pydict()
+    tokenizer, model, temperature = run.trainer.processing_class, tiny_model(), run.trainer.temperature
+    drawn = sample(
+        model, tokenizer, PROMPTS, temperature=temperature, max_new_tokens=6, samples=4, seed=STREAM
+    )
+    place = 6
+    for prompt, group in zip(PROMPTS, drawn, strict=True):
+        assert len({completion.text for completion in group}) > 1, "four different completions"
+        for completion in group:
+            assert table["prompt"][place] == prompt
+            assert table["tokens"][place] == [tokenizer.decode([token]) for token in completion.ids]
+            assert table["truncated"][place] == (completion.ids[-1] != 2)
+            assert table["reward"][place] == letters([completion.text])[0]
+            inputs = {
+                "prompt_ids": tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            }
+            inputs["completion_ids"] = torch.tensor([completion.ids])
+            inputs |= {
+                f"{name}_mask": torch.ones_like(inputs[f"{name}_ids"]) for name in ("prompt", "completion")
+            }
+            logp, entropy = naive(model, inputs, temperature)
+            assert table["logp"][place] == pytest.approx(logp[0].tolist(), rel=1e-4, abs=1e-5)
+            assert table["entropy"][place] == pytest.approx(entropy[0].tolist(), rel=1e-4, abs=1e-5)
+            for name in ("advantage", "covariance", "drift"):
+                assert table[name][place] == [None] * len(completion.ids), name
+            place += 1
+    assert place == len(table["step"])

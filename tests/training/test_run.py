@@ -56,9 +56,12 @@ def test_the_record_of_a_run(finished: Path) -> None:
 
 
 def test_token_samples_of_a_run(finished: Path) -> None:
-    (path,) = sorted((finished / "tokens").iterdir())
+    path, second = sorted((finished / "tokens").iterdir())
     table = pq.read_table(path).to_pydict()
-    assert path.name == "step_000001.parquet" and len(table["step"]) == 16
+    assert (path.name, second.name) == ("step_000001.parquet", "step_000003.parquet")
+    assert table["role"] == ["training"] * 16 + ["held_out"] * 16
+    assert set(table["reward"][16:]) <= {0.0, 1.0}, "the validation reward is known"
+    assert pq.read_table(second).to_pydict()["prompt_id"][16:] == table["prompt_id"][16:]
     for prompt, text, tokens, logp in zip(
         table["prompt"], table["completion"], table["tokens"], table["logp"], strict=True
     ):

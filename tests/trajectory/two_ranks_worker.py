@@ -60,7 +60,8 @@ def meaning() -> GroupReward:
 def train(name: str, out: Path, world: int) -> dict[str, Any]:
     method, settings = CASES[name]
     rows: list[dict[str, Any]] = []
-    probe = Probe(on_row=lambda step, row: rows.append({"step": step} | row))
+    # Every rank scores what the main one writes; a rank that did not would leave it waiting.
+    probe = Probe(folder=out, tokens_every=1, on_row=lambda step, row: rows.append({"step": step} | row))
     held_out = [{"prompt": text, "score": float(text == "7+7=")} for text in ("1+2=", "30+4=", "7+7=")]
     # Greedy, and a score that is recorded with the problem: the copy that evens out the ranks must not count.
     probe.validation = Validation(rows=held_out, reward=score, every=2, temperature=0.0, max_new_tokens=4)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from entropilot.cli.common import need_training_extra, say
+from entropilot.errors import UserError
 
 app = typer.Typer()
 
@@ -40,8 +42,11 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Serve the live page while training, on this computer only.")
+    ] = False,
 ) -> None:
-    """Train a model as a recipe says; the run's folder receives run.jsonl, tokens, checkpoints and the model."""
+    """Train a model as a recipe says; the run's folder receives run.jsonl, tokens, checkpoints, model and report.html."""
     from entropilot.recipes.schema import load_recipe
 
     loaded = load_recipe(recipe, overrides)
@@ -59,18 +64,49 @@ def train(
     if first:
         for plan in plans:
             say(f"{plan.name}: steps: {steps_of(plan.config)}; results: {plan.out}")
-    watch = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note} if first else {}
+    told = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note} if first else {}
+    folders = [plan.out for plan in plans]
+    page = None
+    if watch and first:
+        from entropilot.reports.page.beside import LivePage
+
+        page = LivePage(folders, loaded.name)
+        say(f"watch: {page.address} (this computer only, until training ends)")
     try:
-        model = run_all(plans, resume=resume, **watch)
+        model = run_all(plans, resume=resume, **told)
     except KeyboardInterrupt:
         progress.close()
         say(_interrupted(folder, staged=bool(loaded.stages)))
         raise typer.Exit(130) from None
     finally:
         progress.close()
+        if page is not None:
+            page.close()
     if first:
         say(f"model: {model}")
         say(f"record: {model.parent / 'run.jsonl'}")
+        for line in _write_page(folders, folder / "report.html"):
+            say(line)
+
+
+def _write_page(folders: list[Path], out: Path) -> list[str]:
+    """Write the page of a run that is done, and return what to say of it; a page that fails is no failure of the run."""
+    if find_spec("jinja2") is None:
+        return []
+    import traceback
+
+    try:
+        from entropilot.records import read_run
+        from entropilot.reports.page.write import write_report
+
+        return [f"page: {write_report([read_run(folder) for folder in folders], out)}"]
+    except UserError as error:
+        return [f"note: there is no page of this run: {error}"]
+    except Exception as error:  # whatever it is, the model and the record are there
+        reason = traceback.format_exception_only(error)[-1].strip()
+        return [
+            f"note: there is no page of this run ({reason}); `entropilot report {out.parent}` tries again."
+        ]
 
 
 def _interrupted(folder: Path, staged: bool) -> str:

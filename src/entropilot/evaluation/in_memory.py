@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from entropilot.analysis.passk import pass_at_k as pass_at_k
 from entropilot.errors import UserError
-from entropilot.evaluation.sampling.sampler import sample
+from entropilot.evaluation.sampling.sampler import Sample, sample
 
 Row = dict[str, Any]  # "prompt": a string or a list of messages; other columns go to the reward function
 Reward = Callable[..., list[float | None]]
@@ -97,22 +97,31 @@ def evaluate(
         indices=indices,
         report=report,
     )
-    drawn = [completion for group in groups for completion in group]
-    texts = [completion.text for completion in drawn]
-    repeated = [row for row in rows for _ in range(samples)]
-    chat = not isinstance(rows[0]["prompt"], str)
-    columns = {name: [row.get(name) for row in repeated] for name in rows[0] if name != "prompt"}
-    given = reward(
-        prompts=[row["prompt"] for row in repeated],
-        completions=[[{"role": "assistant", "content": text}] for text in texts] if chat else texts,
-        completion_ids=[completion.ids for completion in drawn],
-        **columns,
-    )
-    scores = [float(score or 0.0) for score in given]
-
+    scores = [float(score or 0.0) for score in rewards_of(rows, groups, reward)]
     return Evaluation(
         scores=[scores[start : start + samples] for start in range(0, len(scores), samples)],
         completions=[[completion.text for completion in group] for group in groups],
         lengths=[[len(completion.ids) for completion in group] for group in groups],
         cut=[[completion.cut for completion in group] for group in groups],
+    )
+
+
+def rewards_of(rows: Sequence[Row], groups: Sequence[Sequence[Sample]], reward: Reward) -> list[float | None]:
+    """Score sampled completions with a TRL reward callable; return one reward per completion, group after group.
+
+    Args:
+        rows: problems, one or more; every column but "prompt" is handed to the reward.
+        groups: the samples of each problem.
+        reward: as for `evaluate`; None of a completion means that nothing scored it.
+    """
+    drawn = [completion for group in groups for completion in group]
+    texts = [completion.text for completion in drawn]
+    repeated = [row for row, group in zip(rows, groups, strict=True) for _ in group]
+    chat = not isinstance(rows[0]["prompt"], str)
+    columns = {name: [row.get(name) for row in repeated] for name in rows[0] if name != "prompt"}
+    return reward(
+        prompts=[row["prompt"] for row in repeated],
+        completions=[[{"role": "assistant", "content": text}] for text in texts] if chat else texts,
+        completion_ids=[completion.ids for completion in drawn],
+        **columns,
     )

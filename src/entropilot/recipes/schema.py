@@ -121,8 +121,11 @@ class Validate(_Strict):
 class ProbeSettings(_Strict):
     """Hold what is recorded beside the scalars."""
 
-    tokens_every: int = Field(default=50, ge=0)  # optimiser steps between token samples; 0 takes none
-    tokens_rows: int = Field(default=16, ge=1)
+    # Optimiser steps between token samples; 0 takes none. Default: so many that a run has about 20.
+    tokens_every: int | None = Field(default=None, ge=0)
+    tokens_rows: int = Field(
+        default=16, ge=1
+    )  # completions of the rollout in each, beside 16 of four fixed prompts
     entropy_every: int = Field(default=1, ge=1)  # rollouts, where training is not at T = 1
     # Problems on whose fixed completions entropy is measured around every update (`entropilot dynamics`); 0: none.
     prefixes: int = Field(default=0, ge=0)

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from entropilot.engine_view import EngineView
 from entropilot.evaluation.in_memory import Row
@@ -23,6 +21,7 @@ from entropilot.inputs.messages import render_prompt
 from entropilot.maths.covariance import response_covariance
 from entropilot.maths.entropy import policy_entropy
 from entropilot.recording.observer import Rollout
+from entropilot.recording.padding import padded
 
 FILE_NAME = "prefixes.json"
 
@@ -70,14 +69,7 @@ class Prefixes:
             ]
             if file is not None and engine.is_main:
                 write_json(file, {"prompt_ids": prompts, "completion_ids": completions}, indent=None)
-        inputs: dict[str, Tensor] = {}
-        for name, ids, side in (("prompt", prompts, "left"), ("completion", completions, "right")):
-            rows = [torch.tensor(row, device=engine.device) for row in ids]
-            blank = float(tokenizer.pad_token_id)
-            inputs[f"{name}_ids"] = pad_sequence(rows, True, blank, padding_side=side)
-            ones = [torch.ones_like(row) for row in rows]
-            inputs[f"{name}_mask"] = pad_sequence(ones, True, 0.0, padding_side=side)
-        return inputs
+        return padded(engine, prompts, completions)
 
     def entropy(self, engine: EngineView) -> float:
         """Return H of the current weights on the fixed completions, nats: Eq. 5 of arXiv:2505.22617, at T = 1."""

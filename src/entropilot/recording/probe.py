@@ -25,12 +25,13 @@ from entropilot.metrics import ACCURACY, ENTROPY, REWARD, SEMANTIC, semantic_nam
 from entropilot.recording.metrics import rollout_metrics, update_metrics
 from entropilot.recording.observer import MicroBatch, Rollout
 from entropilot.recording.prefixes import Prefixes, response_metrics
-from entropilot.recording.token_samples import write_token_sample
+from entropilot.recording.token_samples import FixedPrompts, TokenSamples
 from entropilot.recording.validation import Validation as Validation
 from entropilot.records import RunWriter
 from entropilot.rewards.groups import named_group_rewards, summarise
 
 TOLD = "findings/told"
+SAMPLES_PER_RUN = 20  # token samples, where nothing else is set
 
 
 @dataclass(eq=False)
@@ -42,10 +43,13 @@ class Probe(TrainerCallback):
 
     Attributes:
         writer: where rows go; None keeps to the engine's own trackers. Only the main process writes.
-        folder: where token samples go; None writes none.
+        folder: where token samples go, the same on every rank; None takes none.
         validation: None measures nothing on held-out problems.
-        tokens_every: optimiser steps between two token samples; 0 takes none.
-        tokens_rows: completions per sample, whole groups from the first row on.
+        tokens_every: optimiser steps between two token samples; 0 takes none. None takes about 20 in a run where the
+            engine is transformers' Trainer, which knows its number of steps, and one every 50 steps elsewhere.
+        tokens_rows: completions of the rollout per token sample: a group whose rewards differ, where there is one, and
+            others spread over rewards.
+        fixed_prompts: prompts that every token sample completes anew; None takes the first of `validation`.
         entropy_every: rollouts between two policy entropies at T = 1 where training runs at another temperature
             (one extra pass each); at T = 1 the entropy comes with the old log-probs and is measured every rollout.
         prefixes: completions on which entropy is measured around every update, beside the covariance of responses
@@ -62,8 +66,9 @@ class Probe(TrainerCallback):
     writer: RunWriter | None = None
     folder: Path | None = None
     validation: Validation | None = None
-    tokens_every: int = 0
+    tokens_every: int | None = 0
     tokens_rows: int = 16
+    fixed_prompts: FixedPrompts | None = None
     entropy_every: int = 1
     prefixes: Prefixes | None = None
     stop: Literal["off", "warn", "stop"] = "off"
@@ -85,7 +90,9 @@ class Probe(TrainerCallback):
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
     _passes: list[MicroBatch] = field(default_factory=list, init=False)
     _covariance_signs: list[bool] = field(default_factory=list, init=False)
+    _tokens: TokenSamples | None = field(default=None, init=False)
     _tokens_next: int = field(default=0, init=False)
+    _steps: int | None = field(default=None, init=False)  # of the whole training, where it is known
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
     _engine: EngineView | None = field(default=None, init=False)
@@ -125,6 +132,8 @@ class Probe(TrainerCallback):
         """Measure held-out accuracy where it is due: with the very policy that the rollout's entropy is of."""
         self._engine = engine
         self.rollouts = engine.rollout
+        if self._tokens is not None:
+            self._tokens.finish(engine)
         due = self.validation is not None and self.rollouts % self.validation.every == 0
         if due and ACCURACY not in self._pending:  # once, where an update takes several rollouts
             self._pending |= self.measure(engine)
@@ -148,11 +157,36 @@ class Probe(TrainerCallback):
             self._pending |= response_metrics(rollout, engine.num_generations)
         self._covariance_signs.append(self._pending["covariance/mean"] > 0)
         self._pending["covariance/positive_share"] = sum(self._covariance_signs) / len(self._covariance_signs)
-        if self.tokens_every and step >= self._tokens_next:
-            if engine.is_main and self.folder is not None:
-                write_token_sample(self.folder, engine, rollout, step, self.tokens_rows)
-            self._tokens_next = step + self.tokens_every
+        self._sample_tokens(engine, rollout, step)
         self._pending["seconds/probe"] = time.perf_counter() - began
+
+    @property
+    def samples_every(self) -> int:
+        """Return the optimiser steps between two token samples, settled where `tokens_every` leaves them open."""
+        if self.tokens_every is not None:
+            return self.tokens_every
+        return 50 if self._steps is None else max(1, round(self._steps / SAMPLES_PER_RUN))
+
+    def _sample_tokens(self, engine: EngineView, rollout: Rollout, step: int) -> None:
+        """Take a token sample where one is due; every rank does, because scoring may take all of them."""
+        every = self.samples_every
+        if not every or self.folder is None or step < self._tokens_next:
+            return
+        if self._tokens is None:
+            self._tokens = TokenSamples(self.folder, self.tokens_rows, self.fixed_prompts or self._held_out())
+        self._tokens.take(engine, rollout, step)
+        self._tokens_next = step + every
+
+    def _held_out(self) -> FixedPrompts | None:
+        validation = self.validation
+        if validation is None:
+            return None
+        return FixedPrompts(
+            validation.rows,
+            validation.reward,
+            max_new_tokens=validation.max_new_tokens,
+            seed=validation.seed,
+        )
 
     def _meaning(self, engine: EngineView) -> dict[str, Any]:
         """Return what every reward that looks at groups saw in this rollout, over all ranks."""
@@ -213,6 +247,8 @@ class Probe(TrainerCallback):
 
     def end_training(self, engine: EngineView) -> None:
         """Measure once more after the last update; the row's step is one past the last."""
+        if self._tokens is not None:
+            self._tokens.finish(engine)
         if self.validation is not None:
             self._finish(engine, engine.step + 1, self.measure(engine))
 
@@ -274,6 +310,10 @@ class Probe(TrainerCallback):
             self.on_row(step, row)
 
     # --- as a callback of transformers' Trainer -------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the number of steps, by which token samples are spread over the run."""
+        self._steps = state.max_steps
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock of the step."""

@@ -15,6 +15,7 @@ from entropilot.inputs.problems import fit_prompts, load_problems
 from entropilot.recipes.yaml_files import short
 from entropilot.recording.prefixes import Prefixes
 from entropilot.recording.probe import Probe, Validation
+from entropilot.recording.token_samples import PROMPTS, FixedPrompts
 from entropilot.records import read_run
 from entropilot.training.plan import HeldOut, Plan
 from entropilot.training.resume import Point, refuse_foreign, replay_epochs
@@ -109,6 +110,11 @@ def _probe(
         on_alarm=on_alarm,
         settings=plan.settings,
     )
+    if validation is None:  # then there is no held-out problem; training prompts can be followed just as well
+        few = problems.select(range(min(len(problems), PROMPTS))).to_list()
+        probe.fixed_prompts = FixedPrompts(
+            few, role="training", max_new_tokens=plan.config.max_completion_length, seed=plan.seed
+        )
     if plan.probe.prefixes:
         held_out = problems.select(range(min(len(problems), plan.probe.prefixes))).to_list()
         held_out = held_out if validation is None else validation.rows[: plan.probe.prefixes]

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "method_args.updates",
     "probe.stop",
     "probe.on_finding",
+    "probe.tokens_every",
 )
 
 MAY_END = ("probe.stop", "probe.on_finding")  # rules that can end a run before its length

@@ -24,15 +24,27 @@ SHORTEST = 1.0  # seconds between two readings of the same runs, however many cl
 
 
 class Live:
-    """Hold the runs as they are now, packed again when their files changed."""
+    """Hold the runs as they are now, packed again when their files changed.
+
+    Args:
+        open_runs: reads them.
+        paths: their folders or files.
+        options: of the page.
+        waits: a path without a run is one that has not begun; otherwise it is an error.
+    """
 
     def __init__(
-        self, open_runs: Callable[[], Sequence[Run]], paths: Sequence[Path], options: Options
+        self,
+        open_runs: Callable[[], Sequence[Run]],
+        paths: Sequence[Path],
+        options: Options,
+        *,
+        waits: bool = False,
     ) -> None:
-        self._open, self._paths, self._options = open_runs, paths, options
+        self._open, self._paths, self._options, self._waits = open_runs, paths, options, waits
         self._lock, self._read_at, self._stamp = Lock(), 0.0, ""
         self._packed, self._state = b"", {}
-        self.page = ""
+        self.page, self._empty = "", True
         self.update()
 
     def update(self) -> None:
@@ -57,8 +69,9 @@ class Live:
                 "text": "; ".join(progress(run) for run in runs),
                 "lines": {"sentences": [_line(item) for item in page.words["readings"]]},
             }
-            if not self.page:
+            if not self.page or self._empty:
                 self.page = render(runs, self._options, live=True)
+            self._empty = not any(run.rows for run in runs)
             self._stamp = stamp
 
     def _files(self) -> str:
@@ -70,7 +83,7 @@ class Live:
                 if path.is_file()
                 else sorted(path.glob("*.jsonl")) + sorted(path.glob("tokens/*.parquet"))
             )
-            if not here:
+            if not here and not self._waits:
                 raise UserError(f"{path} is gone, or holds no run any more.")
             for file in here:
                 try:
