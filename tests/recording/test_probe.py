@@ -21,9 +21,9 @@ from entropilot.engines.trl.trainer import SELECTED
 from entropilot.evaluation.sampling.sampler import sample
 from entropilot.methods import KLCov
 from entropilot.metrics import METRICS, definitions
+from entropilot.recording.fixed_prompts import STREAM
 from entropilot.recording.observer import Rollout
 from entropilot.recording.probe import Probe, Validation
-from entropilot.recording.token_samples import STREAM
 from entropilot.records import RunWriter, read_run
 
 CLIP, COEF, FRACTION = 0.05, 0.5, 0.04
@@ -347,10 +347,10 @@ def test_token_samples_of_the_fixed_prompts(run):
     """Drawn anew here with the probe's stream, from the weights before training; scored by a plain forward pass."""
     table = pq.read_table(run.out / "tokens" / "step_000001.parquet").to_pydict()
     tokenizer, model, temperature = run.trainer.processing_class, tiny_model(), run.trainer.temperature
-    drawn = sample(
-        model, tokenizer, PROMPTS, temperature=temperature, max_new_tokens=6, samples=4, seed=STREAM
-    )
-    place = 6
+    place, repeated = 6, [prompt for prompt in PROMPTS for _ in range(4)]
+    streams = [STREAM + row for row in range(12)]
+    rows = sample(model, tokenizer, repeated, temperature=temperature, max_new_tokens=6, indices=streams)
+    drawn = [[one for (one,) in rows[start : start + 4]] for start in (0, 4, 8)]
     for prompt, group in zip(PROMPTS, drawn, strict=True):
         assert len({completion.text for completion in group}) > 1, "four different completions"
         for completion in group:

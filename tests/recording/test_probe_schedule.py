@@ -126,8 +126,8 @@ def test_a_run_that_is_resumed_in_the_middle_of_a_rollout(tmp_path):
 def test_rollouts_that_do_not_fit_the_updates(tmp_path, monkeypatch, shape, rollouts, measured):
     steps = max(rollouts) + (len(rollouts) == 4)
     calls: list[int] = []
-    measure = Probe.measure
-    monkeypatch.setattr(Probe, "measure", lambda self, engine: calls.append(0) or measure(self, engine))
+    measure = Validation.measure
+    monkeypatch.setattr(Validation, "measure", lambda *given: calls.append(0) or measure(*given))
     rows: dict[int, dict[str, Any]] = {}
     validation = Validation([{"prompt": "1+2="}], letters, every=2, temperature=0.0, max_new_tokens=4)
     probe = Probe(validation=validation, on_row=lambda step, row: rows.update({step: row}))

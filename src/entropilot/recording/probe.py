@@ -22,16 +22,16 @@ from entropilot.law.findings.live import LiveFindings
 from entropilot.law.live import alarm, law_metrics
 from entropilot.maths.entropy import policy_entropy
 from entropilot.metrics import ACCURACY, ENTROPY, REWARD, SEMANTIC, semantic_name
+from entropilot.recording.fixed_prompts import FixedPrompts
 from entropilot.recording.metrics import rollout_metrics, update_metrics
 from entropilot.recording.observer import MicroBatch, Rollout
 from entropilot.recording.prefixes import Prefixes, response_metrics
-from entropilot.recording.token_samples import FixedPrompts, TokenSamples
+from entropilot.recording.token_samples import TokenSamples
 from entropilot.recording.validation import Validation as Validation
 from entropilot.records import RunWriter
 from entropilot.rewards.groups import named_group_rewards, summarise
 
 TOLD = "findings/told"
-SAMPLES_PER_RUN = 20  # token samples, where nothing else is set
 
 
 @dataclass(eq=False)
@@ -90,9 +90,9 @@ class Probe(TrainerCallback):
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
     _passes: list[MicroBatch] = field(default_factory=list, init=False)
     _covariance_signs: list[bool] = field(default_factory=list, init=False)
-    _tokens: TokenSamples | None = field(default=None, init=False)
-    _tokens_next: int = field(default=0, init=False)
+    _tokens: TokenSamples = field(default_factory=TokenSamples, init=False)
     _steps: int | None = field(default=None, init=False)  # of the whole training, where it is known
+    _resumed: int | None = field(default=None, init=False)  # step behind which the run is resumed
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
     _engine: EngineView | None = field(default=None, init=False)
@@ -102,6 +102,7 @@ class Probe(TrainerCallback):
         """Take in the rows of a run that is resumed behind `step`, so that what looks back goes on from them."""
         name = REWARD if self.validation is None else ACCURACY
         past = [row for row in rows if row["step"] <= step]
+        self._resumed = step
         for row in past:
             self.told |= row.get(TOLD) or {}
             if row.get("covariance/mean") is not None:
@@ -130,25 +131,31 @@ class Probe(TrainerCallback):
 
     def before_rollout(self, engine: EngineView) -> None:
         """Measure held-out accuracy where it is due: with the very policy that the rollout's entropy is of."""
+        if self._engine is None:
+            self._tokens = TokenSamples(
+                self.folder,
+                self.tokens_every,
+                self.tokens_rows,
+                self.validation,
+                self.fixed_prompts,
+                steps=self._steps,
+                last=self._resumed,
+            )
         self._engine = engine
         self.rollouts = engine.rollout
-        if self._tokens is not None:
-            self._tokens.finish(engine)
+        self._tokens.finish(engine)
         due = self.validation is not None and self.rollouts % self.validation.every == 0
         if due and ACCURACY not in self._pending:  # once, where an update takes several rollouts
-            self._pending |= self.measure(engine)
+            assert self.validation is not None
+            metrics, drawn = self.validation.measure(engine, self._tokens.with_validation(engine))
+            self._pending |= metrics
+            self._tokens.drawn(drawn)
         if self.prefixes is not None:
             self.prefixes.before(engine)
-
-    def measure(self, engine: EngineView) -> dict[str, float]:
-        """Return held-out accuracy of the current weights, over all ranks."""
-        assert self.validation is not None
-        return self.validation.measure(engine)
 
     def on_rollout(self, engine: EngineView, rollout: Rollout) -> None:
         """Take the rollout's entropy, covariance, rewards and lengths; they go into its first update's row."""
         began = time.perf_counter()
-        step = engine.step + 1
         self._pending |= {"rollout": self.rollouts, "seconds/rollout": rollout.seconds}
         self._pending |= rollout_metrics(rollout, engine.num_generations)
         self._pending |= engine.completion_metrics()
@@ -157,36 +164,8 @@ class Probe(TrainerCallback):
             self._pending |= response_metrics(rollout, engine.num_generations)
         self._covariance_signs.append(self._pending["covariance/mean"] > 0)
         self._pending["covariance/positive_share"] = sum(self._covariance_signs) / len(self._covariance_signs)
-        self._sample_tokens(engine, rollout, step)
+        self._tokens.on_rollout(engine, rollout)
         self._pending["seconds/probe"] = time.perf_counter() - began
-
-    @property
-    def samples_every(self) -> int:
-        """Return the optimiser steps between two token samples, settled where `tokens_every` leaves them open."""
-        if self.tokens_every is not None:
-            return self.tokens_every
-        return 50 if self._steps is None else max(1, round(self._steps / SAMPLES_PER_RUN))
-
-    def _sample_tokens(self, engine: EngineView, rollout: Rollout, step: int) -> None:
-        """Take a token sample where one is due; every rank does, because scoring may take all of them."""
-        every = self.samples_every
-        if not every or self.folder is None or step < self._tokens_next:
-            return
-        if self._tokens is None:
-            self._tokens = TokenSamples(self.folder, self.tokens_rows, self.fixed_prompts or self._held_out())
-        self._tokens.take(engine, rollout, step)
-        self._tokens_next = step + every
-
-    def _held_out(self) -> FixedPrompts | None:
-        validation = self.validation
-        if validation is None:
-            return None
-        return FixedPrompts(
-            validation.rows,
-            validation.reward,
-            max_new_tokens=validation.max_new_tokens,
-            seed=validation.seed,
-        )
 
     def _meaning(self, engine: EngineView) -> dict[str, Any]:
         """Return what every reward that looks at groups saw in this rollout, over all ranks."""
@@ -247,10 +226,9 @@ class Probe(TrainerCallback):
 
     def end_training(self, engine: EngineView) -> None:
         """Measure once more after the last update; the row's step is one past the last."""
-        if self._tokens is not None:
-            self._tokens.finish(engine)
+        self._tokens.finish(engine)
         if self.validation is not None:
-            self._finish(engine, engine.step + 1, self.measure(engine))
+            self._finish(engine, engine.step + 1, self.validation.measure(engine)[0])
 
     def _law(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
         """Return the law so far, whenever R was measured, and raise the alarm once when its entropy is nearly spent."""

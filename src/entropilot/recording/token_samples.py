@@ -8,53 +8,33 @@ followed through a run.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from entropilot.engine_view import EngineView
-from entropilot.evaluation.in_memory import Reward, Row, rewards_of
-from entropilot.evaluation.sampling.sampler import sample
-from entropilot.inputs.messages import end_ids, render_prompt
+from entropilot.evaluation.in_memory import Row
+from entropilot.evaluation.sampling.sampler import Sample
+from entropilot.inputs.messages import render_prompt
 from entropilot.maths.covariance import token_covariance
+from entropilot.recording.fixed_prompts import FixedPrompts
 from entropilot.recording.observer import Rollout
 from entropilot.recording.padding import padded
+from entropilot.recording.sample_rows import choose_rows
+from entropilot.recording.validation import Validation
 from entropilot.records import write_tokens
 from entropilot.rewards.groups import named_group_rewards
 
-PROMPTS, COMPLETIONS = 4, 4  # fixed prompts, and completions of each at every sample
-MOST_TOKENS = (
-    65_536  # of the training rows of a sample, and as many of the others; a row that is too much is left out
-)
-STREAM = 0x746F6B656E  # added to the seed: validation draws from the streams of the seed itself
+# Of the training rows of a sample, and as many of the others; a row that is too much is left out.
+MOST_TOKENS = 65_536
+PER_RUN = 20  # samples, where nothing is set and the number of steps is known
+EVERY = 50  # steps between two samples, where neither is
 PER_TOKEN = ("logp", "entropy", "advantage", "covariance", "drift")
-
-
-@dataclass
-class FixedPrompts:
-    """Name the prompts that every token sample completes anew.
-
-    Attributes:
-        rows: problems, the first four of which are used.
-        reward: scores their completions; None leaves the reward unknown.
-        role: "held_out", or "training" where they are among the problems that are trained on.
-        max_new_tokens: length limit.
-        seed: of the sampling, the same at every sample; T is that of training.
-    """
-
-    rows: list[Row]
-    reward: Reward | None = None
-    role: Literal["held_out", "training"] = "held_out"
-    max_new_tokens: int = 256
-    seed: int = 0
 
 
 @dataclass
@@ -71,22 +51,88 @@ class _Taken:
 class TokenSamples:
     """Take token samples of a run. Every rank calls the same; only the main process writes.
 
+    Completing the fixed prompts costs as much time as a rollout, because the tokens come one after the other. So they
+    are drawn in the batches of a validation: a sample that is due waits for one that comes before the next sample is
+    due. Where none comes, they are drawn by themselves, at every second sample only if `every` is left open.
+
     Attributes:
         folder: of the run; files go to its folder tokens.
+        every: optimiser steps between two samples; 0 takes none, None about 20 in a run.
         rows: of the rollout, per sample.
-        fixed: prompts that every sample completes; None has training rows only.
+        validation: of the run; its first problems are the fixed prompts, unless others are given.
+        fixed: prompts that every sample completes.
+        steps: of the whole training, where it is known.
+        last: step at which the last sample was taken, or behind which a run is resumed; None in a new run.
     """
 
-    folder: Path
+    folder: Path | None = None
+    every: int | None = 0
     rows: int = 16
+    validation: Validation | None = None
     fixed: FixedPrompts | None = None
+    steps: int | None = None
+    last: int | None = None
+    _completed: int | None = field(default=None, init=False)  # step at which the fixed prompts were completed
+    _drawn: list[Sample] | None = field(default=None, init=False)  # with the validation of this rollout
     _taken: _Taken | None = field(default=None, init=False)
     _ends: set[int] = field(default_factory=set, init=False)
 
-    def take(self, engine: EngineView, rollout: Rollout, step: int) -> None:
+    def __post_init__(self) -> None:
+        if self.fixed is None and self.validation is not None:
+            held = self.validation
+            self.fixed = FixedPrompts(
+                held.rows, held.reward, max_new_tokens=held.max_new_tokens, seed=held.seed
+            )
+
+    @property
+    def interval(self) -> int:
+        """Return the optimiser steps between two samples, settled where `every` leaves them open."""
+        if self.every is not None:
+            return self.every
+        return EVERY if self.steps is None else max(1, round(self.steps / PER_RUN))
+
+    def _due(self, step: int) -> bool:
+        every = self.interval
+        if not every or self.folder is None:
+            return False
+        return self.last is None or (step - 1) // every > (self.last - 1) // every
+
+    @property
+    def _joins(self) -> bool:
+        """Tell whether the fixed prompts can be drawn with a validation: a greedy one gives the same text each time."""
+        ours = self.fixed is not None and self.fixed.role == "held_out"
+        return ours and self.validation is not None and self.validation.temperature > 0
+
+    def with_validation(self, engine: EngineView) -> list[Row]:
+        """Return the rows that the validation of the coming rollout should draw beside its own; none, if none is due."""
+        if self.fixed is None or not self._joins or not self._due(engine.step + 1):
+            return []
+        return self.fixed.repeated
+
+    def drawn(self, samples: list[Sample]) -> None:
+        """Take what a validation has drawn for `with_validation`."""
+        self._drawn = samples or None
+
+    def on_rollout(self, engine: EngineView, rollout: Rollout) -> None:
+        """Take a sample where one is due."""
+        step = engine.step + 1
+        if self._due(step) and (self._drawn is not None or not self._waits(engine)):
+            self._take(engine, rollout, step)
+            self.last = step
+        self._drawn = None
+
+    def _waits(self, engine: EngineView) -> bool:
+        """Tell whether a validation comes before the next sample is due."""
+        if not self._joins or not engine.rollout:
+            return False
+        assert self.validation is not None
+        # One rollout may serve several updates; their number is known from those that were made.
+        return self.validation.every * engine.step <= self.interval * engine.rollout
+
+    def _take(self, engine: EngineView, rollout: Rollout, step: int) -> None:
         """Write a sample before the first update of a rollout; `finish` adds the drift."""
         self._ends = self._ends or {engine.tokenizer.eos_token_id}
-        fixed = self._complete(engine)
+        fixed = self._complete(engine, step)
         output = rollout.output
         local = len(output["completion_ids"])
         rewards = rollout.rewards[rollout.first_row : rollout.first_row + local].tolist()
@@ -168,30 +214,21 @@ class TokenSamples:
                 columns[f"answer{end}"].append(reward.answers[row])
         return columns
 
-    def _complete(self, engine: EngineView) -> dict[str, list[Any]]:
-        """Complete the fixed prompts on every rank and return their columns; training's random state is untouched."""
+    def _complete(self, engine: EngineView, step: int) -> dict[str, list[Any]]:
+        """Return the columns of the fixed prompts; training's random state is untouched."""
         if self.fixed is None or not self.fixed.rows:
             return {}
-        rows, tokenizer = self.fixed.rows[:PROMPTS], engine.tokenizer
-        with engine.generating_model() as model:
-            self._ends = end_ids(model, tokenizer) or self._ends
-            groups = sample(
-                model,
-                tokenizer,
-                [row["prompt"] for row in rows],
-                temperature=engine.temperature,
-                max_new_tokens=self.fixed.max_new_tokens,
-                samples=COMPLETIONS,
-                seed=self.fixed.seed + STREAM,
-            )
-        drawn = [completion for group in groups for completion in group]
-        texts = [render_prompt(row["prompt"], tokenizer) for row in rows for _ in range(COMPLETIONS)]
+        drawn, tokenizer = self._drawn, engine.tokenizer
+        if drawn is None:
+            spared = self.every is None and self._completed is not None
+            if spared and step - (self._completed or 0) < 1.5 * self.interval:
+                return {}
+            drawn = self.fixed.draw(engine)
+        self._completed = step
+        texts = [render_prompt(row["prompt"], tokenizer) for row in self.fixed.repeated]
         prompts = tokenizer(texts, add_special_tokens=False)["input_ids"]
         logp, entropy = engine.score(padded(engine, prompts, [completion.ids for completion in drawn]))
-        rewards: list[float | None] = [None] * len(drawn)
-        if self.fixed.reward is not None:
-            with _random_state_kept():
-                rewards = rewards_of(rows, groups, self.fixed.reward)
+        rewards = self.fixed.rewards(drawn)
         if not engine.is_main:
             return {}
         columns: dict[str, list[Any]] = defaultdict(list)
@@ -212,59 +249,6 @@ class TokenSamples:
         single = pa.list_(pa.float32())  # half the size, and 7 digits are more than a page shows
         typed = {name: pa.array(columns[name], single) for name in PER_TOKEN if name in columns}
         write_tokens(self.folder, step, columns | typed)
-
-
-def choose_rows(rewards: Sequence[float], groups: Sequence[int], count: int) -> list[int]:
-    """Return up to `count` rows of a rollout, in its order: a group whose rewards differ, and rows spread over rewards.
-
-    The group is the one with the largest standard deviation of rewards, the first of equals; it is taken whole, or
-    spread over its rewards where it is larger than `count`. Further rows come from the distinct rewards in turn, lowest
-    first (from evenly spaced ones where there are too many), each from the group with the fewest rows so far.
-
-    Args:
-        rewards: of every row, NaN where nothing scored it.
-        groups: number of the prompt of every row.
-        count: of rows.
-    """
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups):
-        members[group].append(row)
-    # Not by the deviation: that of equal rewards is not always 0, by rounding.
-    values = {group: [rewards[row] for row in rows] for group, rows in members.items()}
-    spread = {group: float(np.std(own)) for group, own in values.items() if np.ptp(own) > 0}
-    mixed = max(spread, key=spread.__getitem__, default=None)
-    taken: list[int] = []
-    if mixed is not None:
-        taken += _over_rewards(rewards, groups, members[mixed], count, [])
-    rest = [row for row in range(len(rewards)) if row not in set(taken)]
-    return sorted(taken + _over_rewards(rewards, groups, rest, count - len(taken), taken))
-
-
-def _over_rewards(
-    rewards: Sequence[float], groups: Sequence[int], rows: Sequence[int], count: int, before: Sequence[int]
-) -> list[int]:
-    """Return up to `count` of these rows, from their distinct rewards in turn."""
-    if len(rows) <= count:
-        return list(rows)
-    levels: dict[float | None, list[int]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (np.isnan(rewards[row]), rewards[row], row)):
-        levels[None if np.isnan(rewards[row]) else rewards[row]].append(row)
-    queues = list(levels.values())
-    scored = queues[:-1] if None in levels else queues  # rows that nothing scored come last
-    queues = scored if len(scored) >= count else queues
-    if len(queues) > count > 0:
-        queues = [queues[place] for place in np.linspace(0, len(queues) - 1, count).round().astype(int)]
-    taken: list[int] = []
-    load = defaultdict(int)
-    for row in before:
-        load[groups[row]] += 1
-    while len(taken) < count:
-        for queue in [queue for queue in queues if queue][: count - len(taken)]:
-            row = min(queue, key=lambda row: (load[groups[row]], row))
-            queue.remove(row)
-            load[groups[row]] += 1
-            taken.append(row)
-    return taken
 
 
 def _within(lengths: Any) -> list[int]:
@@ -294,13 +278,3 @@ def _add(
     columns["truncated"].append(cut)
     columns["reward"].append(reward)
     columns["tokens"].append([decode([token]) for token in ids])
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Keep the global random states as they are, whatever a reward of the user's draws within the block."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the old global state is what is kept
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002

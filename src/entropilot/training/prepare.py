@@ -13,9 +13,9 @@ from entropilot.errors import UserError
 from entropilot.inputs.models import context_room, first_line, load_model
 from entropilot.inputs.problems import fit_prompts, load_problems
 from entropilot.recipes.yaml_files import short
+from entropilot.recording.fixed_prompts import PROMPTS, FixedPrompts
 from entropilot.recording.prefixes import Prefixes
 from entropilot.recording.probe import Probe, Validation
-from entropilot.recording.token_samples import PROMPTS, FixedPrompts
 from entropilot.records import read_run
 from entropilot.training.plan import HeldOut, Plan
 from entropilot.training.resume import Point, refuse_foreign, replay_epochs
