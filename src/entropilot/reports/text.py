@@ -20,6 +20,8 @@ def clean(value: object, limit: int | None = None) -> str:
     text = str(value)
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
+    if text.isprintable():  # so it holds none of them; a page cleans hundreds of thousands of words
+        return text
     return "".join(
         "\ufffd"
         if char in _TURNING or (char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cs"))

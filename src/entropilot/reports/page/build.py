@@ -33,6 +33,7 @@ SCRIPTS = (
     "charts",
     "law",
     "tokens",
+    "search",
     "rollouts",
     "words",
     "compare",
@@ -115,11 +116,12 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
     summaries = [summarise(run) for run in runs]
     samples = [samples_of(run) for run in runs]
     packer = Packer()
-    packed = [
-        pack_series(run, packer)
-        | {"name": name, "group": group, "law": _law(summary), "points": _points(run, summary, packer)}
-        for run, name, group, summary in zip(runs, names, run_groups, summaries, strict=True)
-    ]
+    packed = []
+    for run, name, group, summary in zip(runs, names, run_groups, summaries, strict=True):
+        steps, values = columns_of(run)
+        points = _points(run, summary, steps, values, packer)
+        entry = {"name": name, "group": group, "law": _law(summary), "points": points}
+        packed.append(pack_series(steps, values, packer) | entry)
     findings = findings_of(runs, names, options.controls)
     forecasts = forecasts_of(runs, names)
     for entry, fan in zip(packed, forecasts.fans, strict=True):
@@ -178,12 +180,17 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _points(run: Run, summary: Mapping[str, Any], packer: Packer) -> dict[str, Any] | None:
+def _points(
+    run: Run,
+    summary: Mapping[str, Any],
+    steps: Sequence[int],
+    values: Mapping[str, np.ndarray],
+    packer: Packer,
+) -> dict[str, Any] | None:
     """Return (step, H, R) where both were measured, in order of step."""
     performance, entropy = summary["performance"], entropy_name(run)
     if performance is None or entropy is None:
         return None
-    steps, values = columns_of(run)
     if performance not in values or entropy not in values:
         return None
     both = np.isfinite(values[entropy]) & np.isfinite(values[performance])

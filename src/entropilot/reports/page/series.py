@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ def columns_of(run: Run) -> tuple[list[int], dict[str, np.ndarray]]:
         for name, value in row.items():
             if name == "step":
                 continue
-            number = finite_number(value)
-            if number is None:
+            if type(value) is float and isfinite(value):  # nearly all of them, and pages have millions
+                number = value
+            elif (number := finite_number(value)) is None:
                 continue
             if name not in values:
                 values[name] = np.full(len(steps), np.nan)
@@ -31,9 +33,8 @@ def columns_of(run: Run) -> tuple[list[int], dict[str, np.ndarray]]:
     return steps, values
 
 
-def pack_series(run: Run, packer: Packer) -> dict[str, Any]:
-    """Return a run's steps and metrics as references into the packer."""
-    steps, values = columns_of(run)
+def pack_series(steps: Sequence[int], values: Mapping[str, np.ndarray], packer: Packer) -> dict[str, Any]:
+    """Return a run's steps and metrics, from `columns_of`, as references into the packer."""
     shown = dict(list(values.items())[:MOST_METRICS])
     return {
         "steps": packer.column(np.clip(steps, 0, 2**32 - 1) if steps else [], "u4"),

@@ -24,6 +24,9 @@ function shown(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+const grouping = new Intl.NumberFormat("en"); // made once: toLocaleString makes one at every call
+const whole = (value) => grouping.format(value);
+
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function debounced(work, wait = 60) {

@@ -22,7 +22,7 @@ function compareView(data, colours, holder) {
     sides.replaceChildren(
       ...pair.map((row, i) => {
         const texts = groupOf(rollouts, row).slice(0, 4).map((one) => make("article", { class: "completion" }, make("p", { class: "facts" }, `reward ${shown(rollouts.reward[one], 3)}`), colours.completion(one)));
-        return make("div", {}, make("h3", {}, `${i ? "After" : "Before"}: step ${rollouts.step[row].toLocaleString("en")}`), ...texts);
+        return make("div", {}, make("h3", {}, `${i ? "After" : "Before"}: step ${whole(rollouts.step[row])}`), ...texts);
       }),
     );
   };

@@ -6,30 +6,29 @@ class Rollouts {
   constructor(data, colours) {
     Object.assign(this, { data, colours, rollouts: data.rollouts });
     this.steps = data.runs.map((_, run) => [...new Set(this.rowsOf(run).map((row) => this.rollouts.step[row]))].sort((a, b) => a - b));
-    this.texts = null;
+    this.search = new Search(this.rollouts);
+    this.items = new Map(); // place in the list → its element, for those in view
     this.filter = { run: "", step: "", kind: "all", text: "", sort: "order" };
     this.list = make("ol", { class: "rows", tabindex: "0", "aria-label": "Sampled completions" });
     this.box = make("div", { class: "listbox" }, this.list);
     this.count = make("p", { class: "quiet", role: "status" });
     this.detail = make("div", { class: "detail", tabindex: "-1", "aria-live": "polite" });
+    this.rows = [];
     this.box.addEventListener("scroll", () => this.window());
+    new ResizeObserver(([entry]) => {
+      this.height = entry.contentRect.height; // kept, because asking for it while scrolling makes the browser lay out at once
+      this.window();
+    }).observe(this.box);
+    this.list.addEventListener("click", (event) => {
+      const button = event.target.closest("button[data-row]");
+      if (button) this.open(Number(button.dataset.row));
+    });
   }
 
   rowsOf(run) {
     const rows = [];
     for (let i = 0; i < this.rollouts.rows; i++) if (this.rollouts.run[i] === run) rows.push(i);
     return rows;
-  }
-
-  text(row) {
-    if (!this.texts) this.texts = new Array(this.rollouts.rows);
-    if (this.texts[row] === undefined) {
-      const { vocabulary, token, start, texts, prompt } = this.rollouts;
-      let text = "";
-      for (let t = start[row]; t < start[row + 1]; t++) text += vocabulary[token[t]];
-      this.texts[row] = `${texts[prompt[row]]}\n${text}`.toLowerCase();
-    }
-    return this.texts[row];
   }
 
   wrong(row) {
@@ -89,15 +88,6 @@ class Rollouts {
     if (!this.colours.available().includes(this.colours.mode)) this.colours.mode = this.colours.available()[0] ?? "entropy";
     this.recolour(this.colours.mode);
     this.opening();
-    this.prepare(0);
-  }
-
-  // Join the texts that a search needs while nothing else is to be done.
-  prepare(row) {
-    requestIdleCallback((time) => {
-      while (row < this.rollouts.rows && time.timeRemaining() > 2) this.text(row++);
-      if (row < this.rollouts.rows) this.prepare(row);
-    });
   }
 
   // Open where a method chose tokens or something went wrong: the latest such row.
@@ -133,7 +123,7 @@ class Rollouts {
     const began = performance.now();
     const { run, step, kind, text, sort } = this.filter;
     const { rollouts } = this;
-    const words = text.trim().toLowerCase();
+    const holds = text.trim() ? this.search.of(text.trim()) : null;
     const keep = [];
     for (let row = 0; row < rollouts.rows; row++) {
       if (run !== "" && rollouts.run[row] !== Number(run)) continue;
@@ -144,7 +134,7 @@ class Rollouts {
       if (kind === "truncated" && !(flags & 1)) continue;
       if (kind === "held_out" && !(flags & 4)) continue;
       if (kind === "chosen" && !this.chosenIn(row)) continue;
-      if (words && !this.text(row).includes(words)) continue;
+      if (holds && !holds(row)) continue;
       keep.push(row);
     }
     const by = { covariance: (row) => this.highest(row), chosen: (row) => this.summed(row, (t) => (rollouts.isChosen(t) ? 1 : 0)), longest: (row) => rollouts.length[row], reward: (row) => -rollouts.reward[row] }[sort];
@@ -153,12 +143,13 @@ class Rollouts {
       keep.sort((a, b) => key.get(b) - key.get(a));
     }
     this.rows = keep;
-    this.said.textContent = step === "" ? " all sampled steps" : ` ${Number(step).toLocaleString("en")}`;
+    this.said.textContent = step === "" ? " all sampled steps" : ` ${whole(step)}`;
     this.slider.setAttribute("aria-valuetext", this.said.textContent.trim());
-    this.count.textContent = `${keep.length.toLocaleString("en")} of ${rollouts.rows.toLocaleString("en")} completions`;
+    this.count.textContent = `${whole(keep.length)} of ${whole(rollouts.rows)} completions`;
     this.box.scrollTop = 0;
     this.list.style.height = `${Math.max(1, keep.length) * ROW_HEIGHT}px`;
-    this.from = null;
+    this.list.replaceChildren();
+    this.items.clear();
     this.window();
     this.seconds = performance.now() - began;
   }
@@ -168,25 +159,35 @@ class Rollouts {
     return false;
   }
 
-  // Only the rows in view are in the document.
+  // Only the rows in view are in the document; those that stay in view stay as they are.
   window() {
     const first = Math.max(0, Math.floor(this.box.scrollTop / ROW_HEIGHT) - 3);
-    const last = Math.min(this.rows.length, first + Math.ceil((this.box.clientHeight || 480) / ROW_HEIGHT) + 6);
-    if (this.from === first && this.to === last) return;
-    [this.from, this.to] = [first, last];
-    const items = [];
-    for (let i = first; i < last; i++) items.push(this.item(this.rows[i], i));
-    this.list.replaceChildren(...items);
+    const last = Math.min(this.rows.length, first + Math.ceil((this.height || 480) / ROW_HEIGHT) + 6);
+    for (const [place, item] of this.items)
+      if (place < first || place >= last) {
+        item.remove();
+        this.items.delete(place);
+      }
+    let before = null; // in the order of the list, which is that of the keyboard
+    for (let place = last - 1; place >= first; place--) {
+      let item = this.items.get(place);
+      if (!item) {
+        item = this.item(this.rows[place], place);
+        this.items.set(place, item);
+        this.list.insertBefore(item, before);
+      }
+      before = item;
+    }
   }
 
   item(row, place) {
     const { rollouts } = this;
-    const facts = [`step ${rollouts.step[row].toLocaleString("en")}`];
+    const facts = [`step ${whole(rollouts.step[row])}`];
     if (this.data.runs.length > 1) facts.unshift(this.data.runs[rollouts.run[row]].name);
-    facts.push(`${rollouts.length[row].toLocaleString("en")} tokens`);
+    facts.push(`${whole(rollouts.length[row])} tokens`);
     if (rollouts.flags[row] & 1) facts.push("cut");
     if (rollouts.flags[row] & 4) facts.push("held-out prompt");
-    const button = make("button", { type: "button", onclick: () => this.open(row), "aria-current": row === this.opened ? "true" : false },
+    const button = make("button", { type: "button", "data-row": row, "aria-current": row === this.opened ? "true" : false },
       make("span", { class: "facts" }, this.bar(row), facts.join(" · ")),
       this.colours.line(row),
     );
@@ -212,7 +213,7 @@ class Rollouts {
     const others = [];
     for (let i = 0; i < rollouts.rows; i++) if (rollouts.id[i] === rollouts.id[row]) others.push(i);
     const places = new Map(others.map((i) => [`${rollouts.run[i]}/${rollouts.step[i]}`, i]));
-    const head = make("h3", {}, `Prompt at step ${rollouts.step[row].toLocaleString("en")}`, this.data.runs.length > 1 ? `, ${this.data.runs[rollouts.run[row]].name}` : "");
+    const head = make("h3", {}, `Prompt at step ${whole(rollouts.step[row])}`, this.data.runs.length > 1 ? `, ${this.data.runs[rollouts.run[row]].name}` : "");
     let jump = null;
     if (places.size > 1) {
       const options = [...places.values()].map((i) => make("option", { value: i, selected: rollouts.run[i] === rollouts.run[row] && rollouts.step[i] === rollouts.step[row] }, `step ${rollouts.step[i]}${this.data.runs.length > 1 ? `, ${this.data.runs[rollouts.run[i]].name}` : ""}`));
@@ -227,7 +228,7 @@ class Rollouts {
       summary = make("p", { class: "quiet" }, `${meanings.size} different answers among the ${total} completions shown; their semantic entropy is ${shown(Math.max(0, entropy), 3)} nats.`);
     }
     const articles = rows.map((i) => {
-      const facts = [`${rollouts.length[i].toLocaleString("en")} tokens`];
+      const facts = [`${whole(rollouts.length[i])} tokens`];
       if (rollouts.flags[i] & 2) facts.push(rollouts.flags[i] & 1 ? "cut at the length limit" : "ended by itself");
       if (rollouts.answer[i]) facts.push(`answer ${rollouts.texts[rollouts.answer[i] - 1]}`);
       if (rollouts.cluster[i]) facts.push(`meaning ${rollouts.cluster[i]}`);
@@ -235,6 +236,7 @@ class Rollouts {
     });
     this.detail.replaceChildren(head, ...[jump, make("p", { class: "prompt" }, prompt), summary].filter(Boolean), ...articles);
     for (const button of this.list.querySelectorAll("button[aria-current]")) button.removeAttribute("aria-current");
+    this.list.querySelector(`button[data-row="${row}"]`)?.setAttribute("aria-current", "true");
     if (focus) this.detail.focus();
   }
 

@@ -8,6 +8,8 @@ const MODES = {
   drift: { words: "drift: log-probability now minus before the updates, nats", signed: true },
   chosen: { words: "chosen by the method", signed: false },
 };
+const SHADES = 12; // of colour, beside none
+const LINE = 90; // characters of a completion that the list shows
 const LONGEST = 3000; // tokens shown of one completion before a button shows the rest
 
 class Colours {
@@ -44,11 +46,17 @@ class Colours {
     return read ? read(t) : NaN;
   }
 
-  of(value) {
-    if (Number.isNaN(value) || value === 0) return "";
+  // The shade of a value: 0 is none, positive is warm, negative is cold.
+  shade(value) {
+    if (Number.isNaN(value) || value === 0) return 0;
     const share = Math.min(1, Math.abs(value) / this.scales[this.mode]);
-    const hue = value < 0 ? "--cold" : "--heat";
-    return `rgb(${css(hue)} / ${(0.08 + 0.5 * share).toFixed(3)})`;
+    return Math.sign(value) * Math.ceil(SHADES * share);
+  }
+
+  // The class of a shade, or nothing. Classes, because the style sheet's rules are read once and not for every token.
+  of(value) {
+    const shade = this.shade(value);
+    return shade ? `${shade < 0 ? "cold" : "heat"} s${Math.abs(shade)}` : "";
   }
 
   legend() {
@@ -58,7 +66,7 @@ class Colours {
     const item = (value, i) => {
       const end = this.mode !== "chosen" && i === stops.length - 1 ? " and more" : "";
       const label = make("span", { class: "swatch" }, this.mode === "chosen" ? ["not chosen", "chosen"][value] : shown(value, 2) + end);
-      label.style.backgroundColor = this.of(value);
+      label.className = `swatch ${this.of(value)}`;
       return make("li", {}, label);
     };
     return make("ul", { class: "legend", "aria-label": `Legend: ${words}` }, make("li", {}, words), ...stops.map(item));
@@ -84,13 +92,13 @@ class Colours {
         const word = rollouts.vocabulary[rollouts.token[t]];
         const span = make(rollouts.isChosen(t) ? "u" : "span", {}, word === "" ? "∅" : word.replaceAll("\n", "↵\n"));
         span.dataset.t = t;
-        span.style.backgroundColor = this.of(this.value(t));
+        span.className = this.of(this.value(t));
         text.append(span);
       }
     };
     add(from, Math.min(to, from + LONGEST));
     if (to - from > LONGEST) {
-      const more = make("button", { type: "button" }, `show ${(to - from - LONGEST).toLocaleString("en")} more tokens`);
+      const more = make("button", { type: "button" }, `show ${whole(to - from - LONGEST)} more tokens`);
       more.addEventListener("click", () => {
         more.remove();
         add(from + LONGEST, to);
@@ -118,17 +126,33 @@ class Colours {
     return text;
   }
 
-  // A short line of tokens for the list.
-  line(row, most = 60) {
+  // The beginning of a completion for the list; neighbours of the same look are one element.
+  line(row) {
     const { rollouts } = this;
-    const from = rollouts.start[row];
-    const to = Math.min(rollouts.start[row + 1], from + most);
-    const holder = make("span", { class: "line" });
-    for (let t = from; t < to; t++) {
-      const span = make(rollouts.isChosen(t) ? "u" : "span", {}, rollouts.vocabulary[rollouts.token[t]]);
-      span.style.backgroundColor = this.of(this.value(t));
-      holder.append(span);
+    const end = rollouts.start[row + 1];
+    const holder = document.createElement("span");
+    holder.className = "line";
+    let [text, look, length] = ["", null, 0];
+    const flush = () => {
+      if (!text) return;
+      const part = document.createElement(look.chosen ? "u" : "span");
+      part.textContent = text;
+      if (look.shade) part.className = this.of(look.value);
+      holder.append(part);
+    };
+    for (let t = rollouts.start[row]; t < end && length < LINE; t++) {
+      const value = this.value(t);
+      const next = { value, shade: this.shade(value), chosen: rollouts.isChosen(t) };
+      if (look && (next.shade !== look.shade || next.chosen !== look.chosen)) {
+        flush();
+        text = "";
+      }
+      const word = rollouts.vocabulary[rollouts.token[t]];
+      look = next;
+      text += word;
+      length += word.length;
     }
+    flush();
     return holder;
   }
 }
