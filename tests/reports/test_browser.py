@@ -178,7 +178,7 @@ def test_charts_by_keyboard(visit, one: str) -> None:
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     assert page.text_content("output[for=roll-step]").strip() == "60"
-    assert "Prompt at step 60" in page.text_content(".detail h3")
+    assert page.text_content(".detail h3") == "Step 60: fixed held-out prompt"
 
 
 def test_smoothing_axes_and_log_scale(visit, one: str) -> None:
@@ -257,10 +257,13 @@ def test_rollouts_filter_sort_search_and_open(visit, one: str) -> None:
     page.locator(".rows button").first.focus()
     page.keyboard.press("Enter")
     assert page.locator(".detail article").count() == 4
-    assert "3 different answers among the 4 completions shown" in page.text_content(".detail")
+    assert (
+        "4 completions of this prompt in the sample of this step, with 3 different answers"
+        in page.text_content(".detail")
+    )
     assert page.evaluate("document.activeElement.className") == "detail"
     page.select_option("#same-prompt", index=0)
-    assert page.text_content(".detail h3").startswith("Prompt at step 1")
+    assert page.text_content(".detail h3").startswith("Step 1:")
     page.focus("#roll-step")
     page.keyboard.press("ArrowRight")
     assert count.text_content() == "8 of 32 completions"

@@ -173,7 +173,7 @@ def test_a_collapse_is_told_from_its_peak(tmp_path: Path) -> None:
     assert "fell from 0.655 to 0.200; its peak was 0.750 at step 30, and it fell by 0.550 after that." in text
     assert text.startswith("Entropy fell from 1.000 to 0.125 nats")
     assert (
-        Page(render([run])).said.count("Entropy measures how undecided the model is about its next word.")
+        Page(render([run])).said.count("Entropy measures how undecided the model is about its next word:")
         == 1
     )
     assert "(−88 %) in 70 updates." in text

@@ -60,7 +60,12 @@ MAIN_CHARTS = (
         "Near 0 it gives the same answer again and again.",
     ),
     (ACCURACY, "Held-out accuracy", "Share of right answers on problems that training never sees."),
-    (REWARD, "Training reward", "Mean over each rollout, on the problems that are trained on."),
+    (
+        REWARD,
+        "Training reward",
+        "Mean score of the completions that are trained on, one point for each rollout. Most rewards are 1 for a right "
+        "answer and 0 for a wrong one.",
+    ),
 )
 MOST_READINGS = 12  # runs described one by one; of more, a page says how each group went
 
@@ -170,6 +175,9 @@ def _law(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     low, high = summary.get("ceiling_interval") or (None, None)
     return {
         "performance": summary["performance"],
+        "words": {ACCURACY: "held-out accuracy", REWARD: "training reward"}.get(
+            summary["performance"], summary["performance"]
+        ),
         "ceiling": ceiling,
         "low": _finite(low) if ceiling is not None else None,
         "high": _finite(high) if ceiling is not None else None,

@@ -35,8 +35,7 @@ def findings_of(runs: Sequence[Run], names: Sequence[str], controls: int = 0) ->
                     "title": clean(finding.name, 60),
                     "evidence": _sentence(finding.evidence),
                     "meaning": _sentence(finding.meaning) + clean(also, 300),
-                    "advice": f"What to try: {_sentence(finding.advice)} "
-                    f"How often this speaks on healthy public runs: {_sentence(finding.healthy)}",
+                    "advice": f"What to try: {_sentence(finding.advice)}" + _false_alarms(finding.healthy),
                 }
             )
     listed.sort(key=lambda entry: entry["level"] != "error")
@@ -45,4 +44,12 @@ def findings_of(runs: Sequence[Run], names: Sequence[str], controls: int = 0) ->
 
 def _sentence(text: str) -> str:
     text = clean(text, 600).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    if not text:
+        return ""
+    metric = "/" in text.split()[0]  # a name is not written with a capital
+    return f"{text if metric else text[:1].upper() + text[1:]}."
+
+
+def _false_alarms(healthy: str) -> str:
+    """Say how often a check speaks without need, where that was measured."""
+    return "" if healthy.startswith("not measured") else f" On healthy public runs: {_sentence(healthy)}"

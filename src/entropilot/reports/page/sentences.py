@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +44,10 @@ def entropy_name(run: Run) -> str | None:
     )
 
 
-ENTROPY_IS = "Entropy measures how undecided the model is about its next word."
+ENTROPY_IS = (
+    "Entropy measures how undecided the model is about its next word: at 0 nats it is certain, 0.69 nats is a coin toss "
+    "between two words. A certain model gives the same answer again and again, and stops improving."
+)
 
 
 def sentences(run: Run, summary: Mapping[str, Any]) -> list[str]:
@@ -102,7 +106,17 @@ def _law(summary: Mapping[str, Any]) -> str:
     verdict = one_line(summary["verdict"]).rstrip(".")
     if not summary["has_ceiling"]:
         return f"{verdict[:1].upper()}{verdict[1:]}."
-    return f"The fit of performance on entropy puts the ceiling at {number(summary['ceiling'])}: {verdict}."
+    low, high = summary.get("ceiling_interval") or (None, None)
+    range_ = f" (95 % interval {number(low)} to {number(high)})" if _finite(low) and _finite(high) else ""
+    performance = "accuracy" if summary["performance"] == ACCURACY else summary["performance"]
+    return (
+        f"Drawn on to zero entropy, the curve of {performance} over entropy ends at {number(summary['ceiling'])}{range_}, "
+        f"the ceiling: {verdict}."
+    )
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _end(run: Run) -> list[str]:

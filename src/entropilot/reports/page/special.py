@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from entropilot.metrics import SEMANTIC
 from entropilot.records import Run, finite_number
 from entropilot.reports.figures import COLOURS
 from entropilot.reports.text import clean, escape, mapping, number
@@ -22,6 +23,7 @@ class Special:
     metrics: list[dict[str, str]] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     picture: str = ""  # SVG
+    missing: list[str] = field(default_factory=list)  # a line for each chart without data
 
 
 _KINDS = (
@@ -74,18 +76,44 @@ _KINDS = (
 )  # fmt: skip
 
 
+_NEEDS = {
+    "semantic/majority_accuracy": "It needs problems with answers.",
+    "semantic/flip_rate": "It needs prompts that are visited at least twice.",
+}
+
+
+def _named(metric: str, names: Collection[str]) -> list[tuple[str, str]]:
+    """Return (metric, reward) of what stands for a metric: itself, or one per reward where a run has several."""
+    own = [(metric, "")] if metric in names else []
+    if not metric.startswith(SEMANTIC):
+        return own
+    tail = "/" + metric.removeprefix(SEMANTIC)
+    several = sorted(
+        name for name in names if name.startswith(SEMANTIC) and name.endswith(tail) and name != metric
+    )
+    return own + [(name, name.removeprefix(SEMANTIC).removesuffix(tail)) for name in several]
+
+
 def specials_of(runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]]) -> list[Special]:
     """Return the sections that these runs have values for."""
     names = {name for run in runs for row in run.rows for name, value in row.items() if value is not None}
     sections = []
     for key, heading, text, metrics in _KINDS:
-        charts = [
-            {"metric": metric, "heading": title, "caption": caption}
-            for metric, (title, caption) in metrics.items()
-            if metric in names
-        ]
+        charts, missing = [], []
+        for metric, (title, caption) in metrics.items():
+            holders = _named(metric, names)
+            charts += [
+                {
+                    "metric": clean(name, 200),
+                    "heading": f"{title}: {clean(reward, 100)}" if reward else title,
+                    "caption": caption,
+                }
+                for name, reward in holders
+            ]
+            if not holders and metric in _NEEDS:
+                missing.append(f"{title}: no data. {_NEEDS[metric]}")
         if charts and (key != "control" or "success" in names or "ranked_right" in names):
-            sections.append(Special(key, heading, text, charts))
+            sections.append(Special(key, heading, text, charts, missing=missing))
     if evaluations:
         sections.append(_evaluation(evaluations))
     return sections

@@ -1,6 +1,7 @@
 // Charts over steps: shared hover and zoom, smoothing, groups with bands, marks, ceilings, export.
 
 const settings = { smoothing: 0, logScale: false, axis: "step", hidden: new Set() };
+const AXES = { step: "step (update)", samples: "samples", time: "seconds of training" };
 const charts = new Set(); // every chart on the page that follows the settings
 let zoom = null; // [min, max] of x, shared
 const T95 = [NaN, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11, 2.101, 2.093, 2.086];
@@ -81,6 +82,12 @@ function bandOf(members) {
   return band;
 }
 
+// Unit and definition of a metric; a header may define several at once by a name that ends with a star.
+function definitionOf(data, name) {
+  const star = Object.keys(data.metrics).find((key) => key.endsWith("*") && name.startsWith(key.slice(0, -1)));
+  return data.metrics[name] ?? data.metrics[star] ?? {};
+}
+
 class Chart {
   constructor(data, metric, { height = 260, onOpen = null, marks = true } = {}) {
     Object.assign(this, { data, metric, height, onOpen, marks });
@@ -142,7 +149,7 @@ class Chart {
       });
       if (line.band) bands.push({ series: [i, i - 1], fill: line.colour + "2e" });
     });
-    const unit = this.data.metrics[this.metric]?.unit ?? "";
+    const unit = definitionOf(this.data, this.metric).unit ?? "";
     const options = {
       width: Math.max(200, this.holder.clientWidth),
       height: this.height,
@@ -150,7 +157,7 @@ class Chart {
       bands,
       legend: { show: false },
       scales: { x: { time: false, range: (_, min, max) => (min === max ? [min - 0.5, max + 0.5] : [min, max]) }, y: { distr: settings.logScale && positive(columns) ? 3 : 1, range: this.range(columns) } },
-      axes: [axis, { ...axis, size: 62, label: unit || null, labelSize: 18, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : shown(tick, 3))) }],
+      axes: [{ ...axis, label: AXES[settings.axis], labelSize: 16, size: 34 }, { ...axis, size: 62, label: unit || null, labelSize: 18, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : shown(tick, 3))) }],
       cursor: { sync: { key: "steps", setSeries: false }, drag: { x: true, y: false } },
       hooks: {
         setCursor: [(plot) => this.hover(plot)],
@@ -350,6 +357,7 @@ class Chart {
   exports() {
     const file = this.metric.replace(/[^\w.-]+/g, "_");
     const save = (kind) => () => {
+      if (!this.plot) this.draw(); // a chart of the metrics that was never in view
       if (!this.plot) return;
       if (kind === "svg") download(`${file}.svg`, new Blob([this.svg()], { type: "image/svg+xml" }));
       else if (kind === "csv") download(`${file}.csv`, new Blob([this.csv()], { type: "text/csv" }));

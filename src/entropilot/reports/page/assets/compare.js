@@ -10,11 +10,12 @@ function compareView(data, colours, holder) {
     else if (rollouts.step[row] > rollouts.step[known[1]]) known[1] = row;
   }
   const pairs = [...places.values()].filter(([first, last]) => rollouts.step[first] !== rollouts.step[last]).slice(0, 500);
+  pairs.sort(([a], [b]) => (rollouts.flags[b] & 4) - (rollouts.flags[a] & 4)); // fixed prompts first
   if (!pairs.length) {
     holder.replaceChildren(make("p", { class: "quiet" }, rollouts.rows ? "No data: no prompt was sampled at two steps." : "No data: no completions were sampled."));
     return;
   }
-  const label = ([first]) => `${data.runs.length > 1 ? `${data.runs[rollouts.run[first]].name}: ` : ""}${rollouts.texts[rollouts.prompt[first]].replace(/\s+/g, " ").slice(-80)}`;
+  const label = ([first]) => `${rollouts.flags[first] & 4 ? "held-out: " : ""}${data.runs.length > 1 ? `${data.runs[rollouts.run[first]].name}: ` : ""}${rollouts.texts[rollouts.prompt[first]].replace(/\s+/g, " ").slice(-80)}`;
   const select = make("select", { id: "compare-prompt" }, ...pairs.map((pair, i) => make("option", { value: i }, label(pair))));
   const sides = make("div", { class: "sides" });
   const draw = () => {

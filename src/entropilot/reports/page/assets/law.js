@@ -62,7 +62,7 @@ function lawView(data, holder) {
         series.push({ x: grid, y: grid.map((x) => fit.b - fit.a * Math.exp(x)), colour, dots: false });
       }
       const end = fit && fit.b - fit.a * Math.exp(h[n - 1]);
-      rows.push([run.name, run.law ? run.law.performance : "–", used, fit && fit.a, fit && fit.b, fit && fit.b - fit.a, used < n ? end : null, r[n - 1], used < n && fit ? end - r[n - 1] : null, used < n ? r[used - 1] - r[n - 1] : null]);
+      rows.push([run.name, run.law ? run.law.words : "–", used, fit && fit.a, fit && fit.b, fit && fit.b - fit.a, used < n ? end : null, r[n - 1], used < n && fit ? end - r[n - 1] : null, used < n ? r[used - 1] - r[n - 1] : null]);
     }
     plot?.destroy();
     plotHolder.replaceChildren();
@@ -79,7 +79,7 @@ function lawView(data, holder) {
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
         scales: { x: { time: false, range: [0, top * 1.04 || 1] }, y: { range: [low - space, high + space] } },
-        axes: [{ ...axis, label: "entropy H, nats", labelSize: 18 }, { ...axis, size: 62, label: "performance R", labelSize: 18 }],
+        axes: [{ ...axis, label: "entropy H, nats", labelSize: 18 }, { ...axis, size: 62, label: `R: ${[...new Set(runs.map((run) => run.law?.words))].filter(Boolean).join(", ")}`, labelSize: 18 }],
         series: [
           {},
           ...series.map((one) => ({
@@ -93,9 +93,9 @@ function lawView(data, holder) {
       [x, ...columns],
       plotHolder,
     );
-    const heads = ["run", "R is", "points fitted", "a", "b", "ceiling", "predicted end", "measured end", "error", "error of no change"];
+    const heads = ["run", "R is", "points fitted", "a", "b", "ceiling", "predicted last", "last point", "error", "error of no change"];
     const body = rows.map((cells) => make("tr", {}, ...cells.map((cell, i) => make(i ? "td" : "th", i ? { class: i === 1 ? "text" : "" } : { scope: "row" }, typeof cell === "string" ? cell : shown(cell, 3)))));
-    table.replaceChildren(make("table", {}, make("caption", {}, "Predicted end: the fitted curve at the entropy measured last."), make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...body)));
+    table.replaceChildren(make("table", {}, make("caption", {}, "R = −a·exp(H) + b, fitted. Predicted last: the curve at the entropy of the last point, if only a part is fitted. Error: predicted less measured; of no change: the last fitted point less measured."), make("thead", {}, make("tr", {}, ...heads.map((head, i) => make("th", { scope: "col", class: i < 2 ? "text" : "" }, head)))), make("tbody", {}, ...body)));
   };
   slider.addEventListener("input", draw);
   const chart = { visible: true, draw };

@@ -21,11 +21,11 @@ function metricsView(data, holder, onOpen) {
   const cards = new Map();
   const draw = () => {
     const words = search.value.trim().toLowerCase();
-    const found = names.filter((name) => `${name} ${data.metrics[name]?.definition ?? ""}`.toLowerCase().includes(words));
-    status.textContent = `${found.length} of ${names.length} metrics`;
-    for (const name of found)
+    const matching = names.filter((name) => `${name} ${definitionOf(data, name).definition ?? ""}`.toLowerCase().includes(words));
+    status.textContent = `${matching.length} of ${names.length} metrics`;
+    for (const name of matching)
       if (!cards.has(name)) {
-        const said = data.metrics[name] ?? {};
+        const said = definitionOf(data, name);
         const caption = [said.unit, said.definition].filter(Boolean).join(": ") || "definition not recorded";
         const { card, chart } = chartCard(data, name, name, caption, { height: 150, onOpen, marks: false });
         chart.visible = false;
@@ -33,7 +33,7 @@ function metricsView(data, holder, onOpen) {
         watcher.observe(card);
         cards.set(name, card);
       }
-    grid.replaceChildren(...found.map((name) => cards.get(name)));
+    grid.replaceChildren(...matching.map((name) => cards.get(name)));
   };
   search.addEventListener("input", debounced(draw));
   draw();

@@ -17,6 +17,10 @@ class Rollouts {
     this.box.addEventListener("scroll", () => this.window());
     new ResizeObserver(([entry]) => {
       this.height = entry.contentRect.height; // kept, because asking for it while scrolling makes the browser lay out at once
+      if (this.height && this.first !== undefined) {
+        this.box.scrollTop = Math.max(0, this.rows.indexOf(this.first) - 2) * ROW_HEIGHT; // it has no room to scroll before
+        this.first = undefined;
+      }
       this.window();
     }).observe(this.box);
     this.list.addEventListener("click", (event) => {
@@ -73,7 +77,7 @@ class Rollouts {
     };
     this.slider = make("input", { type: "range", id: "roll-step", min: 0, max: every.length, value: 0, oninput: () => this.set("step", this.slider.value === "0" ? "" : every[this.slider.value - 1]) });
     this.said = make("output", { for: "roll-step" });
-    const kinds = [["all", "all"], ["wrong", "low reward"], ["right", "high reward"], ["truncated", "cut at the length limit"], ["chosen", "with chosen tokens"], ["held_out", "fixed held-out prompts"]];
+    const kinds = [["all", "all"], ["wrong", "low reward"], ["right", "high reward"], ["truncated", "cut at the length limit"], ["chosen", "with chosen tokens"], ["held_out", "fixed held-out prompts"], ["training", "from training"]];
     const sorts = [["order", "as sampled"], ["covariance", "highest covariance"], ["chosen", "most chosen tokens"], ["longest", "longest"], ["reward", "lowest reward"]];
     const controls = make("div", { class: "controls" },
       make("p", { class: "field wide" }, make("label", { for: "roll-step" }, "step"), this.slider, this.said),
@@ -102,11 +106,21 @@ class Rollouts {
       if (value >= score) [best, score] = [row, value];
     }
     this.open(best, false);
+    this.first = best; // the list begins there once it is in view
   }
 
   set(key, value) {
     this.filter[key] = value;
     this.apply();
+    if (value !== "" && (key === "step" || key === "run")) this.keepPrompt();
+  }
+
+  // After another step or run was chosen: show the opened prompt there, or the first row where it was not sampled.
+  keepPrompt() {
+    const { rollouts } = this;
+    const same = this.rows.filter((row) => rollouts.id[row] === rollouts.id[this.opened]);
+    const row = same.find((one) => rollouts.run[one] === rollouts.run[this.opened]) ?? same[0] ?? this.rows[0];
+    if (row !== undefined) this.open(row, false);
   }
 
   recolour(mode) {
@@ -133,6 +147,7 @@ class Rollouts {
       if (kind === "right" && !(rollouts.reward[row] > this.middle)) continue;
       if (kind === "truncated" && !(flags & 1)) continue;
       if (kind === "held_out" && !(flags & 4)) continue;
+      if (kind === "training" && flags & 4) continue;
       if (kind === "chosen" && !this.chosenIn(row)) continue;
       if (holds && !holds(row)) continue;
       keep.push(row);
@@ -147,6 +162,7 @@ class Rollouts {
     this.slider.setAttribute("aria-valuetext", this.said.textContent.trim());
     this.count.textContent = `${whole(keep.length)} of ${whole(rollouts.rows)} completions`;
     this.box.scrollTop = 0;
+    if (this.opened !== undefined) this.first = undefined; // the reader has chosen
     this.list.style.height = `${Math.max(1, keep.length) * ROW_HEIGHT}px`;
     this.list.replaceChildren();
     this.items.clear();
@@ -212,20 +228,26 @@ class Rollouts {
     const prompt = rollouts.texts[rollouts.prompt[row]];
     const others = [];
     for (let i = 0; i < rollouts.rows; i++) if (rollouts.id[i] === rollouts.id[row]) others.push(i);
-    const places = new Map(others.map((i) => [`${rollouts.run[i]}/${rollouts.step[i]}`, i]));
-    const head = make("h3", {}, `Prompt at step ${whole(rollouts.step[row])}`, this.data.runs.length > 1 ? `, ${this.data.runs[rollouts.run[row]].name}` : "");
+    const places = new Map(); // run and step → the first row there
+    for (const i of others) if (!places.has(`${rollouts.run[i]}/${rollouts.step[i]}`)) places.set(`${rollouts.run[i]}/${rollouts.step[i]}`, i);
+    const role = rollouts.flags[row] & 4 ? "fixed held-out prompt" : "prompt from training";
+    const head = make("h3", {}, `Step ${whole(rollouts.step[row])}`, this.data.runs.length > 1 ? `, ${this.data.runs[rollouts.run[row]].name}` : "", `: ${role}`);
     let jump = null;
     if (places.size > 1) {
       const options = [...places.values()].map((i) => make("option", { value: i, selected: rollouts.run[i] === rollouts.run[row] && rollouts.step[i] === rollouts.step[row] }, `step ${rollouts.step[i]}${this.data.runs.length > 1 ? `, ${this.data.runs[rollouts.run[i]].name}` : ""}`));
-      jump = make("p", { class: "field" }, make("label", { for: "same-prompt" }, "the same prompt at"), make("select", { id: "same-prompt", onchange: (event) => this.open(Number(event.target.value), false) }, ...options));
+      const here = [...places.values()].filter((i) => rollouts.run[i] === rollouts.run[row]).sort((a, b) => rollouts.step[a] - rollouts.step[b]);
+      const at = here.findIndex((i) => rollouts.step[i] === rollouts.step[row]);
+      const go = (id, words, target) => make("button", { type: "button", id, disabled: target === undefined, onclick: () => { this.open(target, false); document.getElementById(id).focus(); } }, words);
+      jump = make("p", { class: "field" }, make("label", { for: "same-prompt" }, "this prompt at"), make("select", { id: "same-prompt", onchange: (event) => { this.open(Number(event.target.value), false); document.getElementById("same-prompt").focus(); } }, ...options), go("prompt-earlier", "◀ earlier", here[at - 1]), go("prompt-later", "later ▶", here[at + 1]));
     }
     const meanings = new Map();
     for (const i of rows) if (rollouts.cluster[i]) meanings.set(rollouts.cluster[i], (meanings.get(rollouts.cluster[i]) ?? 0) + 1);
-    let summary = null;
+    const count = `${rows.length} completion${rows.length === 1 ? "" : "s"} of this prompt in the sample of this step`;
+    let summary = make("p", { class: "quiet" }, `${count}.`);
     if (meanings.size) {
       const total = rows.length;
       const entropy = -[...meanings.values()].reduce((sum, n) => sum + (n / total) * Math.log(n / total), 0);
-      summary = make("p", { class: "quiet" }, `${meanings.size} different answers among the ${total} completions shown; their semantic entropy is ${shown(Math.max(0, entropy), 3)} nats.`);
+      summary = make("p", { class: "quiet" }, `${count}, with ${meanings.size} different answers; their semantic entropy is ${shown(Math.max(0, entropy), 3)} nats (0 if all agree).`);
     }
     const articles = rows.map((i) => {
       const facts = [`${whole(rollouts.length[i])} tokens`];

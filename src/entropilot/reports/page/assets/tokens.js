@@ -5,7 +5,7 @@ const MODES = {
   logp: { words: "log-probability of the token that was taken, nats", signed: true },
   covariance: { words: "covariance of log-probability and advantage: large values lower entropy", signed: true },
   advantage: { words: "advantage: positive makes the token more likely", signed: true },
-  drift: { words: "drift: log-probability now minus before the updates, nats", signed: true },
+  drift: { words: "drift: log-probability after the updates on these completions minus before, nats; known for completions from training", signed: true },
   chosen: { words: "chosen by the method", signed: false },
 };
 const SHADES = 12; // of colour, beside none
@@ -69,7 +69,7 @@ class Colours {
       label.className = `swatch ${this.of(value)}`;
       return make("li", {}, label);
     };
-    return make("ul", { class: "legend", "aria-label": `Legend: ${words}` }, make("li", {}, words), ...stops.map(item));
+    return make("ul", { class: "legend", "aria-label": `Legend: ${words}` }, make("li", {}, words), ...stops.map(item), this.rollouts.chosen ? make("li", {}, make("u", {}, "underlined"), ": chosen by the method") : null);
   }
 
   numbers(t) {

@@ -26,6 +26,6 @@ function wordsView(data, holder) {
   const row = (word) =>
     make("tr", {}, make("th", { scope: "row" }, make("code", {}, JSON.stringify(rollouts.vocabulary[word]))), ...[count[word], sum[word], total ? sum[word] / total : NaN, entropy[word] / count[word], chosen[word]].map((value) => make("td", {}, shown(value, 3))));
   const heads = ["token", "times", "sum of covariance", "share of the total", "mean entropy, nats", "times chosen"];
-  const table = make("table", {}, make("caption", {}, `The ${Math.min(20, order.length)} tokens with the largest summed covariance, of ${whole(order.length)} different ones in the samples.`), make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...order.slice(0, 20).map(row)));
+  const table = make("table", {}, make("caption", {}, `The ${Math.min(20, order.length)} tokens with the largest summed covariance, of ${whole(order.length)} different ones in the samples.`), make("thead", {}, make("tr", {}, ...heads.map((head, i) => make("th", { scope: "col", class: i ? "" : "text" }, head)))), make("tbody", {}, ...order.slice(0, 20).map(row)));
   holder.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Tokens by covariance" }, table));
 }
