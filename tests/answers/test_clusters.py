@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_one_cluster_has_no_entropy_and_an_empty_group_nothing() -> None:
     assert cluster([], EXACT) == []
 
 
-def sequential(answers: list[str | None], equivalent) -> list[int]:
+def sequential(answers: Sequence[str | None], equivalent) -> list[int]:
     """The rule as EMPO's final code states it, one answer after the other; shares nothing with the implementation."""
     firsts: list[str | None] = []
     labels = []
@@ -108,3 +109,69 @@ def test_the_judge_sees_large_batches_and_no_pair_twice() -> None:
 def test_questions_must_match_the_groups() -> None:
     with pytest.raises(ValueError, match="1 questions for 2 groups"):
         cluster([["a"], ["b"]], EXACT, ["one"])
+
+
+ORDERS = [
+    # A bare number meets every unit and every name, and these differ from each other.
+    (["7 km", "7", "7 km", "7 cm"], {("7 km", "7")}),
+    (["x=7", "7", "x = 7", "y=8"], {("x=7", "7", "x = 7")}),
+    # Both decimals stand for 1/7, and two decimals are compared as they are written.
+    (["0.142857", r"\frac{1}{7}", "0.1428571"], {("0.142857", r"\frac{1}{7}", "0.1428571")}),
+    (["0.142857", "0.1428571"], set()),
+    # A list meets the tuple and the set of its members; the set and the tuple differ.
+    (["(6,2)", "6,2", "[6,2]", "6,2"], {("(6,2)", "6,2")}),
+]
+
+
+@pytest.mark.parametrize(("answers", "together"), ORDERS)
+def test_the_clusters_of_the_math_judge_do_not_depend_on_the_order(
+    math_judge, answers: list[str], together: set[tuple[str, ...]]
+) -> None:
+    for order in itertools.permutations(answers):
+        found = cluster([list(order)], math_judge)[0]
+        members: dict[int, set[str]] = {}
+        for answer, label in zip(order, found.labels, strict=True):
+            members.setdefault(label, set()).add(answer)
+        assert {frozenset(group) for group in members.values() if len(group) > 1} == {
+            frozenset(group) for group in together
+        }, order
+        assert found.representatives == list(dict.fromkeys(order[found.labels.index(n)] for n in members))
+
+
+def test_of_two_units_as_frequent_the_first_in_the_group_takes_the_bare_number(math_judge) -> None:
+    # What no rule decides is left to the order, as in EMPO's code.
+    assert cluster([["7 cm", "7", "7 km"]], math_judge)[0].labels == [0, 0, 1]
+    assert cluster([["7 km", "7", "7 cm"]], math_judge)[0].labels == [0, 0, 1]
+
+
+def test_answers_take_their_turn_by_precedence_and_then_by_index() -> None:
+    class Vague:
+        name = "vague"
+
+        def precedence(self, answers):
+            return [(answer[0] == "?", len(answer)) for answer in answers]
+
+        def equivalent(self, pairs, questions=None):
+            return [a == b or "?" in (a, b) for a, b in pairs]
+
+    assert cluster([["?", "bb", "a", "?", "cc"]], Vague())[0].labels == [0, 1, 0, 0, 2]
+    assert cluster([["?", "b", "a", "a", "?"]], Vague())[0].labels == [0, 1, 0, 0, 0]  # a is there twice
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: f"(x-{n})^2+y^2={n + 3}", lambda n: f"{n}/7", lambda n: rf"{n}\sqrt{{5}}", lambda n: f"({n},{n + 1})",
+        lambda n: f"x^{{{n}}}+1", lambda n: f"x<{n}",
+    ],
+)  # fmt: skip
+def test_distinct_answers_are_compared_in_full_a_few_times_each(math_judge, make, monkeypatch) -> None:
+    # 24 distinct answers are 276 pairs; a quick look must tell nearly all of them apart.
+    from entropilot.answers import math_judge as module
+
+    compared: list[str] = []
+    equal = module.equal
+    monkeypatch.setattr(module, "equal", lambda *key: compared.append(key[0]) or equal(*key))
+    answers = [make(n) for n in range(40, 64)]
+    assert cluster([answers], math_judge)[0].labels == list(range(24))
+    assert len(compared) < 4 * 24

@@ -56,15 +56,16 @@ def test_a_tower_of_powers_ends_at_its_deadline_and_the_worker_is_replaced(alive
         first = pool.pids()
         start = time.monotonic()
         results = pool.run([{"describe": TOWER}, {"describe": r"\sqrt{3}"}])
-        assert time.monotonic() - start < 30  # 1 s, and the start of a worker on a crowded machine
+        assert time.monotonic() - start < 15  # 1 s, and the fork of a child on a crowded machine
         assert results[0] is None
         assert results[1]["points"] == [["1.732050807568877293527446341505872366943", "0"]]
         assert pool.report.counts == {"deadline": 1}
         assert pool.report.last[0].request == {"describe": TOWER}
         second = pool.pids()
-        assert second != first
+        assert second[0] != first[0]
+        assert second[1] == first[1]  # the process that had loaded the libraries has forked another child
         assert not alive(first[0])
-    assert not alive(second[0])
+    assert not any(alive(pid) for pid in second)
 
 
 @pytest.mark.slow
@@ -76,7 +77,7 @@ def test_hostile_answers_each_within_the_deadline_in_bounded_memory(alive) -> No
         for text in HOSTILE:
             start = time.monotonic()
             verdict = judge.equivalent([(text, "5"), (text, text)])
-            assert time.monotonic() - start < 2.0 + 20  # the deadline, and a new worker's start
+            assert time.monotonic() - start < 2.0 + 10  # the deadline, and a fork on a crowded machine
             assert verdict == [False, True], text[:60]
             seen.update(pool.pids())
             peak = max([peak, *(_resident_mb(pid) for pid in pool.pids())])

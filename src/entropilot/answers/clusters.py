@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entropilot.answers.judge import Judge
+from entropilot.answers.judge import Judge, Orders
 from entropilot.methods.empo import semantic_entropy
 
 
@@ -38,11 +39,13 @@ def cluster(
     judge: Judge,
     questions: Sequence[str | None] | None = None,
 ) -> list[Clusters]:
-    """Greedy leader clustering of every group, in index order (the rule of EMPO's final code, `compute_metrics.py`).
+    """Put the equivalent answers of every group into one cluster, by greedy comparison with the clusters' leaders.
 
-    An answer joins the first cluster whose first member is equivalent to it, else it opens a new one; a missing
-    answer is always a cluster of its own. Equal strings are one string, so that the judge sees at most one pair
-    (leader, answer) per distinct answer and cluster.
+    The answers are taken in index order, which is the rule of EMPO's final code (`compute_metrics.py`); where the judge
+    has `precedence` (the judge `math` does), the answers that commit themselves most are taken first, of equals the
+    most frequent, and only then the first. An answer joins the first cluster whose leader is equivalent to it, else it
+    leads a new one; a missing answer is always a cluster of its own. Equal strings are one string, so that the judge
+    sees at most one pair (leader, answer) per distinct answer and cluster.
 
     The work goes in rounds, so that the judge sees large batches: round r makes the first distinct answer of each group
     that is still free its leader and compares it with the free answers after it, all groups in one call. An answer
@@ -63,7 +66,9 @@ def cluster(
     cleaned = [
         [answer if answer is not None and answer.strip() else None for answer in group] for group in groups
     ]
-    free = [list(dict.fromkeys(answer for answer in group if answer is not None)) for group in cleaned]
+    free = [
+        _taken_in_order(Counter(answer for answer in group if answer is not None), judge) for group in cleaned
+    ]
     leaders: list[dict[str, str]] = [{} for _ in cleaned]  # distinct answer → the leader that took it
     while any(free):
         spans = [(index, waiting[0], waiting[1:]) for index, waiting in enumerate(free) if waiting]
@@ -82,6 +87,14 @@ def cluster(
     return [_summary(group, taken) for group, taken in zip(cleaned, leaders, strict=True)]
 
 
+def _taken_in_order(counts: Counter[str], judge: Judge) -> list[str]:
+    answers = list(counts)  # by first appearance
+    if not isinstance(judge, Orders) or len(answers) < 3:  # two answers are equal or not, in any order
+        return answers
+    places = dict(zip(answers, judge.precedence(answers), strict=True))
+    return sorted(answers, key=lambda answer: (places[answer], -counts[answer]))
+
+
 def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
     numbers: dict[str | int, int] = {}
     labels = [
@@ -89,6 +102,7 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         numbers.setdefault(place if answer is None else leaders[answer], len(numbers))
         for place, answer in enumerate(answers)
     ]
+    firsts = dict(zip(reversed(labels), reversed(answers), strict=True))
     sizes = [0] * len(numbers)
     for label in labels:
         sizes[label] += 1
@@ -99,6 +113,6 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         shares=shares,
         semantic_entropy=semantic_entropy(labels) if labels else 0.0,
         answers=answers,
-        representatives=[None if isinstance(key, int) else key for key in numbers],
+        representatives=[firsts[label] for label in range(len(numbers))],
         missing=[answer is None for answer in answers],
     )

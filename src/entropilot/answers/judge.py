@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -22,3 +22,14 @@ class Judge(Protocol):
     name: str
 
     def equivalent(self, pairs: Pairs, questions: Questions | None = None) -> list[bool]: ...
+
+
+@runtime_checkable
+class Orders(Protocol):
+    """Say which of several answers lead a cluster first, so that clusters do not depend on the order in a group.
+
+    A judge need not have it: then the first in the group leads, as in EMPO's code. Small comes first; of answers in the
+    same place the most frequent leads, then the first.
+    """
+
+    def precedence(self, answers: Sequence[str]) -> list[Any]: ...

@@ -19,13 +19,12 @@ _LETTERS = re.compile(
     r"[A-Z]{2,12}|(?:no|on|is|or|of|to|if|yes|not|odd|may|any|all|two|one|non|own|now|won|saw|was|god|dog)"
 )
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?")
-_LIST = re.compile(r"[,;{]")
-_COMMA = re.compile(r"-?\d+,\d+")
+COMMA = re.compile(r"-?\d+,\d+")
 _POINT = re.compile(r"-?\d+\.\d+")
-_CONDITION = re.compile(
+CONDITION = re.compile(
     r"[<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?|setminus)(?![a-zA-Z])|\\mathbb\{?R|^all reals?(?: numbers?)?$"
 )
-_RELATES = re.compile(
+RELATES = re.compile(
     r"[<>=]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?|in|cup|cap|setminus|mid)(?![a-zA-Z])|\bor\b"
 )
 
@@ -78,7 +77,7 @@ def equal(a: str, b: str, in_percent: bool, known: Known) -> bool | Waiting:
         return True
     if len(a) > LONGEST or len(b) > LONGEST:
         return False
-    one, other = _percent(normalise(a), in_percent), _percent(normalise(b), in_percent)
+    one, other = percent(normalise(a), in_percent), percent(normalise(b), in_percent)
     for side, rival in ((one, other), (other, one)):
         if side.option is not None and (rival.body == side.option or rival.option == side.option):
             return True  # "(B) 12" is B
@@ -89,12 +88,12 @@ def equal(a: str, b: str, in_percent: bool, known: Known) -> bool | Waiting:
     if one.body == other.body:
         return True
     for side, rival in ((one, other), (other, one)):
-        if side.listed and _LIST.search(rival.body):
+        if side.listed and _is_list(rival.body):
             return _trees(*_both(side.listed, rival.body), known)
         if side.listed and rational(rival.body) is not None and side.body.startswith("("):
             return _trees(*_both(side.listed.replace(",", ""), rival.body), known)
         # A decimal comma, where the other side shows that it is one.
-        if _COMMA.fullmatch(side.body) and _POINT.fullmatch(rival.body):
+        if COMMA.fullmatch(side.body) and _POINT.fullmatch(rival.body):
             return _trees(*_both(side.body.replace(",", "."), rival.body), known)
     solved = [_solved(side, known) for side in (one, other)]
     if any(isinstance(side, Waiting) for side in solved):
@@ -117,7 +116,7 @@ def equal(a: str, b: str, in_percent: bool, known: Known) -> bool | Waiting:
 def _solved(side: Normal, known: Known) -> Normal | Waiting:
     """Write a condition as the set that it describes; any other answer stays as it is."""
     if (
-        not _CONDITION.search(side.body)
+        not CONDITION.search(side.body)
         or len(side.body) > 200
         or side.body.count("{") != side.body.count("}")
     ):
@@ -128,6 +127,11 @@ def _solved(side: Normal, known: Known) -> Normal | Waiting:
     if reply["kind"] == "unreadable":
         return side
     return Normal(reply["body"], reply["name"] or side.name, side.unit)
+
+
+def _is_list(body: str) -> bool:
+    tree = parts(body)
+    return isinstance(tree, Parts) and (len(tree.items) > 1 or tree.kind == "set")
 
 
 def _both(a: str, b: str) -> tuple[Parts | str, Parts | str, str, str]:
@@ -145,7 +149,7 @@ def _trees(a: Parts | str, b: Parts | str, whole_a: str, whole_b: str, known: Kn
     assert isinstance(tree, Parts) and isinstance(leaf, str)
     if len(tree.items) == 1:
         return _trees(tree.items[0], leaf, whole_a, whole_b, known)
-    return known.about("compare", whole_a, whole_b) if _RELATES.search(leaf) else False
+    return known.about("compare", whole_a, whole_b) if RELATES.search(leaf) else False
 
 
 def _in_order(a: Parts, b: Parts, known: Known) -> bool | Waiting:
@@ -182,7 +186,7 @@ def _leaves(a: str, b: str, known: Known) -> bool | Waiting:
     value_a, value_b = rational(a), rational(b)
     if value_a and value_b:
         return value_a.equals(value_b)
-    if _is_text(a) or _is_text(b) or (_WORD.fullmatch(a) and _WORD.fullmatch(b)):
+    if is_text(a) or is_text(b) or (_WORD.fullmatch(a) and _WORD.fullmatch(b)):
         return False
     sides = []
     waits = []
@@ -206,7 +210,7 @@ def _leaves(a: str, b: str, known: Known) -> bool | Waiting:
 
 
 @lru_cache(maxsize=20_000)
-def _is_text(leaf: str) -> bool:
+def is_text(leaf: str) -> bool:
     """Whether a leaf is words, a name (HHT, IV), or a time of day: these equal only themselves."""
     plain = re.sub(r"\\[a-zA-Z]+", " ", leaf)
     return bool(_TEXT.search(plain) or _LETTERS.fullmatch(leaf) or _CLOCK.fullmatch(leaf))
@@ -270,7 +274,7 @@ def _together(one: list[Any], other: list[Any]) -> list[tuple[Any, Any]]:
 
 
 @lru_cache(maxsize=20_000)
-def _percent(normal: Normal, in_percent: bool) -> Normal:
+def percent(normal: Normal, in_percent: bool) -> Normal:
     """Write a percentage as a hundredth, unless the question is about percent."""
     if normal.unit != "percent" or in_percent:
         return normal

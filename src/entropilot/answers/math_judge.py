@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from entropilot.answers.judge import Pairs, Questions
 from entropilot.answers.math_compare import Known, Request, Waiting, equal
+from entropilot.answers.math_labels import Form, form, looseness
 from entropilot.answers.math_pool import Failure, Pool, Report, shared_pool
 from entropilot.answers.normalise import LONGEST
 
 _VERDICTS = 50_000
 _REPLIES = 20_000
 _PERCENT = re.compile(r"%|\bper\s?cent|\bpercentage\b", re.IGNORECASE)
-_PASSING = (
-    "deadline",
-    "budget",
-    "crash",
-)  # failures that another try may not meet: they are never remembered
+# Failures that another try may not meet: they are never remembered.
+_PASSING = ("deadline", "budget", "crash")
+# What hostile text may raise in this process; the pair or answer that does counts as not equal, and is counted.
+_ERRORS = (ArithmeticError, ValueError, TypeError, LookupError, RecursionError)
 
 
 class Math:
@@ -48,6 +49,7 @@ class Math:
         self._own = pool
         self._verdicts: OrderedDict[tuple[str, str, bool], bool] = OrderedDict()
         self._replies: OrderedDict[Request, Any] = OrderedDict()
+        self._forms: OrderedDict[tuple[str, bool], Form] = OrderedDict()
         self._pool.report  # noqa: B018 - says now, not in the midst of training, that math-verify is missing
 
     @property
@@ -62,18 +64,20 @@ class Math:
     def equivalent(self, pairs: Pairs, questions: Questions | None = None) -> list[bool]:
         """Judge every pair; repeated pairs cost nothing, also across calls."""
         asked = questions if questions is not None else [None] * len(pairs)
+        in_percent = {question: bool(question and _PERCENT.search(question)) for question in set(asked)}
         keys = [
-            (min(a, b), max(a, b), bool(question and _PERCENT.search(question)))
+            (a, b, in_percent[question]) if a < b else (b, a, in_percent[question])
             for (a, b), question in zip(pairs, asked, strict=True)
         ]
         verdicts: dict[tuple[str, str, bool], bool] = {}
         open_ = []
         for key in dict.fromkeys(keys):
-            verdict = self._remembered(key)
+            verdict = False if self._apart(key) else self._remembered(key)
             if verdict is None:
                 open_.append(key)
             else:
                 verdicts[key] = verdict
+        compared = open_
         known = Known(self._replies)
         while open_:  # each round answers what the last one waited for; members of a list may need a second
             requests: dict[Request, None] = {}
@@ -91,15 +95,47 @@ class Math:
                     self._verdicts[key] = verdict
             self._ask(list(requests), known)
             open_ = still
-        for cache, size in ((self._verdicts, _VERDICTS), (self._replies, _REPLIES)):
+        self._look_at(compared)
+        for cache, size in ((self._verdicts, _VERDICTS), (self._replies, _REPLIES), (self._forms, _REPLIES)):
             while len(cache) > size:
                 cache.popitem(last=False)
         return [verdicts[key] for key in keys]
 
+    def precedence(self, answers: Sequence[str]) -> list[tuple[int, ...]]:
+        """Say which answers lead a cluster first: those that commit themselves most (`math_labels.looseness`).
+
+        "5 m" and "5 cm" differ and "5" equals both; 0.333333 stands for 1/3 and is not 0.3333333. With the strict one
+        first, the clusters no longer depend on which came first in the group.
+        """
+        return [self._looseness(answer) for answer in answers]
+
+    @staticmethod
+    def _looseness(answer: str) -> tuple[int, ...]:
+        try:
+            return looseness(answer)
+        except _ERRORS:
+            return (0, 0, 0)  # no comparison with it succeeds either
+
+    def _apart(self, key: tuple[str, str, bool]) -> bool:
+        one, other = self._forms.get((key[0], key[2])), self._forms.get((key[1], key[2]))
+        return one is not None and other is not None and key[0] != key[1] and one.apart(other)
+
+    def _look_at(self, compared: list[tuple[str, str, bool]]) -> None:
+        """Keep the forms of answers that have just been compared, so that their next comparisons are quick."""
+        for answer, in_percent in {(answer, key[2]) for key in compared for answer in key[:2]}:
+            if (answer, in_percent) in self._forms or len(answer) > LONGEST:
+                continue
+            try:
+                shape = form(answer, in_percent, lambda *request: self._replies.get(request))
+            except _ERRORS:
+                continue  # the full comparison catches and counts it
+            if shape is not None:
+                self._forms[answer, in_percent] = shape
+
     def _compare(self, key: tuple[str, str, bool], known: Known) -> bool | Waiting:
         try:
             return equal(*key, known)
-        except (ArithmeticError, ValueError, TypeError, LookupError, RecursionError) as error:
+        except _ERRORS as error:
             # One answer must not end a training run; the report names it.
             self.report.add(Failure({"compare": [key[0], key[1]]}, type(error).__name__))
             return False

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -61,7 +62,7 @@ class _Worker:
             start_new_session=True,
         )
         self.item: int | None = None
-        self.ready = False
+        self.child: int | None = None  # the process that serves; None until it says so
         self.until = time.monotonic() + _START_LIMIT
         self.received = b""
 
@@ -73,22 +74,45 @@ class _Worker:
             self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
             self.process.stdin.flush()
 
-    def receive(self) -> dict[str, Any] | None:
-        """Return a complete reply, or None. Raises EOFError when the process is gone or sent too much."""
+    @property
+    def ready(self) -> bool:
+        return self.child is not None
+
+    def receive(self) -> list[dict[str, Any]]:
+        """Return the complete replies. Raises EOFError when the process is gone or sent too much."""
         assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         self.received += data
         if not data or len(self.received) > _LONGEST_REPLY:
             raise EOFError
-        line, end, rest = self.received.partition(b"\n")
-        if not end:
-            return None
-        self.received = rest
-        return json.loads(line)
+        *lines, self.received = self.received.split(b"\n")
+        replies = []
+        for line in filter(None, lines):
+            with contextlib.suppress(ValueError):  # half a reply of a child that was killed
+                replies.append(json.loads(line))
+        return replies
+
+    def renew(self) -> None:
+        """Have another child serve: end this one, unless it has just said that it ends."""
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGKILL)
+        self.child, self.item = None, None
+        self.until = time.monotonic() + _START_LIMIT
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """End both processes, and return when they are gone."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        if self.child is not None:
+            # The other process collects this child; the child after it finds no requests, so that both end.
+            self.renew()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # a session of its own is a process group, too
+            self.process.wait()
         self.let_go()
 
     def let_go(self) -> None:
@@ -99,7 +123,10 @@ class _Worker:
 
 
 class Pool:
-    """Workers that answer requests of `worker.py`, each within `deadline` seconds or killed and replaced.
+    """Workers that answer requests of `math_worker.py`, each within `deadline` seconds or killed and replaced.
+
+    A worker is a process that has the libraries loaded, and a child of it that serves. Replacing the child takes
+    milliseconds.
 
     Safe to use from any thread; calls from several threads take turns. Workers start at the first call, stay warm, and
     end with `close()`, with the interpreter, or by themselves when this process is gone. A process forked from this one
@@ -195,8 +222,8 @@ class Pool:
                 for key, _ in selector.select(max(0.0, min(nearest, over) - time.monotonic()) + 1e-3):
                     worker = key.data
                     try:
-                        reply = worker.receive()
-                    except (EOFError, OSError, ValueError):
+                        replies = worker.receive()
+                    except (EOFError, OSError):
                         starts = 0 if worker.ready else starts + 1
                         self._drop(worker, selector, requests, results, "crash")
                         if starts > self.size + 2:
@@ -205,21 +232,38 @@ class Pool:
                                 f"try: {sys.executable} -P -m entropilot.answers.math_worker 5 {self.memory_mb}"
                             ) from None
                         continue
-                    if reply is None:
-                        continue
-                    if not worker.ready:
-                        worker.ready, starts = True, 0
-                    elif worker.item is not None:
-                        if "failed" in reply:
-                            results[worker.item] = self._failed(requests[worker.item], reply["failed"])
-                        else:
-                            results[worker.item] = reply["done"]
-                        worker.item = None
+                    for reply in replies:
+                        starts = 0
+                        self._take(worker, reply, requests, results)
                 now = time.monotonic()
                 for worker in list(self._workers):
-                    if (worker.item is not None or not worker.ready) and now > worker.until:
+                    if worker.item is not None and now > worker.until:
+                        results[worker.item] = self._failed(requests[worker.item], "deadline")
+                        worker.renew()
+                    elif not worker.ready and now > worker.until:
                         self._drop(worker, selector, requests, results, "deadline")
         return results
+
+    def _take(
+        self,
+        worker: _Worker,
+        reply: dict[str, Any],
+        requests: Sequence[dict[str, Any]],
+        results: list[Any],
+    ) -> None:
+        """Note what a worker said: that a child is ready, or the reply to its item."""
+        item = worker.item
+        if "ready" in reply:
+            if item is not None:  # the child that had it is gone
+                results[item] = self._failed(requests[item], "crash")
+            worker.child, worker.item = reply["ready"], None
+        elif item is not None:  # else it comes from a child that was killed for being late
+            failed = reply.get("failed")
+            results[item] = reply["done"] if failed is None else self._failed(requests[item], failed)
+            worker.item = None
+            if reply.get("last"):
+                worker.child = None  # it ends by itself, and the next one will say so
+                worker.renew()
 
     def _failed(self, request: dict[str, Any], reason: str) -> Failure:
         failure = Failure(request, reason)
@@ -247,8 +291,9 @@ class Pool:
         self._workers = []
 
     def pids(self) -> list[int]:
-        """Return the process ids of the workers that are alive."""
-        return [worker.process.pid for worker in self._workers]
+        """Return the ids of all processes: those that read answers, then those that replace them."""
+        children = [worker.child for worker in self._workers if worker.child is not None]
+        return children + [worker.process.pid for worker in self._workers]
 
     def close(self) -> None:
         """End the workers; a later `run` starts new ones."""

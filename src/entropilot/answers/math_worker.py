@@ -1,17 +1,19 @@
 """Read mathematics in a process of its own: one JSON request per line in, one JSON reply per line out.
 
-Started by `pool.py` as `python -m entropilot.answers.math_worker SECONDS MEGABYTES`, never imported by the rest. What it is
-given is untrusted: it may hang, swallow memory or crash, and the pool kills and replaces it. Should the pool be gone by
-then, an alarm that the kernel delivers ends the process, however deep in arithmetic it is. math-verify's own timeouts
-stay off.
+Started by `math_pool.py` as `python -m entropilot.answers.math_worker SECONDS MEGABYTES`, never imported by the rest. It
+loads the libraries once and forks a child that reads the requests. What a request holds is untrusted: it may hang,
+swallow memory or crash. The pool kills the child then, and the next one is forked, in milliseconds and not in the
+seconds that loading takes. Should the pool be gone by then, an alarm that the kernel delivers ends the child, however
+deep in arithmetic it is. math-verify's own timeouts stay off.
 
 Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `math_algebra.py` and
-`math_sets.py`; replies: {"done": …} or {"failed": reason}.
+`math_sets.py`; replies: {"done": …} or {"failed": reason}. Each child begins with {"ready": its process id}.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -37,19 +39,48 @@ def main() -> None:
     forbid_eval()
     for body in WARM_UP:
         describe(body)
-    _reply(replies, {"done": "ready"})
-    parent = os.getppid()
+    pool = os.getppid()
+    gc.freeze()  # what is loaded stays shared with the children
+    while os.getppid() == pool and _child_ended_early(replies, seconds, pool):
+        pass
+
+
+def _child_ended_early(replies, seconds: float, pool: int) -> bool:
+    """Fork a child that serves, wait for its end, and return whether another is needed."""
+    held, given = os.pipe()  # the child alone holds `given`, so that its end is an end of file here
+    child = os.fork()
+    if child == 0:
+        os.close(held)
+        status = 1
+        try:
+            status = _serve(replies, seconds, parent=os.getppid())
+        finally:
+            os._exit(status)
+    os.close(given)
+    while not select.select([held], [], [], 2.0)[0]:
+        if os.getppid() != pool:  # a sibling of the pool may hold our pipes open, so look
+            os.kill(child, signal.SIGKILL)
+    os.close(held)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def _serve(replies, seconds: float, parent: int) -> int:
+    """Answer requests until the pipe is closed (0), or until this process is not to be trusted any more (1)."""
+    # A reply that a killed child left half written ends here.
+    replies.write("\n")
+    _reply(replies, {"ready": os.getpid()})
     for line in _lines(parent):
         signal.setitimer(signal.ITIMER_REAL, seconds + 1.0)
         answer, last = _answer(line)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _reply(replies, answer)
+        _reply(replies, {**answer, "last": True} if last else answer)
         if last:
-            return
+            return 1
+    return 0
 
 
 def _lines(parent: int):
-    """Requests until the pool closes the pipe or is gone. A sibling of the pool may hold the pipe open, so look."""
+    """Requests until the pool closes the pipe, or the process that forked this one is gone."""
     rest = b""
     while True:
         if not select.select([0], [], [], 2.0)[0]:
