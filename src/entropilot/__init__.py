@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     # methods and the engine
+    "AnswerMask": "entropilot.methods",
     "ClipCov": "entropilot.methods",
     "EMPO": "entropilot.methods",
     "EntropyMin": "entropilot.methods",
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from entropilot.law.law import LawFit, fit_law
     from entropilot.maths.covariance import token_covariance
     from entropilot.maths.tokens import TokenBatch
-    from entropilot.methods import EMPO, PPL, ClipCov, EntropyMin, KLCov, Majority
+    from entropilot.methods import EMPO, PPL, AnswerMask, ClipCov, EntropyMin, KLCov, Majority
     from entropilot.methods.policy_loss import policy_loss
     from entropilot.readers import read
     from entropilot.recipes.schema import Recipe, load_recipe

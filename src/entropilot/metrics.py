@@ -57,6 +57,11 @@ METRICS: dict[str, tuple[str, str]] = {
         "Σ covariance of the chosen / Σ of all eligible tokens; above 1 is possible",
     ),
     "chosen/positive_share": ("share", "Σ covariance of the chosen / Σ of the positive ones"),
+    "answer/masked": ("share", "tokens of the rollout's completions whose gradient the answer mask stops"),
+    "answer/unlocated": (
+        "share",
+        "completions of the rollout with an answer whose place in the text was not found; nothing of them is masked",
+    ),
     "penalty": ("loss", "mean over the update's tokens of the method's extra loss"),
     "log_ratio/mean": ("nats", "mean of |log π_θ − log π_old| over the update's tokens"),
     "log_ratio/median": ("nats", "median of the same"),

@@ -60,7 +60,7 @@ def test_ours_are_found_without_a_path() -> None:
     assert (entry.name, entry.kind, entry.load().__name__) == ("kl_cov", "token", "KLCov")
     assert registry.build("kl_cov", coef=2.0).coef == 2.0
     assert registry.of_kind("loss") == ["entropy_min"]
-    assert registry.names()[:3] == ["clip_cov", "kl_cov", "entropy_min"]
+    assert registry.names()[:4] == ["clip_cov", "kl_cov", "answer_mask", "entropy_min"]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_an_entry_point_gives_a_method_a_name(here, tmp_path: Path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("klcov", "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, entropy_min"),
+        ("klcov", "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, answer_mask, entropy_min"),
         ("no_such_package:X", "can't be imported (No module named 'no_such_package')"),
         ("my_methods:Nothing", "my_methods:Nothing can't be imported"),
         ("my_methods:NoSteer", "is no token method, because it lacks steer, clip_low, clip_high"),

@@ -173,7 +173,7 @@ def test_validation_data_are_never_the_training_split_by_default(recipe) -> None
         (
             "method: klcov",
             [],
-            "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, entropy_min, or a class",
+            "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, answer_mask, entropy_min, or a class",
         ),
         ("method: 3", [], "method = 3 does not fit"),
         ("method: empo", [], "method: empo is a reward of whole groups: write `reward: empo`."),

@@ -20,7 +20,8 @@ sys.path.append(str(Path(__file__).parents[1] / "engines" / "trl"))
 
 from trl_helpers import Gradients, Recorded, Spied, chosen_of, make_trainer, parameters, problems, score
 
-from entropilot.methods import ClipCov, KLCov
+from entropilot.answers.judges import Function
+from entropilot.methods import AnswerMask, ClipCov, KLCov
 from entropilot.methods.empo import EMPO
 from entropilot.recording.probe import Probe, Validation
 from entropilot.rewards.groups import GroupReward
@@ -42,6 +43,9 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "Clip-Cov over the update": (ClipCov(**WINDOW, scope="update"), {"loss_type": "cispo"}),
     # The reward of a group needs all of it, and one group lies across the ranks.
     "EMPO": (KLCov(fraction=0.04), {"loss_type": "grpo"}),
+    # Which characters are the answer is found on each rank; and all three prompts come in every rollout, so that
+    # majorities are compared with those of the last visit, which may have been another rank's.
+    "answer mask": (AnswerMask(), {"loss_type": "grpo"}),
 }
 
 
@@ -57,6 +61,18 @@ def meaning() -> GroupReward:
     return GroupReward(rule, judge="exact", extract=lambda text: str(len(text) % 3), name="empo")
 
 
+def endings() -> GroupReward:
+    """Completions that end in a letter of the same kind mean the same; that letter is the answer's first character."""
+    return GroupReward(EMPO(), judge=Function(kind_of_letter), extract=lambda text: text[-2:], name="empo")
+
+
+def kind_of_letter(one: str, other: str, question: str | None) -> bool:
+    return ord(one[0]) % 3 == ord(other[0]) % 3
+
+
+VISITS = ("answer mask",)
+
+
 def train(name: str, out: Path, world: int) -> dict[str, Any]:
     method, settings = CASES[name]
     rows: list[dict[str, Any]] = []
@@ -66,14 +82,15 @@ def train(name: str, out: Path, world: int) -> dict[str, Any]:
     # Greedy, and a score that is recorded with the problem: the copy that evens out the ranks must not count.
     probe.validation = Validation(rows=held_out, reward=score, every=2, temperature=0.0, max_new_tokens=4)
     gradients = Gradients()
+    rewards = {"EMPO": meaning, "answer mask": endings}
     trainer = make_trainer(
         out,
         cls=Spied,
         # These rewards turned around make the net covariance positive, without which `restrain` chooses nothing.
         recorded=Recorded(20, group=8, scale=-1.0 if "restrain" in name else 1.0),
-        dataset=problems(32),
+        dataset=problems(3 if name in VISITS else 32),
         method=method,
-        reward=meaning() if name == "EMPO" else None,
+        reward=rewards[name]() if name in rewards else None,
         observer=probe,
         callbacks=[gradients, probe],
         settings=SETTINGS

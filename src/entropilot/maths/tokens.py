@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "constant"]
@@ -29,6 +29,9 @@ class TokenBatch:
         entropy: full-vocabulary entropy, nats, (b, t), where it is known.
         clipped: (b, t), true where the engine's loss has clipped the token's ratio, so that its policy gradient is
             0; None where nobody said.
+        span: (b, t), true on the tokens of the answer that the reward was given for; None where nobody asked for it.
+        rewards: (b,), weighted reward of the row, NaN where nothing scored it; None where nobody said.
+        group: (b,), number of the row's group; None where nobody said.
 
     Values outside the mask are never read, so padding may hold anything, NaN included.
 
@@ -42,6 +45,9 @@ class TokenBatch:
     mask: Tensor
     entropy: Float[Tensor, "b t"] | None = None
     clipped: Bool[Tensor, "b t"] | None = None
+    span: Bool[Tensor, "b t"] | None = None
+    rewards: Float[Tensor, " b"] | None = None
+    group: Int[Tensor, " b"] | None = None
 
     def __post_init__(self) -> None:
         shape = self.logp.shape
@@ -58,12 +64,18 @@ class TokenBatch:
             "mask": self.mask,
             "entropy": self.entropy,
             "clipped": self.clipped,
+            "span": self.span,
         }
         for name, value in fields.items():
             if value is not None and value.shape != shape:
                 raise ValueError(
                     f"TokenBatch: {name} has shape {tuple(value.shape)}, but logp has {tuple(shape)}; "
                     "give every field per token (advantages may be per row)."
+                )
+        for name, value in (("rewards", self.rewards), ("group", self.group)):
+            if value is not None and value.shape != shape[:1]:
+                raise ValueError(
+                    f"TokenBatch: {name} has shape {tuple(value.shape)}, but logp has {tuple(shape)}; give it per row."
                 )
         set_field = object.__setattr__  # the dataclass is frozen for its users, not for its constructor
         set_field(self, "logp", full_precision(self.logp))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from entropilot.methods.registry import REGISTRY
 
 if TYPE_CHECKING:
+    from entropilot.methods.answer_mask import AnswerMask
     from entropilot.methods.clip_cov import ClipCov
     from entropilot.methods.cpl import CPL
     from entropilot.methods.empo import EMPO
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 _HOMES: dict[str, str] = dict.fromkeys(("Method", "Scope", "Steering"), "entropilot.methods.token_method")
 _HOMES |= {home: module for module, _, home in (entry.home.partition(":") for entry in REGISTRY.values())}
 
-__all__ = ["CPL", "ClipCov", "EMPO", "EntropyMin", "KLCov", "Majority", "Method", "PPL", "Scope", "Steering"]
+__all__ = [
+    "AnswerMask",
+    "CPL",
+    "ClipCov",
+    "EMPO",
+    "EntropyMin",
+    "KLCov",
+    "Majority",
+    "Method",
+    "PPL",
+    "Scope",
+    "Steering",
+]
 
 
 def __getattr__(name: str) -> Any:

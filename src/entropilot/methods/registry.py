@@ -102,6 +102,7 @@ REGISTRY: dict[str, Entry] = {
     for entry in (
         Entry("clip_cov", "entropilot.methods.clip_cov:ClipCov", "token", stronger=("fraction",)),
         Entry("kl_cov", "entropilot.methods.kl_cov:KLCov", "token", stronger=("fraction", "coef")),
+        Entry("answer_mask", "entropilot.methods.answer_mask:AnswerMask", "token"),
         Entry(
             "entropy_min",
             "entropilot.methods.entropy_min:EntropyMin",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -24,6 +24,7 @@ class Rollout:
             completion_mask.
         first_row: where this rank's rows begin among the n.
         seconds: that generating, scoring and the old log-probs took.
+        measured: what the engine itself records of the rollout, over all ranks.
     """
 
     batch: TokenBatch
@@ -33,6 +34,7 @@ class Rollout:
     output: dict[str, Any]
     first_row: int
     seconds: float
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

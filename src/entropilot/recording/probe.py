@@ -157,7 +157,7 @@ class Probe(TrainerCallback):
         """Take the rollout's entropy, covariance, rewards and lengths; they go into its first update's row."""
         began = time.perf_counter()
         self._pending |= {"rollout": self.rollouts, "seconds/rollout": rollout.seconds}
-        self._pending |= rollout_metrics(rollout, engine.num_generations)
+        self._pending |= rollout_metrics(rollout, engine.num_generations) | rollout.measured
         self._pending |= engine.completion_metrics()
         self._pending |= self._policy_entropy(engine, rollout) | self._meaning(engine)
         if self.prefixes is not None:

@@ -30,8 +30,18 @@ from entropilot.engines.trl.checks import (
     resolve_method,
     settle_clip,
 )
-from entropilot.engines.trl.columns import ELIGIBLE, SELECTED, eligible_mask, loss_mask
+from entropilot.engines.trl.columns import (
+    ELIGIBLE,
+    GROUP,
+    REWARDS,
+    SELECTED,
+    SPAN,
+    eligible_mask,
+    loss_mask,
+    of_rows,
+)
 from entropilot.engines.trl.scoring import at_temperature, dropout_of, without_dropout
+from entropilot.engines.trl.spans import answer_spans, extraction_of
 from entropilot.engines.trl.states import load_states, save_states
 from entropilot.engines.trl.tally import NonFiniteLossError as NonFiniteLossError
 from entropilot.engines.trl.tally import Tally
@@ -108,6 +118,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
         self._dropout = dropout_of(self.model)
         self._scored: list[tuple[Tensor, Tensor | None]] | None = None
         self._rewards = torch.empty(0)
+        self._completions: list[Any] = []
         self._pass: _Pass | None = None
         self._tally = Tally()
         self._update_choice: dict[int, Tensor] = {}
@@ -178,6 +189,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
             advantages=inputs["advantages"],
             mask=loss_mask(inputs),
             entropy=None if entropies is None else entropies.detach(),
+            **of_rows(inputs),
         )
         if self.method is None:
             return logps
@@ -197,9 +209,12 @@ class EntropyGRPOTrainer(GRPOTrainer):
 
     # --- seam: the rollout ----------------------------------------------------------------------------------
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Keep what the reward functions returned for all ranks, (n, functions); NaN where one gave None."""
-        self._rewards = super()._calculate_rewards(*args, **kwargs)
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> Tensor:
+        """Keep the completions, and what their rewards were for all ranks, (n, functions); NaN where one gave None."""
+        self._completions = completions
+        self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -234,6 +249,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
         output[ELIGIBLE] = signal[rows]
         if self.method is not None and self.method.count_zero_groups:
             output[ELIGIBLE] = torch.ones_like(output[ELIGIBLE])
+        measured = self._describe_rows(output, rewards, rows) if self.method is not None else {}
         over_rollout = self.method is not None and self.method.scope == "rollout"
         if over_rollout or self.observer is not None:
             logp, entropy = self._rollout_scores(output, scored)
@@ -244,9 +260,27 @@ class EntropyGRPOTrainer(GRPOTrainer):
                 chosen = self._choose(candidates, self.state.global_step)
                 output[SELECTED] = chosen[rows, : logp.shape[1]]
             if self.observer is not None:
-                rollout = Rollout(whole, eligible, chosen, rewards, output, first_row, seconds)
+                rollout = Rollout(whole, eligible, chosen, rewards, output, first_row, seconds, measured)
                 self.observer.on_rollout(self.view, rollout)
         return output
+
+    def _describe_rows(self, output: dict[str, Any], rewards: Tensor, rows: slice) -> dict[str, float]:
+        """Add what a method may read of each row; return what is recorded of the answers' places, over all ranks."""
+        output[REWARDS] = rewards[rows]
+        groups = torch.arange(len(rewards), device=rewards.device) // self.num_generations
+        output[GROUP] = groups[rows]
+        if not getattr(self.method, "reads_span", False):
+            return {}
+        ids, mask = output["completion_ids"], output["completion_mask"].bool()
+        rule = extraction_of(self.method, self.reward_funcs)
+        output[SPAN], lost = answer_spans(self._completions, ids, mask, self.processing_class, rule)
+        counts = torch.tensor([output[SPAN].sum(), mask.sum(), lost, len(ids)], device=rewards.device)
+        masked, tokens, lost, count = self.accelerator.reduce(counts, reduction="sum").tolist()
+        measured = {"answer/masked": masked / max(1, tokens), "answer/unlocated": lost / count}
+        if self.observer is None:  # an observer records it, and hands it to the trackers
+            for name, value in measured.items():
+                self._metrics["train"][name].append(value)
+        return measured
 
     def _rollout_scores(self, output: dict[str, Any], scored: list[Any]) -> tuple[Tensor, Tensor]:
         """Return (logp, entropy) of this rank's rollout at its own policy, from TRL's pass where it ran one.
@@ -306,9 +340,11 @@ class EntropyGRPOTrainer(GRPOTrainer):
         # As numbers: accelerate pads a bool to int64, on the ranks that need padding only, and the gather breaks.
         parts = (logp, old_logp, entropy, loss_mask(inputs).int(), eligible_mask(inputs).int())
         logp, old_logp, entropy, mask, eligible = map(self._gathered, parts)
-        return TokenBatch(
-            old_logp, logp, self._gathered(inputs["advantages"]), mask, entropy
-        ), eligible.bool()
+        more = {name: self._gathered(value) for name, value in of_rows(inputs).items() if name != "span"}
+        if SPAN in inputs:
+            more["span"] = self._gathered(inputs[SPAN].int()).bool()
+        advantages = self._gathered(inputs["advantages"])
+        return TokenBatch(old_logp, logp, advantages, mask, entropy, **more), eligible.bool()
 
     # --- choosing -------------------------------------------------------------------------------------------
 
@@ -343,12 +379,16 @@ class EntropyGRPOTrainer(GRPOTrainer):
         def stack(tensors: list[Tensor]) -> Tensor:
             return torch.cat([pad(x, (0, width - x.shape[1])) for x in tensors])
 
+        spans = [batch.span for batch, _ in wholes]
         candidates = TokenBatch(
             old_logp=stack([batch.old_logp for batch, _ in wholes]),
             logp=stack([batch.logp for batch, _ in wholes]),
             advantages=stack([batch.advantages for batch, _ in wholes]),
             mask=stack([eligible for _, eligible in wholes]),
             clipped=stack([self._clipped(batch) for batch, _ in wholes]),
+            span=None if spans[0] is None else stack(spans),
+            rewards=torch.cat([batch.rewards for batch, _ in wholes]),
+            group=torch.cat([batch.group for batch, _ in wholes]),
         )
         chosen = self._choose(candidates, self.state.global_step)
         self._update_choice, first = {}, 0

@@ -26,8 +26,16 @@ _VERL_CLIP = (0.2, 0.2)  # verl's defaults of clip_ratio_low and clip_ratio_high
 
 
 def token_methods() -> list[str]:
-    """Return the names of all token methods: ours, and those that other installed packages offer."""
-    return [name for name in registry.names() if registry.find(name).kind == "token"]
+    """Return the names of all token methods that verl can run: ours, and those that other installed packages offer.
+
+    Without those that read the place of the answer, because verl's losses see no text.
+    """
+    entries = (registry.find(name) for name in registry.names())
+    return [
+        entry.name
+        for entry in entries
+        if entry.kind == "token" and not getattr(entry.load(), "reads_span", False)
+    ]
 
 
 def method_name(config: Any) -> str | None:

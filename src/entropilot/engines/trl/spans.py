@@ -1,0 +1,57 @@
+"""Mark the tokens of a rollout's answers, for methods that read `TokenBatch.span`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entropilot.answers.locate import locate
+from entropilot.inputs.messages import text_of
+from entropilot.inputs.token_spans import tokens_of
+
+
+def extraction_of(method: Any, rewards: Sequence[Any]) -> str | Callable[[str], str | None]:
+    """Return the rule that says where an answer stands: the method's, else that of the first reward that has one."""
+    own = getattr(method, "extract", None)
+    return own or next((reward.extract for reward in rewards if hasattr(reward, "extract")), "auto")
+
+
+def answer_spans(
+    completions: Sequence[Any],
+    ids: Tensor,
+    mask: Tensor,
+    tokenizer: Any,
+    rule: str | Callable[[str], str | None],
+) -> tuple[Tensor, int]:
+    """Return where the answers' tokens are, (b, t), and how many completions have an answer that is not found in them.
+
+    Args:
+        completions: as the reward functions see them, b texts or lists of messages.
+        ids: their tokens, (b, t), padded on the right.
+        mask: true on tokens that are no padding, (b, t).
+        tokenizer: of the model.
+        rule: of extraction.
+    """
+    span, lost = torch.zeros_like(ids, dtype=torch.bool), 0
+
+    def decode(tokens: list[int]) -> str:
+        return tokenizer.decode(tokens, skip_special_tokens=True)
+
+    rows = zip(completions, ids.tolist(), mask.sum(1).tolist(), strict=True)
+    for row, (completion, tokens, length) in enumerate(rows):
+        text, tokens = text_of(completion), tokens[: int(length)]
+        places = locate(text, rule)
+        if places == []:
+            continue
+        # A chat template may have taken a part of what was written for the text, such as the last turn of several.
+        whole = decode(tokens)
+        begin = whole.find(text)
+        if places is None or begin < 0 or whole.find(text, begin + 1) >= 0:
+            lost += 1
+            continue
+        moved = [(start + begin, end + begin) for start, end in places]
+        span[row, tokens_of(tokens, decode, moved)] = True
+    return span, lost
