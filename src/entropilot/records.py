@@ -6,8 +6,10 @@ are Parquet files under `tokens/`. Nothing here needs torch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import subprocess
 import warnings
 from collections.abc import Iterable, Mapping
@@ -162,8 +164,14 @@ class RunWriter:
     def _write(self, row: Mapping[str, Any]) -> None:
         if self._file is None:  # not the first of several processes
             return
-        self._file.write(json.dumps(_plain(row), allow_nan=False, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(_plain(row), allow_nan=False, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self.path} can't be written ({error.strerror or error}); the rows before are intact: make room or make "
+                "the folder writable, and continue with --resume."
+            ) from error
 
     def row(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one step; the row is on disk when this returns."""
@@ -173,10 +181,16 @@ class RunWriter:
         """Say why the run ended: `finished`, `interrupted`, or what went wrong."""
         self._write({"kind": "end", "reason": reason, **values})
 
+    def sync(self) -> None:
+        """Put every row so far on the disk itself, so that a power cut does not take it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk, which the last row has reported
+                self._file.close()
 
 
 def _parse_lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
@@ -264,6 +278,12 @@ def write_tokens(folder: Path, step: int, columns: Mapping[str, list[Any]]) -> P
     with written_whole(target) as file:
         pq.write_table(pa.table(dict(columns)), file)
     return target
+
+
+def token_steps(folder: Path) -> list[int]:
+    """Return the optimiser steps whose sampled completions lie in a run's folder, in order."""
+    names = [path.stem.removeprefix("step_") for path in (folder / TOKENS_FOLDER).glob("step_*.parquet")]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def finite_number(value: object) -> float | None:

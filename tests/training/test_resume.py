@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from crash_helpers import sign_again
 from run_helpers import finished_run, recipe, rows_of, same_weights
 
 from entropilot.errors import UserError
@@ -75,15 +76,17 @@ def test_the_order_of_the_data_goes_on_in_later_epochs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_inside_a_rollout_begins_a_new_rollout(tmp_path: Path) -> None:
+def test_a_checkpoint_inside_a_rollout_goes_on_with_its_samples(tmp_path: Path) -> None:
     inside = {"save_steps": 3, "max_steps": 6, "save_total_limit": 5}
-    train(recipe(inside), tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-6")
-    shutil.rmtree(tmp_path / "run" / "model")
-    train(recipe(inside), tmp_path / "run", resume=True)
-    run = read_run(tmp_path / "run")
-    assert [row["step"] for row in run.rows] == [1, 2, 3, 4, 5, 6, 7]
-    assert [step for step, _ in run.column("rollout")] == [1, 3, 4, 6]
+    train(recipe(inside), tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    train(recipe(inside), tmp_path / "cut", resume=True)
+    run = read_run(tmp_path / "cut")
+    assert [step for step, _ in run.column("rollout")] == [1, 3, 5]
+    assert rows_of(run) == rows_of(read_run(tmp_path / "whole"))
+    assert same_weights(tmp_path / "cut" / "model", tmp_path / "whole" / "model")
 
 
 def test_a_half_written_checkpoint_is_passed_over(finished: Path, tmp_path: Path) -> None:
@@ -141,6 +144,7 @@ def test_another_recipe_does_not_go_on_with_a_run(finished: Path, change: dict[s
 def test_a_checkpoint_of_another_model_is_refused(killed: Path) -> None:
     config = killed / "checkpoints" / "checkpoint-2" / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": 128', '"hidden_size": 64'))
+    sign_again(config.parent)
     before = (killed / FILE_NAME).read_bytes()
     with (
         pytest.warns(UserWarning, match="torn"),
@@ -151,12 +155,12 @@ def test_a_checkpoint_of_another_model_is_refused(killed: Path) -> None:
 
 
 def test_nothing_to_resume(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no checkpoint to continue from"):
+    with pytest.raises(UserError, match="no holds no run to continue; start without --resume"):
         train(recipe(), tmp_path / "no", resume=True)
     shutil.copytree(
         finished / "checkpoints", tmp_path / "bare" / "checkpoints"
     )  # checkpoints without a record
-    with pytest.raises(UserError, match="holds no checkpoint to continue from"):
+    with pytest.raises(UserError, match="bare holds no run to continue; start without --resume"):
         train(recipe(), tmp_path / "bare", resume=True)
     assert not (tmp_path / "no").exists() and not (tmp_path / "bare" / FILE_NAME).exists()
 
@@ -178,7 +182,8 @@ def test_a_crash_while_saving_leaves_no_half_model(finished: Path, tmp_path: Pat
     shutil.copytree(finished, out)
     (out / "model").rename(tmp_path / "model")
     monkeypatch.setattr("entropilot.engines.trl.trainer.EntropyGRPOTrainer.save_model", full)
-    with pytest.raises(OSError, match="No space left"):
+    said = r"The model can't be written to .*/run/model \(No space left on device\); the record and the checkpoints are"
+    with pytest.raises(UserError, match=said):
         train(recipe(), out, resume=True)
     assert not (out / "model").exists() and "No space left" in read_run(out).header["end"]["reason"]
     monkeypatch.undo()
@@ -187,7 +192,7 @@ def test_a_crash_while_saving_leaves_no_half_model(finished: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, sent: signal.Signals) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(json.dumps(recipe({"max_steps": 16, "save_steps": 4}).resolved()))  # JSON is YAML
@@ -207,8 +212,15 @@ def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, sent: signal.Si
         time.sleep(0.02)
     process.send_signal(sent)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
+    assert process.returncode == codes[sent]
     assert "Traceback" not in said
+    if sent == signal.SIGTERM:
+        cut = read_run(tmp_path / "cut")
+        last = cut.rows[-1]["step"]
+        assert cut.header["end"]["reason"] == "terminated" and cut.header["end"]["step"] == last
+        assert f"terminated by SIGTERM after step {last}; a checkpoint was saved; --resume continues." in said
+        assert (tmp_path / "cut" / "checkpoints" / f"checkpoint-{last}").is_dir()
     assert 6 <= len(read_run(tmp_path / "cut").rows) < 16
     again = subprocess.run(
         [*command, "--out", "cut", "--resume"], cwd=tmp_path, env=environment, capture_output=True, text=True

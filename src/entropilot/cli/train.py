@@ -40,11 +40,20 @@ def train(
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue from the last whole checkpoint in --out; if none, begin anew."
+        ),
     ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Serve the live page while training, on this computer only.")
     ] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds after SIGTERM until this command exits, if a step is not done by then."
+        ),
+    ] = 25.0,
 ) -> None:
     """Train a model as a recipe says; the run's folder receives run.jsonl, tokens, checkpoints, model and report.html."""
     from entropilot.recipes.schema import load_recipe
@@ -54,6 +63,7 @@ def train(
     need_training_extra()
     from entropilot.cli.progress import Progress
     from entropilot.inputs.models import quiet
+    from entropilot.training.leave import Terminated
     from entropilot.training.plan import steps_of
     from entropilot.training.stages import plan_stages, run_all
 
@@ -73,7 +83,12 @@ def train(
         page = LivePage(folders, loaded.name)
         say(f"watch: {page.address} (this computer only, until training ends)")
     try:
-        model = run_all(plans, resume=resume, **told)
+        model = run_all(plans, resume=resume, grace=grace, **told)
+    except Terminated as stop:
+        progress.close()
+        if first:
+            say(f"{stop}; --resume continues.")
+        raise typer.Exit(0) from None
     except KeyboardInterrupt:
         progress.close()
         say(_interrupted(folder, staged=bool(loaded.stages)))
@@ -117,7 +132,7 @@ def _interrupted(folder: Path, staged: bool) -> str:
     further = (
         "--resume continues from the last checkpoint."
         if kept
-        else "there is no checkpoint yet to resume from."
+        else "there is no checkpoint yet, so --resume begins anew."
     )
     return f"interrupted; the record in {folder} is readable, and {further}"
 

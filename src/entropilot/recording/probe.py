@@ -28,7 +28,7 @@ from entropilot.recording.observer import MicroBatch, Rollout
 from entropilot.recording.prefixes import Prefixes, response_metrics
 from entropilot.recording.token_samples import TokenSamples
 from entropilot.recording.validation import Validation as Validation
-from entropilot.records import RunWriter
+from entropilot.records import RunWriter, token_steps
 from entropilot.rewards.groups import named_group_rewards, summarise
 
 TOLD = "findings/told"
@@ -95,6 +95,9 @@ class Probe(TrainerCallback):
     _resumed: int | None = field(default=None, init=False)  # step behind which the run is resumed
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
+    leaving: bool = field(
+        default=False, init=False
+    )  # training ends before its time: nothing more is measured
     _engine: EngineView | None = field(default=None, init=False)
     _findings: LiveFindings | None = field(default=None, init=False)
 
@@ -116,6 +119,11 @@ class Probe(TrainerCallback):
             if meaning is not None:
                 self.meanings.append((row["step"], *meaning))
             self.stopped = self.stopped or "stop/reason" in row
+        if past and self.prefixes is not None:
+            self.prefixes.last = past[-1].get("dynamics/entropy_after")
+        if self.folder is not None and self.tokens_every:
+            sampled = [taken for taken in token_steps(self.folder) if taken <= step]
+            self._tokens_next = max(sampled, default=-self.tokens_every) + self.tokens_every
         self._findings = self._watch(past)
 
     @property
@@ -191,6 +199,7 @@ class Probe(TrainerCallback):
 
     def on_micro_batch(self, engine: EngineView, part: MicroBatch) -> None:
         """Keep a training pass until its optimiser step is done."""
+        self._engine = engine  # a run that is resumed inside a rollout begins here
         self._passes.append(part)
 
     # --- around an optimiser step ---------------------------------------------------------------------------
@@ -308,7 +317,7 @@ class Probe(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure once more after the last update."""
-        if self._engine is not None:
+        if self._engine is not None and not self.leaving:
             self.end_training(self._engine)
 
 

@@ -50,15 +50,14 @@ def surprises(recipe: Recipe, config: GRPOConfig) -> list[str]:
         )
     if config.use_vllm and config.vllm_importance_sampling_correction and updates <= 1:
         notes.append("Under vLLM correction with one update per rollout the log-ratio is rounding noise.")
-    if (
-        config.save_strategy == "steps"
-        and config.save_steps >= 1
-        and updates > 1
-        and config.save_steps % updates
-    ):
+    if config.save_only_model and config.save_strategy != "no":
         notes.append(
-            f"A checkpoint every {config.save_steps:g} steps falls inside a rollout of {updates:g} updates: --resume then "
-            "begins a new rollout there, and differs from an uninterrupted run. A multiple is exact."
+            "grpo.save_only_model: checkpoints hold no optimizer, so --resume begins the run anew; remove it to resume."
+        )
+    if config.sync_ref_model and config.beta:
+        notes.append(
+            "grpo.sync_ref_model: a checkpoint does not hold the reference model, so --resume goes on with the initial one "
+            "and differs from an uninterrupted run."
         )
     for source in (
         recipe.data.source,

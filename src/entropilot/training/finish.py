@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from entropilot.engines.trl.checkpoints import reason
 from entropilot.engines.trl.trainer import EntropyGRPOTrainer
+from entropilot.errors import UserError
 from entropilot.files import replace_folder
 from entropilot.recording.probe import Probe
 from entropilot.records import RunWriter
@@ -20,10 +25,11 @@ def _ended(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> bool:
     return said or 0 < trainer.args.max_steps <= point.step
 
 
-def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point) -> None:
+def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point, loaded: Callable[[], None]) -> None:
     """Take the weights of a run that had done its last step, but was killed before its model was saved."""
     trainer._load_from_checkpoint(str(point.checkpoint))
     trainer.state.global_step = point.step
+    loaded()
     probe.end_training(trainer.view)
 
 
@@ -33,14 +39,20 @@ def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:
     if trainer.accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(partial))
-    if trainer.accelerator.is_main_process:
-        trainer.processing_class.save_pretrained(partial)
-        (partial / "training_args.bin").unlink(missing_ok=True)
-        replace_folder(partial, final)
+    try:
+        trainer.save_model(str(partial))
+        if trainer.accelerator.is_main_process:
+            trainer.processing_class.save_pretrained(partial)
+            (partial / "training_args.bin").unlink(missing_ok=True)
+            replace_folder(partial, final)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"The model can't be written to {final} ({reason(error)}); the record and the checkpoints are intact: make "
+            "room or make the folder writable, and continue with --resume."
+        ) from error
     trainer.accelerator.wait_for_everyone()  # the next stage of a chain loads it on every rank
 
 
-def _end(writer: RunWriter | None, reason: str, began: float, **values: Any) -> None:
+def _end(writer: RunWriter | None, why: str, began: float, **values: Any) -> None:
     if writer is not None:
-        writer.end(reason, seconds=time.perf_counter() - began, **values)
+        writer.end(why, seconds=time.perf_counter() - began, **values)

@@ -18,7 +18,7 @@ from entropilot.recording.prefixes import Prefixes
 from entropilot.recording.probe import Probe, Validation
 from entropilot.records import read_run
 from entropilot.training.plan import HeldOut, Plan
-from entropilot.training.resume import Point, refuse_foreign, replay_epochs
+from entropilot.training.resume import LOADING_ERRORS, Point, not_loadable, refuse_foreign, replay_epochs
 
 
 def _validation(plan: HeldOut, tokenizer: Any, max_new_tokens: int, room: int | None) -> Validation:
@@ -83,10 +83,15 @@ def prepare(
         if isinstance(error, UserError):
             raise
         raise UserError(f"TRL refuses this recipe: {first_line(error)}") from error
+    trainer.crash_safe = True
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if point is not None:
         plan.adapter.take_up(trainer, plan.out, point.step)
+        try:
+            trainer.take_up(point.checkpoint)
+        except LOADING_ERRORS as error:
+            raise not_loadable(point.checkpoint, error) from error
         replay_epochs(trainer, point.epochs)
     return trainer, probe
 

@@ -1,24 +1,32 @@
 """Find where a run can be taken up again, and what must be the same for that: `entropilot train --resume`.
 
-Weights, optimiser, schedule, place in the data and random state come from the last checkpoint. One between two
-rollouts gives, on the same machine, bit by bit the model of an uninterrupted run. One inside a rollout does not: its
-remaining updates would need the samples that were in memory, so a new rollout begins there.
+Weights, optimiser, schedule, place in the data, random state and the samples of an unfinished rollout come from the
+last whole checkpoint. On the same machine the resumed run is, bit by bit, the uninterrupted one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from entropilot.engines.trl.checkpoints import read_manifest
 from entropilot.errors import UserError
+from entropilot.inputs.models import first_line
+from entropilot.ranks import gather_objects, rank
 from entropilot.recipes.schema import Recipe
 from entropilot.recipes.yaml_files import short
 from entropilot.records import FILE_NAME, read_run
 from entropilot.training.plan import Plan
+
+logger = logging.getLogger("entropilot")
 
 # What may differ when a run is continued: how long it goes on and what is kept, not what is learned.
 MAY_CHANGE = (
@@ -46,16 +54,21 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the last whole checkpoint of a folder and its state: what a kill left half-written is passed over."""
+    """Return the last whole checkpoint of a folder and its manifest.
+
+    Every file is compared with the manifest before anything is loaded. A checkpoint that does not fit is passed over,
+    with a warning that says what is wrong with it.
+    """
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
     for path in sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: -int(steps[p])):
         try:
-            # transformers writes this file last.
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            if isinstance(state["global_step"], int):
-                return path, state
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = read_manifest(path)
+            if not manifest.get("optimizer", True):
+                raise ValueError("it was saved without the optimizer (grpo.save_only_model)")
+        except ValueError as error:
+            logger.warning("%s can't be used (%s); looking for the one before it.", path, error)
             continue
+        return path, manifest
     return None
 
 
@@ -68,21 +81,67 @@ class Point:
     epochs: int
 
 
-def resume_point(plan: Plan) -> Point:
-    """Return the point of a run's last checkpoint.
+def resume_point(plan: Plan) -> Point | None:
+    """Return the point of a run's last whole checkpoint; None where it has none and begins anew.
+
+    Of several processes the first reads the checkpoints, and the others are told.
 
     Raises:
-        UserError: there is none, or the run is of another recipe.
+        UserError: there is no run, it is of another recipe, or it was made with another number of processes.
     """
+    _ = plan.config.device  # joins the processes, where there are several
+    answer: Point | UserError | None = None
+    if rank() == 0:
+        try:
+            answer = _resume_point(plan)
+        except UserError as error:
+            answer = error
+    answer = gather_objects(answer)[0]
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
+
+
+def _resume_point(plan: Plan) -> Point | None:
+    if not (plan.out / FILE_NAME).is_file():
+        raise UserError(f"--resume: {plan.out} holds no run to continue; start without --resume.")
     last = last_checkpoint(plan.out / "checkpoints")
-    if not (plan.out / FILE_NAME).is_file() or last is None:
-        raise UserError(
-            f"--resume: {plan.out} holds no checkpoint to continue from; start without --resume in a new folder."
+    if last is None:
+        if (plan.out / "model").exists():
+            raise UserError(
+                f"--resume: {plan.out} holds a trained model, but no checkpoint to continue from; choose another --out."
+            )
+        if not _header_is_torn(plan.out / FILE_NAME):
+            refuse_other(plan)
+        logger.warning(
+            "%s holds no checkpoint to continue from: the run begins anew, and its record so far is kept as %s.",
+            plan.out,
+            f"{FILE_NAME}.interrupted",
         )
+        return None
     refuse_other(plan)
-    checkpoint, state = last
+    checkpoint, manifest = last
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if manifest.get("processes", processes) != processes:
+        raise UserError(
+            f"--resume: the run in {plan.out} was made with {manifest['processes']} processes, now there are {processes}; "
+            "use as many as before, or another --out."
+        )
+    if manifest.get("rollout") == "lost":
+        logger.warning(
+            "%s lies inside a rollout whose samples could not be kept: a new rollout begins there, and the run differs "
+            "from an uninterrupted one.",
+            checkpoint,
+        )
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     epoch = state.get("epoch")
     return Point(checkpoint, state["global_step"], int(epoch) if isinstance(epoch, int | float) else 0)
+
+
+def _header_is_torn(file: Path) -> bool:
+    """Return whether a kill came before the first line of a record was written whole."""
+    with file.open("rb") as opened:
+        return not opened.readline().endswith(b"\n")
 
 
 def refuse_other(plan: Plan) -> None:
@@ -132,6 +191,17 @@ def replay_epochs(trainer: Any, epochs: int) -> None:
         return made
 
     trainer._get_train_sampler = sampler
+
+
+LOADING_ERRORS = (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
+
+
+def not_loadable(checkpoint: Path, error: BaseException) -> UserError:
+    """Return the error of a checkpoint that is as it was written, and can't be loaded all the same."""
+    return UserError(
+        f"--resume: {checkpoint} can't be loaded ({first_line(error)}); remove that folder, and continue with --resume "
+        "from the one before."
+    )
 
 
 def refuse_foreign(checkpoint: Path, model: Any) -> None:

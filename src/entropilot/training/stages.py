@@ -12,7 +12,7 @@ from entropilot.inputs.problems import load_problems
 from entropilot.recipes.schema import Recipe, load_recipe
 from entropilot.records import FILE_NAME, read_run
 from entropilot.training.plan import Plan, check
-from entropilot.training.resume import last_checkpoint, refuse_other
+from entropilot.training.resume import refuse_other
 from entropilot.training.run import run
 
 
@@ -100,11 +100,7 @@ def run_all(plans: list[Plan], *, resume: bool = False, **watch: Any) -> Path:
     for plan in plans:
         if resume and finished(plan.out):
             continue
-        begun = resume and (plan.out / FILE_NAME).exists()
-        if begun and last_checkpoint(plan.out / "checkpoints") is None:
-            (plan.out / FILE_NAME).replace(plan.out / f"{FILE_NAME}.interrupted")
-            begun = False
-        run(plan, resume=begun, **watch)
+        run(plan, resume=resume and (plan.out / FILE_NAME).exists(), **watch)
     return plans[-1].out / "model"
 
 

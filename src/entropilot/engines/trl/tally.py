@@ -41,10 +41,11 @@ class Tally:
         self._losses.append(loss.detach())
         self._passes.append((batch.detach(), None if extra is None else extra.detach()))
 
-    def close(self, step: int, accelerator: Any) -> dict[str, list[float]]:
+    def close(self, step: int, accelerator: Any, leave: bool = False) -> dict[str, list[float]]:
         """Return the update's metrics, one value per choice or one per update, and begin anew.
 
-        Penalty and log-ratio are over all ranks. `left_out` counts chosen-from tokens without a finite log-prob.
+        Penalty and log-ratio are over all ranks. `left_out` counts chosen-from tokens without a finite log-prob, and
+        `leave` the ranks that asked with the argument of that name to end training after this update.
 
         Raises:
             NonFiniteLossError: on every rank, where the loss of any was not finite.
@@ -52,25 +53,27 @@ class Tally:
         losses, passes, choices = self._losses, self._passes, self._choices
         self._losses, self._passes, self._choices = [], [], []
         wide = _wide(losses[0])
-        sums = torch.zeros(4, dtype=wide, device=losses[0].device)
+        sums = torch.zeros(5, dtype=wide, device=losses[0].device)
         sums[0] = (~torch.stack(losses).isfinite()).sum()
+        sums[4] = float(leave)
         for batch, extra in passes:
             zero = batch.logp.new_zeros(())
             drift = torch.where(batch.mask, (batch.logp - batch.old_logp).abs(), zero).sum()
             penalty = zero if extra is None else torch.where(batch.mask, extra, zero).sum()
-            sums[1:] += torch.stack([number.to(wide) for number in (batch.mask.sum(), drift, penalty)])
+            sums[1:4] += torch.stack([number.to(wide) for number in (batch.mask.sum(), drift, penalty)])
         if accelerator.num_processes > 1:
             sums = accelerator.reduce(sums, reduction="sum")
         values = torch.cat([sums, *choices]).tolist()
         if values[0]:
             raise NonFiniteLossError(_why_not_finite(step, passes))
         tokens = max(1.0, values[1])
-        chosen, eligible, left_out, covariance = (values[4 + place :: 4] for place in range(4))
+        chosen, eligible, left_out, covariance = (values[5 + place :: 4] for place in range(4))
         metrics = {
             "chosen/tokens": chosen,
             "chosen/eligible": eligible,
             "covariance/mean": covariance,
             "left_out": left_out,
+            "leave": [values[4]],
             "log_ratio/mean": [values[2] / tokens],
         }
         if any(extra is not None for _, extra in passes):

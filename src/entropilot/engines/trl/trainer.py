@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
+from entropilot.engines.trl.checkpoints import CheckpointingTrainer
 from entropilot.engines.trl.checks import (
     announce_clip,
     refuse_early_update_scope,
@@ -66,7 +67,7 @@ class _Pass:
     extra: Tensor | None = None
 
 
-class EntropyGRPOTrainer(GRPOTrainer):
+class EntropyGRPOTrainer(CheckpointingTrainer):
     """Train as TRL's `GRPOTrainer`, with a token method, another advantage estimator, and an observer.
 
     All other arguments, attributes and behaviour are `GRPOTrainer`'s; with `method=None`, the estimator "grpo"
@@ -85,6 +86,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
     Attributes:
         clip: "low", "high" and "source" of the PPO clip in force.
         view: what the observer is given (see `entropilot.engine_view.EngineView`).
+        leave_asked: this process asks to end training after the update (see `entropilot.training.leave`).
+        leaving: a process has asked; set on all processes at the end of the same update.
 
     Raises:
         UserError: settings under which the method cannot act as described.
@@ -124,6 +127,7 @@ class EntropyGRPOTrainer(GRPOTrainer):
         self._update_choice: dict[int, Tensor] = {}
         self._rollout_began_at = -1
         self._left_out_said = False
+        self.leave_asked = self.leaving = False
         if self.accelerator.is_main_process:
             self._announce()
 
@@ -433,7 +437,8 @@ class EntropyGRPOTrainer(GRPOTrainer):
 
     def _close_update(self) -> None:
         """Look at the update before the optimiser takes its step: stop at a loss that is not finite, log the rest."""
-        metrics = self._tally.close(self.state.global_step + 1, self.accelerator)
+        metrics = self._tally.close(self.state.global_step + 1, self.accelerator, self.leave_asked)
+        self.leaving = metrics.pop("leave") != [0.0]
         left_out = max(metrics.pop("left_out"), default=0.0)
         if left_out and not self._left_out_said:
             self._left_out_said = True

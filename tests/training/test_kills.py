@@ -1,0 +1,84 @@
+"""`kill -9` at any moment, then `--resume`: what is left equals what an uninterrupted run leaves, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash_helpers import STEPS, UPDATES, difference, finish, left_by, start, tiny_recipe
+
+from entropilot.engines.trl.checkpoints import MANIFEST
+
+KILLS = 30
+
+
+def _begun(out: Path) -> bool:
+    return (out / "run.jsonl").is_file()
+
+
+def _rows(out: Path) -> int:
+    return (out / "run.jsonl").read_text().count('"step"') if _begun(out) else -1
+
+
+def _checkpoint(out: Path) -> int | None:
+    """Return the step of the last checkpoint that has its name."""
+    steps = [
+        json.loads(path.read_text())["step"] for path in out.glob(f"checkpoints/checkpoint-*/{MANIFEST}")
+    ]
+    return max(steps, default=None)
+
+
+def _killed(process: Any, out: Path, rows: int, delay: float) -> bool:
+    """Kill a training `delay` seconds after it has written so many rows; return whether it was still running."""
+    limit = time.monotonic() + 120
+    while process.is_alive() and _rows(out) < rows:
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.join(delay)
+    process.kill()
+    process.join()
+    return process.exitcode == -9
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments(tmp_path: Path, capsys: Any) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    draw, recipe = random.Random(seed), tiny_recipe(tmp_path / "tiny")
+    began = time.monotonic()
+    finish(recipe, tmp_path / "whole")
+    whole, said = (
+        left_by(tmp_path / "whole"),
+        [f"seed {seed}, {time.monotonic() - began:.1f} s for a whole run"],
+    )
+    kills = inside = 0
+    while kills < KILLS:
+        out = tmp_path / f"cut-{kills}"
+        # From before the first byte (-1) to behind the last row, and a little further.
+        rows, delay = draw.randint(-1, STEPS + 1), draw.uniform(0, 0.4)
+        if not _killed(start(recipe, out), out, rows, delay):
+            out.rename(tmp_path / f"too-late-{time.monotonic_ns()}")
+            continue
+        step = _checkpoint(out)
+        kills, inside = kills + 1, inside + (step is not None and step % UPDATES != 0)
+        said.append(f"kill {kills} {delay:.3f} s behind row {rows}; last checkpoint {step}")
+        finish(recipe, out, resume=_begun(out))
+        assert difference(left_by(out), whole) is None, said
+    with capsys.disabled():
+        print("", *said, sep="\n")  # noqa: T201
+    assert inside >= KILLS // 6, "too few of the kills fell inside a rollout to tell anything"
+
+
+@pytest.mark.slow
+def test_a_run_may_be_killed_again_and_again(tmp_path: Path) -> None:
+    """Every session gets one row further, and is killed while it loads, trains or saves."""
+    recipe, draw = tiny_recipe(tmp_path / "tiny"), random.Random(5)
+    finish(recipe, tmp_path / "whole")
+    out = tmp_path / "cut"
+    for rows in range(STEPS):
+        _killed(start(recipe, out, resume=_begun(out)), out, rows, draw.uniform(0, 0.3))
+    finish(recipe, out, resume=True)
+    assert difference(left_by(out), left_by(tmp_path / "whole")) is None
