@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 CORE := .venv-core
 VERL := .venv-verl
-FAST := not slow and not gpu and not verl and not browser and not real_model
+FAST := not slow and not distributed and not gpu and not verl and not browser and not real_model
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-browser real-model test-real-model test-core test-slow test-verl lint format bench clean
+.PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-slow test-verl lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,7 +44,7 @@ test-core: $(CORE)/.core ## what runs without torch, in an environment of its ow
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadfile
 
 # verl and TRL need different versions of transformers. --no-deps: verl asks for trackers and an older tensordict.
 $(VERL)/.verl: pyproject.toml constraints-verl.txt
@@ -56,6 +56,9 @@ $(VERL)/.verl: pyproject.toml constraints-verl.txt
 
 test-verl: $(VERL)/.verl ## inside verl: its real engine, losses, trainer parts and Ray, on CPU, in an environment of its own
 	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/engines/verl -q
+
+test-distributed: $(VENV)/.dev ## several processes on one CPU: trajectories of DDP and FSDP2, faults of one rank, accelerate launch
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed -q
 
 test-browser: $(VENV)/.dev ## the page in a real browser: installs Debian's chromium if there is none (needs root then)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)

@@ -25,7 +25,7 @@ from entropilot.training.resume import last_checkpoint
 from entropilot.training.stages import train
 
 STEP = 2  # the checkpoint that is spoilt: inside a rollout
-LENGTH = {"max_steps": 4, "save_total_limit": 2}
+LENGTH = {"max_steps": 4, "save_total_limit": 1}
 
 
 class Faults:
@@ -77,11 +77,15 @@ class Faults:
     def opened(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Watch `open` for writing, below the folder of checkpoints."""
 
+        def torn(file: Any, mode: str) -> None:
+            with function(file, mode) as opened:
+                opened.write(b"{" if "b" in mode else "{")
+
         def watched(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             if set(mode) & set("wax+") and str(self.folder) in str(file):
                 self.write(
                     f"open {Path(str(file)).name}",
-                    lambda: function(file, mode).write(b"{" if "b" in mode else "{"),
+                    lambda: torn(file, mode),
                 )
             return function(file, mode, *args, **kwargs)
 
@@ -118,13 +122,19 @@ class Faults:
 def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str, Any], list[str]]:
     """A run as a kill behind its first checkpoint leaves it, its recipe, what it should leave, and the writes."""
     folder = tmp_path_factory.mktemp("faults")
-    recipe, faults = tiny_recipe(folder / "tiny", LENGTH), Faults(folder / "run" / "checkpoints")
-    with faults.watching():
-        train(recipe, folder / "run")
+    recipe = tiny_recipe(folder / "tiny", LENGTH)
+    train(tiny_recipe(folder / "tiny", LENGTH | {"save_total_limit": 9}), folder / "run")
     expected = left_by(folder / "run")
-    train(tiny_recipe(folder / "tiny", LENGTH | {"max_steps": 1}), folder / "begun")
-    shutil.rmtree(folder / "begun" / "model")
-    return folder / "begun", recipe, expected, faults.writes
+    begun = folder / "begun"
+    shutil.copytree(folder / "run", begun)
+    for gone in ("model", *(f"checkpoints/checkpoint-{step}" for step in (2, 3, 4))):
+        shutil.rmtree(begun / gone)
+    shutil.copytree(begun, folder / "counted")
+    faults = Faults(folder / "counted" / "checkpoints")
+    with faults.watching():
+        train(recipe, folder / "counted", resume=True)
+    assert difference(left_by(folder / "counted"), expected) is None
+    return begun, recipe, expected, faults.writes
 
 
 def test_what_is_written(begun: Any) -> None:
@@ -137,7 +147,12 @@ def test_what_is_written(begun: Any) -> None:
         "rollout_0.safetensors",
     ):
         assert f"write {name}" in writes
-    assert {"open config.json", "open trainer_state.json", "rename checkpoint-2", "fsync 2"} & set(writes)
+    assert {
+        "open config.json",
+        "open trainer_state.json",
+        "rename checkpoint-2",
+        "remove checkpoint-1",
+    } < set(writes)
     assert len(writes) >= 18
 
 

@@ -19,9 +19,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from trl import GRPOTrainer
 
+from entropilot.engines.trl.states import load_states, save_states
 from entropilot.errors import UserError
 from entropilot.files import replace_folder, write_json
 from entropilot.ranks import gather_objects
@@ -103,16 +104,25 @@ class CheckpointingTrainer(GRPOTrainer):
     before_commit: Callable[[], None] | None = None
     saving: bool = False
 
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as transformers does; what rewards remember goes on from the checkpoint, too."""
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir)
+        if folder:
+            load_states(Path(folder), self.reward_funcs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
         return os.path.join(folder, STAGING) if self.saving else folder
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial))
+        name, staging = f"checkpoint-{self.state.global_step}", folder / STAGING
         if not self.crash_safe:
-            super()._save_checkpoint(model, trial)
+            self._write(model, trial, folder / name)
             return
-        folder, step = Path(self._get_output_dir(trial)), self.state.global_step
-        name, staging = f"checkpoint-{step}", folder / STAGING
         self._all_or_none(folder, lambda: self._clear(staging))
         self.saving = True
         try:
@@ -146,8 +156,12 @@ class CheckpointingTrainer(GRPOTrainer):
             staging.mkdir(parents=True)
 
     def _write(self, model: Any, trial: Any, folder: Path) -> None:
+        # Before transformers' own files: `trainer_state.json`, which it writes last, tells a whole checkpoint.
+        if self.accelerator.is_main_process:
+            save_states(folder, self.reward_funcs)
         super()._save_checkpoint(model, trial)
-        self._rollout_state = self._keep_rollout(folder)
+        if self.crash_safe:
+            self._rollout_state = self._keep_rollout(folder)
 
     def _commit(self, staging: Path, final: Path) -> None:
         states = gather_objects(self._rollout_state)  # and by then all processes have written their files

@@ -12,14 +12,12 @@ import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer
 
 from entropilot.engines.trl.checkpoints import CheckpointingTrainer
@@ -43,7 +41,6 @@ from entropilot.engines.trl.columns import (
 )
 from entropilot.engines.trl.scoring import at_temperature, dropout_of, without_dropout
 from entropilot.engines.trl.spans import answer_spans, extraction_of
-from entropilot.engines.trl.states import load_states, save_states
 from entropilot.engines.trl.tally import NonFiniteLossError as NonFiniteLossError
 from entropilot.engines.trl.tally import Tally
 from entropilot.engines.trl.view import TRLView
@@ -148,24 +145,6 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
     @property
     def _watched(self) -> bool:
         return self.method is not None or self.observer is not None
-
-    # --- seam: the checkpoint -------------------------------------------------------------------------------
-
-    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as transformers does; what rewards remember goes on from the checkpoint, too."""
-        folder = resume_from_checkpoint
-        if folder is True:
-            folder = get_last_checkpoint(self.args.output_dir)
-        if folder:
-            load_states(Path(folder), self.reward_funcs)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Before transformers' own files: `trainer_state.json`, which it writes last, tells a whole checkpoint.
-        if self.accelerator.is_main_process:
-            name = f"checkpoint-{self.state.global_step}"
-            save_states(Path(self._get_output_dir(trial=trial)) / name, self.reward_funcs)
-        super()._save_checkpoint(model, trial)
 
     # --- seam: the log-prob wrapper -------------------------------------------------------------------------
 
