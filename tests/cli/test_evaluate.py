@@ -468,11 +468,12 @@ def test_what_cannot_work_is_one_sentence_and_leaves_nothing(
     ("content", "said"),
     [
         ("", "holds no rows"),
-        ('{"problem": "x", "completions": ["a"]}\n{"problem": "x", "comp', "line 2 is not JSON"),
-        ("[1]\n", "line 1 is no mapping"),
-        ('{"problem": "x", "completions": []}\n', "row 0 of"),
-        ('{"problem": "x", "completions": [1]}\n', "row 0 of"),
-        ('{"problem": "x"}\n', "needs a prompt column"),
+        ('{"problem": "x", "completions": ["a"]}\n{"problem": "x", "comp', "row 2 is no JSON object"),
+        ("[1]\n", "row 1 is no JSON object"),
+        ('{"problem": "x", "completions": []}\n', "row 1 has no completion;"),
+        ('{"problem": "x", "completions": [1]}\n', "`completions` of row 1 must be a list of texts"),
+        ('{"problem": "x"}\n', "row 1 has no `completions` (its columns: problem)"),
+        ('{"q": "x", "completions": ["a"]}\n', "row 1 has no prompt (prompt, problem, question)"),
         (None, "does not exist"),
     ],
 )
@@ -481,6 +482,23 @@ def test_recorded_files_that_cannot_be_read(run, tmp_path: Path, content: str | 
         (tmp_path / "r.jsonl").write_text(content)
     result = run("evaluate", "--completions", "r.jsonl", "--reward", "exact")
     assert result.code == 2 and said in result.err and "Traceback" not in result.err
+
+
+def test_three_commands_read_the_same_completions(run, tmp_path: Path) -> None:
+    """A rollout dump of verl: `cluster`, `prompts rank` and `evaluate` find the same two prompts, 3 of 4 right."""
+    rows = [("q1", "4", "4"), ("q2", "5", "5"), ("q1", "3", "4"), ("q2", "5", "5")]
+    (tmp_path / "1.jsonl").write_text(
+        "".join(
+            json.dumps({"input": q, "output": text, "gts": gold, "step": 1}) + "\n" for q, text, gold in rows
+        )
+    )
+    judged = ("--judge", "exact", "--extract", "whole", "--json")
+    clustered = measured(run("cluster", "1.jsonl", *judged))
+    ranked = measured(run("prompts", "rank", "1.jsonl", *judged))
+    (graded,) = measured(run("evaluate", "--completions", "1.jsonl", *judged))["results"]
+    assert [row["row"] for row in clustered["rows"]] == [1, 2] == sorted(row["row"] for row in ranked["rows"])
+    assert clustered["summary"]["accuracy"]["value"] == graded["accuracy"] == 0.75
+    assert sum(row["correct"] for row in ranked["rows"]) == 3 and graded["samples"] == 2
 
 
 def test_neither_a_model_nor_completions(run) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from entropilot.errors import UserError
 from entropilot.readers import lines, read
-from entropilot.readers.formats import printed
+from entropilot.readers.formats import alike, printed
 from entropilot.readers.gather import INF, TORN, Gathered
 
 H, R = "entropy/train_token_mean", "reward/mean"
@@ -80,19 +80,19 @@ def test_the_fast_way_gives_what_python_parses(monkeypatch) -> None:
     raw = "".join(written).encode()
     fast = rows_of(raw)
     assert fast == [row for row in expected if row]
-    as_before = 0
-    original = printed.Printed._as_before
+    read_fast = 0
+    original = alike.Alike.match
 
     def counted(self, *arguments):
-        nonlocal as_before
-        row = original(self, *arguments)
-        as_before += row is not None
-        return row
+        nonlocal read_fast
+        match = original(self, *arguments)
+        read_fast += match is not None
+        return match
 
-    monkeypatch.setattr(printed.Printed, "_as_before", counted)
-    assert rows_of(raw) == fast and as_before > 2500  # most go the fast way
-    monkeypatch.setattr(printed.Printed, "_as_before", lambda *_: None)
-    assert rows_of(raw) == fast
+    monkeypatch.setattr(alike.Alike, "match", counted)
+    assert rows_of(raw) == fast and read_fast > 2500  # most go the fast way
+    monkeypatch.setattr(alike.Alike, "match", lambda *_: None)
+    assert rows_of(raw) == fast  # the parser alone
 
 
 def test_the_fast_way_takes_no_text_that_the_parser_refuses(monkeypatch) -> None:
@@ -109,7 +109,7 @@ def test_the_fast_way_takes_no_text_that_the_parser_refuses(monkeypatch) -> None
             )
         bad.append("".join(line))
     fast = [rows_of("\n".join([*good, line, ""]).encode()) for line in bad]
-    monkeypatch.setattr(printed.Printed, "_as_before", lambda *_: None)
+    monkeypatch.setattr(alike.Alike, "match", lambda *_: None)
     assert fast == [rows_of("\n".join([*good, line, ""]).encode()) for line in bad]
 
 

@@ -40,7 +40,9 @@ class Counted(Exact):
 
 
 def test_two_groups_are_told_apart_by_their_prompts() -> None:
-    rewards = of()(prompts=["p"] * 4 + ["q"] * 4, completions=["1", "1", "2", "", "2", "2", "2", "2"])
+    rewards = of(num_generations=4)(
+        prompts=["p"] * 4 + ["q"] * 4, completions=["1", "1", "2", "", "2", "2", "2", "2"]
+    )
     assert rewards == [0.5, 0.5, 0.25, 0.25, 1.0, 1.0, 1.0, 1.0]
 
 
@@ -50,14 +52,34 @@ def test_the_trainer_knows_the_size_of_a_group_where_prompts_repeat() -> None:
     assert group_size(log_metric, ["p"] * 8) == 2, "the same prompt may be drawn twice in a row"
     trainer.model.training = False
     assert group_size(log_metric, ["p"] * 8) == 4, "evaluation has its own number of samples"
-    assert group_size(None, ["p"] * 4 + ["q"] * 8 + ["r"] * 4) == 4
-    assert group_size(None, []) == 1
+    assert group_size(log_metric, ["p"] * 8, 8) == 4, "the trainer knows better than the caller"
+
+
+def test_the_caller_gives_the_size_of_a_group_where_no_trainer_does() -> None:
+    """The same prompt twice in a row: two groups of two, each with a majority of its own, and not one of four."""
+    prompts, completions = ["p"] * 4, ["1", "1", "2", "2"]
+    assert of(num_generations=2)(prompts, completions) == [1.0] * 4
+    assert of()(prompts, completions, num_generations=2) == [1.0] * 4
+    assert of(num_generations=4)(prompts, completions, num_generations=2) == [1.0] * 4, (
+        "the call's own counts"
+    )
+    with pytest.warns(UserWarning, match=r"takes 4, because equal prompts .* pass num_generations"):
+        assert of()(prompts, completions) == [0.5] * 4
+    with pytest.raises(UserError, match="num_generations is 0; give"):
+        of(num_generations=0)(prompts, completions)
+
+
+def test_without_a_size_it_is_read_from_the_prompts_and_a_warning_says_so() -> None:
+    with pytest.warns(UserWarning, match="takes 4, because"):
+        assert group_size(None, ["p"] * 4 + ["q"] * 8 + ["r"] * 4) == 4
+    # Two groups of two or more never make 1, 2 or 3: there is nothing to warn of (a warning is an error here).
+    assert [group_size(None, ["p"] * size) for size in (0, 1, 2, 3, 5)] == [1, 1, 2, 3, 5]
 
 
 def test_a_judge_is_asked_with_the_question_and_never_twice() -> None:
     judge = Counted()
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "how many?"}]
-    of(judge=judge)(prompts=[chat] * 4, completions=["1", "2", "1", "2"])
+    of(judge=judge, num_generations=4)(prompts=[chat] * 4, completions=["1", "2", "1", "2"])
     assert judge.asked == [("1", "2")] and judge.questions == ["how many?"]
 
 
@@ -78,7 +100,7 @@ def test_labels_are_for_reporting_only() -> None:
     """Another label changes what is reported, and no reward."""
     found = {}
     for gold in ("1", "2"):
-        reward = of(Majority())
+        reward = of(Majority(), num_generations=4)
         rewards = reward(prompts=["p"] * 4, completions=["1", "1", "2", ""], answer=[gold] * 4)
         found[gold] = (rewards, summarise([reward.stats]))
     assert found["1"][0] == found["2"][0] == [1.0, 1.0, 0.0, 0.0]
@@ -89,7 +111,7 @@ def test_labels_are_for_reporting_only() -> None:
 
 
 def test_a_gold_that_is_a_whole_solution_counts_by_its_answer() -> None:
-    reward = of(Majority())
+    reward = of(Majority(), num_generations=4)
     reward(
         prompts=["p"] * 4, completions=["72", "72", "24", ""], answer=["48 / 2 = 24, 48 + 24\n#### 72"] * 4
     )
@@ -99,7 +121,9 @@ def test_a_gold_that_is_a_whole_solution_counts_by_its_answer() -> None:
 
 def test_a_label_is_judged_as_gold_and_answer_with_the_question() -> None:
     judge = Counted()
-    of(judge=judge)(prompts=["how many?"] * 4, completions=["1", "2", "1", ""], answer=["so #### 3"] * 4)
+    of(judge=judge, num_generations=4)(
+        prompts=["how many?"] * 4, completions=["1", "2", "1", ""], answer=["so #### 3"] * 4
+    )
     # First the clusters; then each distinct answer once, the gold one before it.
     assert judge.asked == [("1", "2"), ("3", "1"), ("3", "2")]
     assert judge.questions == ["how many?"] * 3
@@ -155,7 +179,8 @@ def test_the_format_control_does_not_look_at_the_answer() -> None:
 
 
 def test_rewards_of_a_recipe_on_the_sandbox() -> None:
-    group = {"prompts": ["1+1=?"] * 4, "completions": ["#2", "1+1=2;#2", "#3", "nothing"]}
+    group: dict[str, Any] = {"prompts": ["1+1=?"] * 4, "completions": ["#2", "1+1=2;#2", "#3", "nothing"]}
+    group["num_generations"] = 4
     assert build_reward("empo", "chains")(**group) == [0.5, 0.5, 0.25, 0.25]
     assert build_reward("empo", "chains", {"missing": "zero"})(**group) == [0.5, 0.5, 0.25, 0.0]
     assert build_reward("majority", "chains")(**group) == [1.0, 1.0, 0.0, 0.0]
@@ -177,7 +202,7 @@ def test_the_math_judge_sees_that_a_half_is_a_half() -> None:
     pytest.importorskip("math_verify")
     texts = ["\\boxed{0.5}", "\\boxed{\\frac{1}{2}}", "\\boxed{x+1}", "\\boxed{1+x}"]
     reward = build_reward("entropilot.rewards.named.empo_math", None)
-    assert reward(prompts=["p"] * 4, completions=texts) == [0.5] * 4
+    assert reward(prompts=["p"] * 4, completions=texts, num_generations=4) == [0.5] * 4
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,11 @@ app = typer.Typer()
 @app.command()
 def cluster(
     file: Annotated[
-        Path, typer.Argument(help="JSONL or Parquet with `completions` per row.", show_default=False)
+        Path,
+        typer.Argument(
+            help="JSONL, JSON, CSV or Parquet with `completions` per row, or rollouts of TRL or verl.",
+            show_default=False,
+        ),
     ],
     judge: JudgeOption = "math",
     model: Annotated[str | None, typer.Option(help="Folder or Hub id of a model judge.")] = None,

@@ -9,7 +9,6 @@ import typer
 
 from entropilot.cli.common import JsonOption, JudgeArgOption, find_judge, need_training_extra, print_json, say
 from entropilot.errors import UserError
-from entropilot.inputs.hub import check_model
 
 app = typer.Typer()
 
@@ -119,6 +118,8 @@ def evaluate(
         raise UserError("--judge-model and --judge-arg are options of a judge; name it with --judge.")
     if judge is not None and reward is not None:
         raise UserError("--judge and --reward both say how answers are graded; give one of them.")
+    from entropilot.inputs.hub import check_model
+
     for name in (*(model or []), *([compare] if compare is not None else [])):
         check_model(name, "--model" if name in (model or []) else "--compare")
     rule = extract or (protocol.extract if protocol is not None and reward in (None, "math") else None)

@@ -40,7 +40,8 @@ def rank(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="JSONL or Parquet file; each row has a prompt and its `completions`.", show_default=False
+            help="JSONL, JSON, CSV or Parquet with `completions` per row, or rollouts of TRL or verl.",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[

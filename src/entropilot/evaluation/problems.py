@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,15 @@ from datasets import Dataset
 
 from entropilot.errors import UserError
 from entropilot.evaluation.protocols import name_of
-from entropilot.evaluation.sampling.samples_file import KIND, digest
-from entropilot.inputs import problems as data_files
+from entropilot.evaluation.sampling.samples_file import digest
+from entropilot.inputs.completion_files import PROMPT_COLUMNS
+from entropilot.inputs.completions import read_completions
 from entropilot.inputs.messages import last_turn
-from entropilot.inputs.problems import ANSWER_COLUMNS, PROMPT_COLUMNS, chosen_rows, fit_prompts, load_problems
+from entropilot.inputs.problems import chosen_rows, fit_prompts, load_problems
+from entropilot.readers.lines import shown
 from entropilot.recipes.schema import Data
 
 _INDEX = "entropilot_index"
-_COMPLETIONS = ("completions", "completion", "samples", "responses")
 
 
 @dataclass
@@ -118,34 +118,6 @@ def fitted(problems: Problems, tokenizer: Any, data: Data, room: int | None) -> 
     return list(fit_prompts(table, tokenizer, data, room)[_INDEX])
 
 
-def _texts(value: Any) -> list[str] | None:
-    if isinstance(value, str):
-        return [value]
-    found = []
-    for item in value if isinstance(value, list) else [None]:
-        if isinstance(item, list) and item and isinstance(item[-1], dict):
-            item = item[-1].get("content")
-        if not isinstance(item, str):
-            return None
-        found.append(item)
-    return found or None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines, the header of our own samples left out."""
-    rows = []
-    for number, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        try:
-            row = json.loads(text) if text.strip() else None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} is not JSON") from error
-        if row is not None and not isinstance(row, dict):
-            raise ValueError(f"line {number} is no mapping of columns to values")
-        if row is not None and row.get("kind") != KIND:
-            rows.append(row)
-    return rows
-
-
 def _notes_of_samples(lines: list[dict[str, Any]]) -> list[str]:
     """Return the notes on each data source of our own samples, every problem counted once."""
     sources: dict[str, dict[int, dict[str, Any]]] = {}
@@ -161,41 +133,35 @@ def _notes_of_samples(lines: list[dict[str, Any]]) -> list[str]:
 def recorded(path: Path) -> tuple[Problems, list[dict[str, Any]]]:
     """Read completions that somebody recorded: (problems, lines of samples).
 
-    A row has a prompt, mostly an answer, and `completions`: a list of texts (or one text). A `samples.jsonl` of ours is
-    read as it is.
+    The file is one that `read_completions` reads, with prompts and mostly with answers. A `samples.jsonl` of ours is read
+    as it is.
 
     Raises:
         UserError: the file is missing or broken, or a row has no completions.
     """
-    if not path.is_file():
-        raise UserError(f"--completions: the file {path} does not exist; check the path.")
+    if not path.exists():
+        raise UserError(f"--completions: {path} does not exist; check the path.")
+    kept: list[dict[str, Any]] = []
+    ours = False
     try:
-        rows = _lines(path) if path.suffix == ".jsonl" else data_files._read_file(path).to_list()
-    except (ValueError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--completions: {path} can't be read ({reason}); give JSONL or Parquet.") from error
-    if not rows:
+        for sampled in read_completions(path):
+            row = sampled.row
+            ours = {"texts", "question", "index", "data"} <= row.keys() if not kept else ours
+            if not sampled.completions:
+                raise UserError(f"{path}: row {sampled.number} has no completion; fill it or remove the row.")
+            prompt = next((row[column] for column in PROMPT_COLUMNS if row.get(column) is not None), None)
+            if prompt is None and not kept:
+                raise UserError(
+                    f"{path}: row {sampled.number} has no prompt ({', '.join(PROMPT_COLUMNS)}); its columns are "
+                    f"{', '.join(map(shown, row))}."
+                )
+            asked = prompt if isinstance(prompt, str | list) and prompt else ""
+            kept.append({**row, "prompt": asked, "answer": sampled.gold, "texts": sampled.completions})
+    except UserError as error:
+        raise UserError(f"--completions: {error}") from error
+    if not kept:
         raise UserError(f"--completions: {path} holds no rows; give a file with at least one problem.")
-    ours = {"texts", "question", "index", "data"} <= set(rows[0])
-    prompt = "question" if ours else next((name for name in PROMPT_COLUMNS if name in rows[0]), None)
-    column = "texts" if ours else next((name for name in _COMPLETIONS if name in rows[0]), None)
-    if prompt is None or column is None:
-        raise UserError(
-            f"--completions: {path} needs a prompt column ({', '.join(PROMPT_COLUMNS)}) and `completions`, a list of "
-            f"texts; its columns are {', '.join(rows[0])}."
-        )
-    gold = next((name for name in ANSWER_COLUMNS if name in rows[0]), None)
     name = name_of(str(path))
-    kept = []
-    for number, row in enumerate(rows):
-        texts = _texts(row[column])
-        if texts is None:
-            raise UserError(
-                f"--completions: row {number} of {path} has no list of texts in {column!r}; fill it or remove the row."
-            )
-        answer = None if gold is None or row[gold] is None else data_files._text(row[gold])
-        asked = row[prompt] if isinstance(row[prompt], str | list) and row[prompt] else ""
-        kept.append({**row, "prompt": asked, "answer": answer, "texts": texts})
     problems = _describe(name, kept, list(range(len(kept))))
     if ours:  # a line is a problem at one temperature, and the file may hold several data sources
         problems.notes = _notes_of_samples(kept)

@@ -11,12 +11,11 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets, load_dataset
 
 from entropilot.errors import UserError
+from entropilot.inputs.completion_files import ANSWER_COLUMNS, PROMPT_COLUMNS
 from entropilot.inputs.messages import render_prompt, with_system
 from entropilot.recipes.schema import Data
 from entropilot.sandbox.tasks import SPLITS, Split, get_tier
 
-PROMPT_COLUMNS = ("prompt", "problem", "question")
-ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
 FILE_KINDS = (".jsonl", ".json", ".parquet", ".csv")
 # Names that TRL hands to reward functions itself, or reads as something else than a column of ours.
 RESERVED_COLUMNS = (

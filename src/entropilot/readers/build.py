@@ -76,11 +76,11 @@ def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path:
     """
     steps: Steps = {}
     again: set[int] = set()
-    last, aside = -1, 0
+    last, aside, wanted = -1, 0, frozenset(roles)
     for row in gathered.rows:
         step = _step(row, axis)
         if step is None:
-            needed = any(role in row for role in roles)
+            needed = not wanted.isdisjoint(row)
             gathered.skipped[NO_STEP] += needed
             aside += not needed
             continue
@@ -89,7 +89,7 @@ def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path:
             if any(role in kept and role in row for role in roles):
                 again.add(step)
             kept.update(row)
-        if any(role in row for role in roles):
+        if not wanted.isdisjoint(row):
             last = step
     gathered.rows = []
     if not steps:

@@ -6,6 +6,7 @@ that say so.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -45,6 +46,7 @@ class GroupReward:
         extract: a function, or the name of a rule of `entropilot.answers.extract`.
         judge_args: options of a judge that is named.
         name: under which TRL logs the reward.
+        num_generations: G, completions per prompt, for calls by hand; a trainer of TRL says its own.
 
     Attributes:
         stats: of the latest call, sums and counts over the groups whose first completion is on this rank.
@@ -62,8 +64,10 @@ class GroupReward:
         extract: str | Extract = "auto",
         judge_args: dict[str, Any] | None = None,
         name: str = "group_reward",
+        num_generations: int | None = None,
     ) -> None:
         self.rule, self.__name__ = rule, name
+        self.num_generations = num_generations
         self._judge, self._judge_args = judge, judge_args or {}
         if isinstance(extract, str):
             extract_answer("", extract)  # an unknown rule is refused now, not at the first completion
@@ -96,16 +100,20 @@ class GroupReward:
         completions: list[Any],
         answer: list[Any] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
+        num_generations: int | None = None,
         **_: Any,
     ) -> list[float | None]:
-        """Return one reward per completion of this rank; None where its group is left out."""
+        """Return one reward per completion of this rank; None where its group is left out.
+
+        `num_generations` is G of this call, where no trainer of TRL says it.
+        """
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
         extracted = [self.extract(text_of(completion)) for completion in completions]
         gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
         rows = list(zip(questions, extracted, gold, map(prompt_key, prompts), strict=True))
-        size = group_size(log_metric, prompts)
+        size = group_size(log_metric, prompts, num_generations or self.num_generations)
         own = slice(0, len(rows))
         if len(rows) % size:  # a group is torn: TRL calls rewards per process
             parts = gather_objects(rows)
@@ -240,11 +248,12 @@ def named_group_rewards(rewards: Sequence[Any]) -> dict[str | None, GroupReward]
     return named
 
 
-def group_size(log_metric: Any, prompts: Sequence[Any]) -> int:
+def group_size(log_metric: Any, prompts: Sequence[Any], given: int | None = None) -> int:
     """Return G, the completions per prompt: TRL does not pass it, but hands over a method of the trainer that knows.
 
-    Without one (a call by hand) it is read from the prompts, which stand group by group: the largest size that all
-    runs of equal prompts are multiples of.
+    Without a trainer (a call by hand) it is `given`. Without that, too, it is read from the prompts, which stand group
+    by group: the largest size that all runs of equal prompts are multiples of. One prompt drawn twice in a row may then
+    look like one group of twice the size, so a warning says which size was taken.
     """
     trainer = getattr(log_metric, "__self__", None)
     if trainer is not None and hasattr(trainer, "num_generations"):
@@ -253,10 +262,28 @@ def group_size(log_metric: Any, prompts: Sequence[Any]) -> int:
             if in_training(log_metric)
             else getattr(trainer, "num_generations_eval", trainer.num_generations)
         )
-    return gcd(*(len(list(run)) for _, run in groupby(prompts, key=str))) or 1
+    if given is not None:
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise UserError(
+                f"num_generations is {given!r}; give the number of completions per prompt, 1 or more."
+            )
+        return given
+    size = gcd(*(len(list(run)) for _, run in groupby(prompts, key=str))) or 1
+    if not _is_prime(size):  # several groups of two completions or more never make a prime number of rows
+        warnings.warn(
+            f"The group reward was not told how many completions a prompt has; it takes {size}, because equal prompts "
+            f"stand in a row. If a prompt was drawn twice in a row, that joins two groups: pass num_generations.",
+            stacklevel=3,
+        )
+    return size
 
 
 def in_training(log_metric: Any) -> bool:
     """Return whether the trainer that hands over `log_metric` is training; a call by hand counts as training."""
     trainer = getattr(log_metric, "__self__", None)
     return bool(getattr(getattr(trainer, "model", None), "training", True))
+
+
+def _is_prime(size: int) -> bool:
+    """Whether a size can't be that of several groups of two completions or more (1 counts as such, too)."""
+    return all(size % part for part in range(2, int(size**0.5) + 1))

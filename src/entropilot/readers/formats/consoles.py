@@ -16,6 +16,7 @@ _STEP = re.compile(
     rb"(?:\b|_)(?:global[ _]?)?(?:step|iter|iteration|rollout|update)[ _:=#]{1,3}(\d{1,15})(?![\d.])[^{}\n]{0,60}$",
     re.IGNORECASE,
 )
+_LONGEST_STEP = 120  # characters that `_STEP` can take up
 _EVALUATED = ("eval", "val", "test")
 _NONE = -1
 
@@ -39,14 +40,14 @@ def read_dicts(log: Log, gathered: Gathered, run: str | None) -> Source:
                 kinds[columns] = _kind(row, gathered)
             metrics, evaluation = kinds[columns]
             has_step = not gathered.steps.isdisjoint(row)
-            step = _STEP.search(before)
+            step = _STEP.search(before, max(before.rfind(b"\n") + 1, len(before) - _LONGEST_STEP))
             if not metrics and not has_step and step is None:
                 continue  # a configuration, a summary
             gathered.add(row)
             if has_step:
                 own += metrics
                 continue
-            bar = next(iter(_BAR.findall(before)[-1:]), None)
+            bar = next(iter(_BAR.findall(before)[-1:]), None) if b"/" in before else None
             rows.append(row)
             told.append(int(step[1]) if step else _NONE)
             bars.append(int(bar[0]) if bar else _NONE)

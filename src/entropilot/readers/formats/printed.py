@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
+from entropilot.readers.formats.alike import DIGITS, Alike
 from entropilot.readers.gather import INF, TORN, Gathered, number_of
 from entropilot.readers.lines import pieces, refuse_nul
 
@@ -17,6 +18,7 @@ _ANSI = re.compile(rb"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 _WIDEST = 1 << 16  # bytes of one dict
 _BEFORE = 400  # bytes before a dict that may tell its step
 _DEEPEST = 4  # dicts within dicts
+_BLANKS = b" \t\r\n\v\f"  # `float` passes over them, but text with a blank is no number
 _BLANK = re.compile(rb"\s*+")
 # A mark, a quoted text, an object as `<class 'float'>`, or a word.
 _TOKEN = re.compile(
@@ -25,8 +27,6 @@ _TOKEN = re.compile(
 )
 _NAME = re.compile(rb"[A-Za-z_][\w.]{0,60}")
 _KEYWORD = re.compile(rb"\s*+[A-Za-z_]\w{0,60}=(?!=)")
-_DIGITS = b"0123456789.+-eE"
-_SHAPES = 64
 
 
 class Torn(Exception):
@@ -143,23 +143,12 @@ def _string(quoted: bytes) -> str:
     return re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
 
 
-class _Shape(NamedTuple):
-    """What the dicts of one kind have in common, so that the next is read in one go."""
-
-    keys: list[bytes]
-    kept: list[int]
-    names: list[str]
-    quoted: list[int]  # which values stand in quotes, as transformers 5 prints them
-    called: list[tuple[int, bytes]]  # which stand in a call, and what comes before the number: `np.float64(`
-
-
 class Printed:
     """Reads printed dicts; those of one run have the same keys over and over, which is what makes it fast."""
 
     def __init__(self, gathered: Gathered) -> None:
         self.gathered = gathered
-        self._shapes: dict[bytes, _Shape] = {}
-        self._longest = 0  # bytes of a dict of a known shape
+        self._alike = Alike()
         self._thinned = False
         self._joined, self._apart = 0, 0  # lines joined with those after them, and in vain
 
@@ -187,13 +176,12 @@ class Printed:
 
     def _piece(self, text: bytes, last: bool) -> Generator[tuple[bytes, dict[str, float]], None, bytes]:
         """Yield the rows of some lines; return the end of the text where a dict goes on in the next."""
-        done, close, match = 0, -1, _HEAD.search(text)
-        while match is not None:
-            at = match.start()
-            if close < at:
-                close = text.find(b"}", at)
-                close = len(text) if close < 0 else close
-            row, end = self._as_before(text, at, close + 1), close + 1
+        done, at = 0, _next_dict(text, 0)
+        while at >= 0:
+            if self._thinned is not self.gathered.thinned:
+                self._thinned = True
+                self._alike.forget()
+            row, end = self._alike.match(text, at) or (None, at)
             if row is None:
                 if not last and len(text) - at < _WIDEST:
                     return text[max(done, at - _BEFORE) :]
@@ -201,34 +189,8 @@ class Printed:
             if row:
                 yield text[max(done, at - _BEFORE) : at], row
                 done = end
-            match = _HEAD.search(text, end)
+            at = _next_dict(text, end)
         return b""
-
-    def _as_before(self, text: bytes, at: int, end: int) -> dict[str, float] | None:
-        """Return the row of a dict with the keys of an earlier one and nothing but finite numbers; else None."""
-        if self._thinned is not self.gathered.thinned:
-            self._thinned, self._shapes = True, {}
-        if end - at > self._longest:
-            return None
-        body = text[at:end]
-        # Without digits, all dicts of one kind are the same text: what stands between the marks is then a number.
-        shape = self._shapes.get(body.translate(None, _DIGITS))
-        if shape is None:
-            return None
-        cells = body[1:-1].replace(b", ", b": ").split(b": ")
-        if cells[::2] != shape.keys:
-            return None
-        values = cells[1::2]
-        try:
-            for i in shape.quoted:
-                values[i] = values[i][1:-1]
-            for i, before in shape.called:
-                values[i] = values[i][len(before) : -1] if values[i].startswith(before) else b""
-            numbers = list(map(float, [values[i] for i in shape.kept] if self._thinned else values))
-        except ValueError:
-            return None
-        total = sum(numbers)
-        return dict(zip(shape.names, numbers, strict=True)) if total - total == 0 else None
 
     def _any(self, text: bytes, at: int) -> tuple[dict[str, float], int]:
         """Return the row of any dict, on one line or wrapped, and where to go on."""
@@ -270,10 +232,11 @@ class Printed:
     def _learn(self, body: bytes, cells: dict[str, Any]) -> None:
         """Remember the keys of a dict, where the fast way reads it as the parser does."""
         parts = body[1:-1].replace(b", ", b": ").split(b": ")
-        if len(parts) != 2 * len(cells) or len(self._shapes) >= _SHAPES:
+        if len(parts) != 2 * len(cells):
             return
-        shape = _Shape(parts[::2], [], [], [], [])
-        for i, (raw, value, key) in enumerate(zip(parts[::2], parts[1::2], cells, strict=True)):
+        learned: list[tuple[bytes, str | None, bytes]] = []
+        lead = b"{"
+        for raw, value, key in zip(parts[::2], parts[1::2], cells, strict=True):
             number = number_of(cells[key], key)
             plain = raw[:1] == raw[-1:] and raw[1:-1].decode("utf-8", "replace") == key
             if not plain or number is None or not -INF < number < INF:
@@ -281,19 +244,23 @@ class Printed:
             before, after = b"", b""
             if value[:1] in (b"'", b'"'):
                 before = after = value[:1]
-                shape.quoted.append(i)
             elif value.endswith(b")"):
                 before, after = value[: value.find(b"(") + 1], b")"
-                shape.called.append((i, before))
-            if value[len(before) : len(value) - len(after)].strip(_DIGITS):
+            if value[len(before) : len(value) - len(after)].strip(DIGITS):
                 return
-            name = self.gathered.name(key)
-            if name is not None:
-                shape.kept.append(i)
-                shape.names.append(name)
-        if self._thinned or len(shape.names) == len(shape.keys):
-            self._shapes[body.translate(None, _DIGITS)] = shape
-            self._longest = max(self._longest, 2 * len(body))
+            closing = (after + _BLANKS) if after else b"," if len(learned) < len(cells) - 1 else b",}"
+            learned.append((lead + raw + b": " + before, self.gathered.name(key), closing))
+            lead = after + b", "
+        if self._thinned or all(name for _, name, _ in learned):
+            self._alike.learn(learned, re.escape(lead.removesuffix(b", ") + b"}"))
+
+
+def _next_dict(text: bytes, start: int) -> int:
+    """Return where a brace and a quote begin, as a dict does; -1 where none does."""
+    at = text.find(b"{", start)
+    while at >= 0 and not _HEAD.match(text, at):
+        at = text.find(b"{", at + 1)
+    return at
 
 
 def _with_ends(text: bytes, length: int) -> int:

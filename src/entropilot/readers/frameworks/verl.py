@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from entropilot.readers.formats.alike import DIGITS, Alike
 from entropilot.readers.formats.notebooks import open_text
 from entropilot.readers.gather import FOREIGN, NO_NUMBER, TORN, Gathered
 from entropilot.readers.lines import WANDB_CUT, is_cut, json_rows, pieces, refuse_nul
@@ -18,6 +19,9 @@ _HEAD = re.compile(rb"step:\d{1,15} - ")
 _ANSI = re.compile(rb"\x1b\[[0-9;]{0,20}[A-Za-z]")
 _NUMPY = re.compile(rb"(?:np|numpy)\.\w{1,20}\(([^()\s]{1,64})\)")  # numpy 2 prints np.float64(0.1)
 _WORDS = frozenset({b"True", b"False", b"None", b"np.True_", b"np.False_"})
+_STEP_KEY = re.compile(rb"(?:^|[^a-zA-Z0-9_/.-])step$")
+_END = rb"(?:\x1b\[[0-9;]{0,20}[A-Za-z])*+(?=[\r\n])"
+_RETURN = ord("\r")
 _LONG_LINE = 1 << 17
 CUT = "values at the end of a line that was cut"
 _BEFORE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-")
@@ -51,15 +55,12 @@ def read_console(path: Path, gathered: Gathered) -> None:
     console = _Console(gathered)
     longest, cut = 0, list[tuple[int, dict[str, float], str]]()  # length, row, and the column at its end
     with open_text(path) as file:
-        for text, whole, length in _segments(file):
-            if text is None:
-                gathered.skipped[TORN] += 1
-                continue
-            row = console.read(text, whole)
-            longest = max(longest, length)
-            if whole and row and is_cut(length, text):
-                last = text.rpartition(b" - ")[2].rpartition(b":")[0]
-                cut.append((length, row, last.decode("utf-8", "replace").strip()))
+        for line in console.read(file):
+            gathered.add(line.row)
+            longest = max(longest, line.length)
+            if line.whole and is_cut(line.length, line.text):
+                last = line.text.rpartition(b" - ")[2].rpartition(b":")[0]
+                cut.append((line.length, line.row, last.decode("utf-8", "replace").strip()))
     cut = [entry for entry in cut if entry[0] == longest]
     if len(cut) > 1 or longest in WANDB_CUT:
         for _, row, name in cut:
@@ -74,39 +75,8 @@ def read_console(path: Path, gathered: Gathered) -> None:
 
 def _has_metrics(peek: Peek) -> bool:
     """Return whether a text holds a line of metrics, looking no further than the peek may."""
-    probe = _Console(Gathered(lambda column: True))
     with open_text(peek.path) as file:
-        for text, whole, _ in _segments(file, peek.deep):
-            if text is not None:
-                probe.read(text, whole)
-            if probe.gathered.rows:
-                return True
-    return False
-
-
-def _segments(file: BinaryIO, limit: int | None = None) -> Iterator[tuple[bytes | None, bool, int]]:
-    """Yield each `step:N - …` up to the end of its line, whether the line came to its end, and the line's length.
-
-    None stands for a line that is too long. Ray and progress bars write before the metrics on the same line, and a
-    carriage return ends a line as well.
-    """
-    for piece, ended in pieces(file, b"\n\r"):
-        if limit is not None and file.tell() > limit:
-            return
-        if not piece:
-            yield None, False, 0
-        refuse_nul(piece)
-        at = _next_head(piece, 0)
-        while at >= 0:
-            after = _next_head(piece, at + 5)
-            stop = len(piece) if after < 0 else after  # within a line, it is torn there
-            newline = piece.find(b"\n", at, stop)
-            end = stop if newline < 0 else newline
-            length = end - piece.rfind(b"\n", max(0, at - _LONG_LINE), at) - 1 if newline >= 0 else 0
-            turn = piece.find(b"\r", at, end)
-            end = end if turn < 0 else turn
-            yield piece[at:end], end < stop or (end == len(piece) and ended), length
-            at = after
+        return any(True for _ in _Console(Gathered(lambda column: True)).read(file, peek.deep))
 
 
 def _next_head(piece: bytes, start: int) -> int:
@@ -123,13 +93,25 @@ def _next_head(piece: bytes, start: int) -> int:
     return -1
 
 
-class _Shape(NamedTuple):
-    """The keys of a line of metrics, which of them are kept under what names, and where a value is numpy's."""
+def _begin(piece: bytes, at: int) -> int:
+    """Return where the line begins that a place is on."""
+    return piece.rfind(b"\n", max(0, at - _LONG_LINE), at) + 1
 
-    keys: list[bytes]
-    kept: list[int]
-    names: list[str]
-    wrapped: list[tuple[int, int]]  # which value, and how many bytes stand before its number: `np.float64(`
+
+class _Line(NamedTuple):
+    """A line of metrics.
+
+    Attributes:
+        text: from `step:` on.
+        whole: whether it came to its end.
+        length: of all that stands on the line, in bytes.
+        row: its numbers by column.
+    """
+
+    text: bytes
+    whole: bool
+    length: int
+    row: dict[str, float]
 
 
 class _Console:
@@ -137,47 +119,69 @@ class _Console:
 
     def __init__(self, gathered: Gathered) -> None:
         self.gathered = gathered
-        self._shapes: dict[int, _Shape] = {}  # by number of keys: steps with validation have more
+        self._alike = Alike()
         self._thinned = False
 
-    def read(self, text: bytes, whole: bool) -> dict[str, float]:
-        """Gather one line, from `step:` on, and return its row; a value that is not whole, at its end, is left out."""
+    def read(self, file: BinaryIO, limit: int | None = None) -> Iterator[_Line]:
+        """Yield the lines that hold a number beside their step, looking no further than `limit` bytes.
+
+        Ray and progress bars write before the metrics on the same line, and a carriage return ends a line as well.
+        """
+        for piece, ended in pieces(file, b"\n\r"):
+            if limit is not None and file.tell() > limit:
+                return
+            if not piece:  # a line beyond all measure
+                self.gathered.skipped[TORN] += 1
+                continue
+            refuse_nul(piece)
+            yield from self._piece(piece, ended)
+
+    def _piece(self, piece: bytes, ended: bool) -> Iterator[_Line]:
+        """Yield the lines of metrics of some lines."""
+        at = _next_head(piece, 0)
+        while at >= 0:
+            line = self._as_before(piece, at)
+            if line is not None:
+                yield line
+                at = _next_head(piece, at + len(line.text))
+                continue
+            after = _next_head(piece, at + 5)
+            stop = len(piece) if after < 0 else after  # within a line, it is torn there
+            newline = piece.find(b"\n", at, stop)
+            end = stop if newline < 0 else newline
+            length = end - _begin(piece, at) if newline >= 0 else 0
+            turn = piece.find(b"\r", at, end)
+            end = end if turn < 0 else turn
+            whole = end < stop or (end == len(piece) and ended)
+            row = self._one_by_one(piece[at:end], whole)
+            if len(row) > 1:  # a step alone says nothing
+                yield _Line(piece[at:end], whole, length, row)
+            at = after
+
+    def _as_before(self, piece: bytes, at: int) -> _Line | None:
+        """Return a line with the keys of an earlier one and nothing but finite numbers, that a newline ends; else None."""
+        if self._thinned is not self.gathered.thinned:
+            self._thinned = True
+            self._alike.forget()
+        match = self._alike.match(piece, at)
+        if match is None:
+            return None
+        row, end = match
+        newline = end + (piece[end] == _RETURN)
+        if piece[newline : newline + 1] != b"\n":
+            return None
+        return _Line(piece[at:end], True, newline - _begin(piece, at), row)
+
+    def _one_by_one(self, text: bytes, whole: bool) -> dict[str, float]:
+        """Return the row of any line, from `step:` on; a value that is not whole, at its end, is left out."""
         if b"\x1b" in text:
             text = _ANSI.sub(b"", text)
         if not whole:
             text = text[: max(0, text.rfind(b" - "))]
             self.gathered.skipped[TORN] += 1
-        if self._thinned is not self.gathered.thinned:
-            self._thinned, self._shapes = True, {}
-        row = self._as_before(text)
-        if row is None:
-            row = self._one_by_one(text)
-        if len(row) > 1:  # a step alone says nothing
-            self.gathered.add(row)
-        return row
-
-    def _as_before(self, text: bytes) -> dict[str, float] | None:
-        """Return the row of a line with the keys of an earlier one and nothing but finite numbers; else None."""
-        cells = text.replace(b" - ", b":").split(b":")
-        values = cells[1::2]
-        shape = self._shapes.get(len(values))
-        if shape is None or shape.keys != cells[::2]:
-            return None
-        try:
-            for at, start in shape.wrapped:
-                value = values[at]
-                if value[0] == 110:  # n…( and ): another type of numpy's has its number elsewhere
-                    values[at] = value[start:-1] if value[start - 1] == 40 and value[-1] == 41 else b""
-            numbers = list(map(float, [values[at] for at in shape.kept] if self._thinned else values))
-        except (ValueError, IndexError):
-            return None
-        total = sum(numbers)
-        return dict(zip(shape.names, numbers, strict=True)) if total - total == 0 else None
-
-    def _one_by_one(self, text: bytes) -> dict[str, float]:
-        """Return the row of any line, and remember its keys where there was nothing odd about it."""
-        shape = _Shape([], [], [], [])
         row: dict[str, float] = {}
+        learned: list[tuple[bytes, str | None, bytes]] | None = []
+        lead = b""
         parts = text.split(b" - ")
         for at, part in enumerate(parts):
             key, _, value = part.rpartition(b":")
@@ -185,17 +189,20 @@ class _Console:
             if number is None:
                 if value.strip() not in _WORDS:
                     self.gathered.skipped[NO_NUMBER] += 1
+                learned = None
                 continue
             self.gathered.put(row, key, number)
-            shape.keys.append(key)
-            if name := self.gathered.name(key):
-                shape.kept.append(at)
-                shape.names.append(name)
-            if value.startswith(b"np."):
-                shape.wrapped.append((at, value.find(b"(") + 1))
-        usual = len(shape.keys) == len(parts) and not any(b":" in key or not key for key in shape.keys)
-        if usual and (self._thinned or len(shape.names) == len(parts)):
-            self._shapes[len(parts)] = shape
+            before, after = (value[: value.find(b"(") + 1], b")") if value.startswith(b"np.") else (b"", b"")
+            if not key or b":" in key or value[len(before) : len(value) - len(after)].strip(DIGITS):
+                learned = None
+            if at and _STEP_KEY.search(key):  # with a whole number it looks like the beginning of a line
+                learned = None
+            if learned is not None:
+                closing = after or (b" " if at < len(parts) - 1 else b" \r\n\x1b")
+                learned.append((lead + key + b":" + before, self.gathered.name(key), closing))
+                lead = after + b" - "
+        if len(row) > 1 and learned and (self._thinned or all(name for _, name, _ in learned)):
+            self._alike.learn(learned, re.escape(lead.removesuffix(b" - ")) + _END)
         return row
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from entropilot.errors import UserError
+from entropilot.inputs.completion_files import PROMPT_COLUMNS, step_in
+from entropilot.inputs.completions import read_completions
 from entropilot.records import TOKENS_FOLDER, Run, finite_number
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.text import clean
@@ -25,7 +27,7 @@ MOST_TOKENS = 4_000_000
 LONGEST_TOKEN = 200  # characters shown of one token
 LONGEST_TEXT = 20_000  # characters shown of a prompt, or of a completion without token data
 LARGEST_FILE = 256 << 20
-_STEP = re.compile(r"(\d{1,18})")
+_DUMPS = ("*.jsonl", "*.parquet")
 
 
 @dataclass
@@ -52,11 +54,16 @@ def samples_of(run: Run) -> Samples:
     """Return the sampled completions beside a run's record; what can't be read is a note, never an error."""
     samples = Samples()
     folder = run.path if run.path.is_dir() else run.path.parent
-    for kind, pattern, read in (
-        (TOKENS_FOLDER, "step_*.parquet", _own_file),
-        ("completions", "*.parquet", _trl_file),
+    for kind, patterns, read in (
+        (TOKENS_FOLDER, ("step_*.parquet",), _own_file),
+        ("completions", ("*.parquet",), _text_file),
+        ("rollouts", _DUMPS, _text_file),
+        ("rollout_data", _DUMPS, _text_file),
+        ("rollout", _DUMPS, _text_file),
     ):
-        for path in _in_order((folder / kind).glob(pattern) if (folder / kind).is_dir() else ()):
+        place = folder / kind
+        files = (path for pattern in patterns for path in place.glob(pattern) if path.is_file())
+        for path in sorted(files, key=lambda path: (step_in(path) or -1, path.name)):
             try:
                 if path.stat().st_size > LARGEST_FILE:
                     raise ValueError(f"it has more than {LARGEST_FILE >> 20} MiB")
@@ -67,17 +74,12 @@ def samples_of(run: Run) -> Samples:
                 KeyError,
                 TypeError,
                 NotImplementedError,
+                UserError,
                 pa.ArrowException,
             ) as error:
                 samples.notes.append(f"{path.name} can't be read: {' '.join(str(error).split())[:200]}")
         if samples.step:
-            return samples
-    for name in ("rollouts", "rollout_data", "rollout"):
-        for path in _in_order((folder / name).glob("*.jsonl") if (folder / name).is_dir() else ()):
-            try:
-                _verl_file(path, samples)
-            except OSError as error:
-                samples.notes.append(f"{path.name} can't be read: {error.strerror}")
+            break
     return samples
 
 
@@ -149,14 +151,6 @@ def _numbered(tokens: NDArray[Any], vocabulary: dict[str, int]) -> NDArray[np.in
     return places[indices.to_numpy(zero_copy_only=False).astype(np.int64)] if len(tokens) else places[:0]
 
 
-def _in_order(paths: Iterable[Path]) -> list[Path]:
-    def step(path: Path) -> tuple[int, str]:
-        match = _STEP.search(path.stem)
-        return (int(match[1]) if match else -1, path.name)
-
-    return sorted((path for path in paths if path.is_file()), key=step)
-
-
 def _own_file(path: Path, samples: Samples) -> None:
     """Read a token sample that the probe wrote; a row is left out where its lists differ in length."""
     table = pq.read_table(path)
@@ -204,55 +198,46 @@ def _flat(table: pa.Table, name: str, lengths: NDArray[Any]) -> NDArray[np.float
     return np.full(int(lengths.sum()), np.nan)
 
 
-def _trl_file(path: Path, samples: Samples) -> None:
-    """Read what TRL's `log_completions` writes: step, prompt, completion, one column per reward, advantage."""
-    table = pq.read_table(path)
-    if not {"prompt", "completion"} <= set(table.column_names):
-        raise KeyError("it has no columns prompt and completion")
-    known = {"step", "prompt", "completion", "advantage", "image", "images"}
-    rewards = [
-        name
-        for name, kind in zip(table.column_names, table.schema.types, strict=True)
-        if name not in known and (pa.types.is_floating(kind) or pa.types.is_integer(kind))
+def _text_file(path: Path, samples: Samples) -> None:
+    """Read texts without token data, as TRL's `log_completions` and verl's rollout dumps write them."""
+    for sampled in read_completions(path, torn=[]):
+        row, count = sampled.row, len(sampled.completions)
+        lists = {
+            name: value for name, value in row.items() if isinstance(value, list) and len(value) == count
+        }
+        rewards = _rewards(lists, count)
+        answers = lists.get("pred", lists.get("acc_pred", [None] * count))
+        prompt = next((row[name] for name in PROMPT_COLUMNS if row.get(name) is not None), None)
+        step = finite_number(row.get("step"))
+        step = step_in(path) if step is None else step
+        for text, reward, answer in zip(sampled.completions, rewards, answers, strict=True):
+            _text_row(samples, step, prompt, text, reward, answer)
+
+
+def _rewards(lists: Mapping[str, list[Any]], count: int) -> list[float | None]:
+    """Return the reward of each completion: its score, or in TRL's files the sum of the columns of reward functions."""
+    if "advantage" not in lists:
+        return [finite_number(value) for value in lists.get("score", lists.get("reward", [None] * count))]
+    known = {*PROMPT_COLUMNS, "completions", "advantage"}
+    columns = [
+        values
+        for name, values in lists.items()
+        if name not in known and all(value is None or finite_number(value) is not None for value in values)
     ]
-    for row in table.to_pylist():
-        given = [number for name in rewards if (number := finite_number(row.get(name))) is not None]
-        _text_row(
-            samples, row.get("step"), row["prompt"], row["completion"], sum(given) if given else None, None
-        )
-
-
-def _verl_file(path: Path, samples: Samples) -> None:
-    """Read a rollout dump of verl: one JSON object per line with input, output, score, step and more."""
-    fallback = _STEP.search(path.stem)
-    for row in _json_lines(path):
-        prompt, completion = row.get("input", row.get("prompt")), row.get("output", row.get("response"))
-        if completion is None:
-            continue
-        step = row.get("step", int(fallback[1]) if fallback else 0)
-        answer = row.get("pred", row.get("acc_pred"))
-        _text_row(samples, step, prompt, completion, finite_number(row.get("score")), answer)
-
-
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while line := file.readline(4 << 20):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                yield row
+    given = [
+        [number for value in row if (number := finite_number(value)) is not None]
+        for row in zip(*columns, strict=True)
+    ]
+    return [sum(numbers) if numbers else None for numbers in given] or [None] * count
 
 
 def _text_row(
-    samples: Samples, step: Any, prompt: Any, completion: Any, reward: float | None, answer: Any
+    samples: Samples, step: float | None, prompt: Any, completion: str, reward: float | None, answer: Any
 ) -> None:
     if len(samples.step) >= MOST_ROWS:
         return
-    words = re.findall(r"\s*\S+|\s+$", _said(completion)[:LONGEST_TEXT])
-    number = finite_number(step)
-    samples.step.append(0 if number is None else int(number))
+    words = re.findall(r"\s*\S+|\s+$", completion[:LONGEST_TEXT])
+    samples.step.append(0 if step is None else int(step))
     samples.prompt.append(_said(prompt))
     samples.prompt_id.append(_said(prompt))
     samples.answer.append(None if answer is None else str(answer))
@@ -268,7 +253,7 @@ def _text_row(
 
 
 def _said(value: Any) -> str:
-    """Return the text of a prompt or completion: a string, or a list of messages, one below the other."""
+    """Return the text of a prompt: a string, or a list of messages, one below the other."""
     if isinstance(value, list):
         parts = [part.get("content") if isinstance(part, dict) else part for part in value]
         return "\n".join(str(part) for part in parts if part is not None)

@@ -1,0 +1,73 @@
+"""Read lines of metrics that have the keys of an earlier one, which nearly all lines of a run have.
+
+A pattern is made of the keys of one line; it finds the numbers of the next ones in one go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+DIGITS = b"0123456789.+-eE"
+_MOST_KINDS = 32
+
+
+class Kind(NamedTuple):
+    """The pattern of lines with the same keys, and the columns of its groups."""
+
+    pattern: re.Pattern[bytes]
+    names: list[str]
+
+
+class Alike:
+    """Knows the kinds of lines of one log, the last used first."""
+
+    def __init__(self) -> None:
+        self._kinds: list[Kind] = []
+
+    def learn(self, parts: Sequence[tuple[bytes, str | None, bytes]], end: bytes) -> None:
+        """Remember a kind of line.
+
+        Args:
+            parts: what stands before each number, the column that keeps it (None: none does), and the bytes any of which
+                ends it.
+            end: a pattern of what comes after the last part.
+        """
+        if len(self._kinds) >= _MOST_KINDS:
+            return
+        pattern, names = b"", []
+        for before, name, after in parts:
+            pattern += re.escape(before) + (b"([^%b]*+)" if name else b"[^%b]*+") % re.escape(after)
+            if name:
+                names.append(name)
+        if names:
+            self._kinds.insert(0, Kind(re.compile(pattern + end), names))
+
+    def forget(self) -> None:
+        """Forget all kinds: other columns are kept from now on."""
+        self._kinds = []
+
+    def match(self, text: bytes, at: int) -> tuple[dict[str, float], int] | None:
+        """Return the row of the line that begins at a place of a text, and where it ends.
+
+        None where it is of no known kind, or holds anything but finite numbers.
+        """
+        for place, kind in enumerate(self._kinds):
+            match = kind.pattern.match(text, at)
+            if match is not None and (row := _row(kind.names, match.groups())) is not None:
+                if place:
+                    self._kinds.insert(0, self._kinds.pop(place))
+                return row, match.end()
+        return None
+
+
+def _row(names: list[str], values: tuple[bytes, ...]) -> dict[str, float] | None:
+    try:
+        numbers = list(map(float, values))
+    except ValueError:
+        return None
+    total = sum(numbers)
+    if total - total != 0 or b"_" in b"".join(values):  # `float` also takes 1_000
+        return None
+    return dict(zip(names, numbers, strict=True))
