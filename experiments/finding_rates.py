@@ -1,9 +1,11 @@
-"""Measure how often each finding speaks on public runs: python -m experiments.finding_rates [--write]
+"""Measure how often each finding speaks on public runs: python -m experiments.finding_rates [--write | --own RUN…]
 
 A run is healthy where its reward ends above its start by more than its noise, and has not fallen from its peak. That is
 defined here, without the findings: start, end and peak are means over a tenth of the run (three points or more), the
 noise is of the difference of two such means, and a fall counts beyond a quarter of the rise from start to peak and
 beyond the noise.
+
+`--own` takes run folders of this package instead, which hold the columns that public runs lack.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from entropilot.law.findings.find import CHECKS, find
+from entropilot.law.findings.find import CHECKS, find, unchecked
 from entropilot.law.findings.live import LiveFindings
 from entropilot.law.findings.signals import Signal, Signals
-from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
+from entropilot.records import ACCURACY, ENTROPY, REWARD, Run, read_run
 from experiments.forecast_calibration import Series, load
 
 TABLE = Path(__file__).parents[1] / "src/entropilot/law/findings/rates.json"
@@ -50,12 +52,40 @@ def is_healthy(series: Series) -> bool:
     return risen and peak - reward.end <= max(noise, 0.25 * (peak - reward.start))
 
 
+def of_own_runs(folders: list[Path]) -> None:
+    """Print how often each finding speaks on healthy runs of this package, and on the others."""
+    spoke: Counter[tuple[str, bool]] = Counter()
+    judged: Counter[tuple[str, bool]] = Counter()
+    total: Counter[bool] = Counter()
+    for folder in folders:
+        run = read_run(folder)
+        signals = Signals(run)
+        reward = signals.get("reward")
+        healthy = reward is not None and is_healthy(Series("", "", reward.steps, *[reward.values] * 3))
+        total[healthy] += 1
+        missing = unchecked(signals)
+        judged.update((name, healthy) for name in CHECKS if name not in missing)
+        spoke.update((finding.name, healthy) for finding in find(signals))
+    print(f"{total[True]} of {len(folders)} runs are healthy.\n")
+    print("| finding | healthy runs | other runs |")
+    print("|---|---|---|")
+    for name in CHECKS:
+        cells = [f"{spoke[name, healthy]} of {judged[name, healthy]}" for healthy in (True, False)]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true", help="write the rates to the package")
+    parser.add_argument(
+        "--own", type=Path, nargs="+", default=[], metavar="RUN", help="run folders of entropilot"
+    )
     settings = parser.parse_args()
+    if settings.own:
+        of_own_runs(settings.own)
+        return
     place = os.environ.get("ENTROPILOT_DATA")
     if not place:
         raise SystemExit("error: ENTROPILOT_DATA is not set; set it to the folder that holds runs/.")

@@ -56,6 +56,34 @@ def test_fail_on(run, tmp_path: Path, fail_on: str, truncated: float, fallen: bo
     assert run("diagnose", str(folder), "--fail-on", fail_on).code == code
 
 
+def test_a_healthy_a_collapsed_a_dead_and_an_exploding_run(run, tmp_path: Path) -> None:
+    """Four logs of 60 steps: entropy halves and R rises; entropy vanishes and R stands; R is 0; entropy is tenfold."""
+    steps = range(60)
+    rising = [0.2 + 0.005 * i + 0.002 * (i % 2) for i in steps]
+    logs = {
+        "healthy": ([0.5 - 0.004 * i for i in steps], rising),
+        "collapsed": ([max(0.5 - 0.05 * i, 0.004) for i in steps], [0.5 + 0.002 * (i % 2) for i in steps]),
+        "dead": ([0.5 + 0.001 * (i % 3) for i in steps], [0.0] * 60),
+        "exploding": ([0.5 if i < 40 else 0.5 + 0.25 * (i - 40) for i in steps], rising),
+    }
+    expected = {
+        "healthy": (0, []),
+        "collapsed": (1, [("entropy collapse", "warning", {"start": 0.375, "end": 0.004})]),
+        "dead": (1, [("dead run", "error", None)]),
+        "exploding": (1, [("entropy explosion", "error", None)]),
+    }
+    for name, (entropy, reward) in logs.items():
+        rows = "".join(f"{i + 1},{h},{r}\n" for i, h, r in zip(steps, entropy, reward, strict=True))
+        (tmp_path / f"{name}.csv").write_text("step,entropy,reward\n" + rows)
+        result = run("diagnose", str(tmp_path / f"{name}.csv"), "--json")
+        (document,) = json.loads(result.out)
+        code, findings = expected[name]
+        assert result.code == code, name
+        assert [(f["name"], f["severity"]) for f in document["findings"]] == [f[:2] for f in findings], name
+        for finding, (_, _, numbers) in zip(document["findings"], findings, strict=True):
+            assert numbers is None or finding["numbers"] == pytest.approx(numbers)
+
+
 def test_json_and_controls(run, tmp_path: Path) -> None:
     folder, control = make(tmp_path / "a", FALLEN), make(tmp_path / "b", RISING)
     result = run("diagnose", str(folder), "--json", "--against", str(control), "--against", str(control))

@@ -63,6 +63,12 @@ def test_ours_are_found_without_a_path() -> None:
     assert registry.names()[:4] == ["clip_cov", "kl_cov", "answer_mask", "entropy_min"]
 
 
+def test_the_registry_says_of_stale_log_probs_what_the_classes_say() -> None:
+    tokens = [registry.REGISTRY[name] for name in registry.of_kind("token") if name in registry.REGISTRY]
+    assert [entry.name for entry in tokens if entry.needs_stale_logp] == ["kl_cov"] and len(tokens) >= 2
+    assert all(entry.load().needs_stale_logp == entry.needs_stale_logp for entry in tokens)
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch):
     import sys

@@ -20,6 +20,7 @@ from entropilot.records import Run, RunWriter, read_run
 from entropilot.reports.page.build import Options, describe, render
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.page.sentences import course, sentences
+from entropilot.reports.page.sources import open_source
 from entropilot.reports.page.write import write_report
 from entropilot.reports.table import summarise
 
@@ -191,7 +192,7 @@ def test_noise_makes_no_peak() -> None:
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
     bare = Run(tmp_path, {"end": None, "name": "bare"}, [{"step": 3, "loss": 0.5}])
     page = Page(render([bare]))
-    assert "Entropy: no data. It needs the metric entropy/policy_T1, which no run holds." in page.said
+    assert "Entropy was not recorded, so the law and the forecast are missing here" in page.said
     assert "Held-out accuracy: no data." in page.said and "Training reward: no data." in page.said
     assert "The record has no end: the run was killed, or still goes on." in page.said
     foreign = Run(
@@ -254,6 +255,56 @@ def test_each_run_is_forecast_from_its_first_part(tmp_path: Path, make_run) -> N
     assert fan["from"] == 7.0 and fan["to"] == 21.0 and fan["low"] < last[2] == pytest.approx(fan["start"])
     short = Run(tmp_path, {}, [{"step": 1, "entropy/policy_T1": 0.5, "reward/mean": 0.1}])
     assert describe([short], Options()).words["forecasts"]["rows"][0][5].startswith("no forecast: ")
+
+
+def console(validated: int) -> str:
+    """Return 100 steps of verl's console, with a validation every so many."""
+    lines = []
+    for step in range(1, 101):
+        cells = f"actor/entropy:{1.5 - step / 100} - critic/score/mean:{0.2 + step / 500}"
+        cells += f" - val-core/math/acc/mean@8:{0.3 + step / 400}" if step % validated == 0 else ""
+        lines.append(f"step:{step} - {cells}\n")
+    return "".join(lines)
+
+
+def test_a_forecast_falls_back_to_the_training_reward(tmp_path: Path) -> None:
+    """30 steps hold one validation of 20; the rewards of steps 28 to 30 are 0.256, 0.258, 0.260, and that of 100 0.4."""
+    (tmp_path / "train.log").write_text(console(20))
+    source = open_source(tmp_path / "train.log")
+    assert source.run is not None
+    page = describe([source.run], Options())
+    (row,) = page.words["forecasts"]["rows"]
+    assert row[1:3] == ["critic/score/mean", "0.400"] and row[3].startswith("0.258 (")
+    assert "holds 1 value of validation/accuracy" in row[5] and "this forecasts the training reward" in row[5]
+    assert list(page.document["runs"][0]["forecast"]) == ["critic/score/mean"]
+    named = open_source(tmp_path / "train.log", performance="val-core/math/acc/mean@8").run
+    assert named is not None  # a metric that was asked for is kept
+    assert describe([named], Options()).words["forecasts"]["rows"][0][1] == "validation/accuracy"
+
+
+def test_groups_have_a_forecast_each(tmp_path: Path, make_run) -> None:
+    """Two runs of one method and one of another; a row per method, with means and the count of ends within."""
+    runs = [make_run(tmp_path / str(i), name, tokens=False) for i, name in enumerate(("x", "x", "y"))]
+    page = describe(runs, Options(group_by="method"))
+    singles = [describe([run], Options()).words["forecasts"]["rows"][0] for run in runs]
+    first, second = page.words["forecasts"]["rows"]
+    assert (
+        first[:4] == ["x", "2 of 2", "validation/accuracy", "0.610"] and first[4] == singles[0][3].split()[0]
+    )
+    low, high = (float(end) for end in singles[0][3].split("(")[1].rstrip(")").split(" to "))
+    assert first[5] == ("2 of 2" if low <= 0.61 <= high else "0 of 2") and second[1] == "1 of 1"
+    assert all(run["forecast"] == {} for run in page.document["runs"])
+
+
+def test_a_log_without_an_entropy_has_a_page_of_everything_else(tmp_path: Path) -> None:
+    lines = console(10).replace("actor/entropy", "actor/grad_norm")
+    (tmp_path / "train.log").write_text(lines)
+    source = open_source(tmp_path / "train.log")
+    assert source.run is not None and "The log has no entropy; what needs one is left out." in source.lines
+    page = Page(render([source.run]))
+    assert "Entropy was not recorded, so the law and the forecast are missing here" in page.said
+    assert [a["data-metric"] for _, a in page.tags if "data-metric" in a][:1] == ["validation/accuracy"]
+    assert "no fit: entropy was not recorded" in page.said.lower()
 
 
 def test_findings_are_those_of_diagnose_and_stand_on_the_charts(tmp_path: Path) -> None:

@@ -62,7 +62,22 @@ def test_wall_clock_is_the_header_s_where_it_has_one() -> None:
 def test_what_is_missing_is_a_dash() -> None:
     (row,) = summary_table([make()])
     assert row == ["demo", *["–"] * (len(HEADINGS) - 1)]
-    assert summarise(make())["verdict"].startswith("no fit: The run demo has no entropy/policy_T1")
+    assert summarise(make())["verdict"] == "no fit: entropy was not recorded, and the law needs it"
+
+
+def test_training_entropy_stands_in_for_policy_entropy_and_is_named() -> None:
+    """R = 1 − H on entropies of training: the law is fitted to them, and the table says which they are."""
+    rows = [{"step": s, "actor/entropy": h, "reward/mean": 1 - h} for s, h in enumerate((0.1, 0.2, 0.4))]
+    run = make("verl", rows)
+    assert summarise(run)["entropy_start"] == 0.1 and summarise(run)["n"] == 3
+    assert "verl: H is actor/entropy, the training entropy; policy entropy was not recorded" in format_table(
+        [run]
+    )
+    both = make("both", [row | {"entropy/policy_T1": row["actor/entropy"] / 2} for row in rows])
+    assert summarise(both)["entropy_start"] == 0.05 and "H is" not in format_table([both])
+    # `entropilot read` writes the name of a column and its source.
+    both.header["columns"] = {"entropy": {"name": "actor/entropy", "source": "actor/entropy"}}
+    assert summarise(both)["entropy_start"] == 0.1
 
 
 @pytest.mark.parametrize("junk", ["words", True, [1], math.nan, 10**400])

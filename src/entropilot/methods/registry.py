@@ -80,6 +80,8 @@ class Entry:
         engines: for a method with its own loss, the adapter of each engine that runs it, `package.module:OBJECT`.
         stronger: for a method that holds back tokens of high covariance, the fields that make it hold back more if
             raised; first the share of the tokens, which `restrain` replaces where it is set.
+        needs_stale_logp: as its class says: nothing happens while the policy is the one that sampled. Here so that a
+            record can be judged without loading the class, which needs torch.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Entry:
     kind: Kind
     engines: Mapping[str, str] = field(default_factory=dict)
     stronger: tuple[str, ...] = ()
+    needs_stale_logp: bool = False
 
     def load(self) -> type[Any]:
         """Return the class.
@@ -101,7 +104,13 @@ REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry("clip_cov", "entropilot.methods.clip_cov:ClipCov", "token", stronger=("fraction",)),
-        Entry("kl_cov", "entropilot.methods.kl_cov:KLCov", "token", stronger=("fraction", "coef")),
+        Entry(
+            "kl_cov",
+            "entropilot.methods.kl_cov:KLCov",
+            "token",
+            stronger=("fraction", "coef"),
+            needs_stale_logp=True,
+        ),
         Entry("answer_mask", "entropilot.methods.answer_mask:AnswerMask", "token"),
         Entry(
             "entropy_min",

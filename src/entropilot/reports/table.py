@@ -35,6 +35,9 @@ _FORMATS = {
     "ceiling": ".3f",
     "r2": ".2f",
 }
+# Where policy entropy is missing, the entropy that frameworks log while they train.
+TRAINING_ENTROPY = ("entropy/train_token_mean", "entropy", "actor/entropy", "train/entropy")
+NO_ENTROPY = "no fit: entropy was not recorded, and the law needs it"
 _SHORT: dict[str | None, str] = {None: MISSING, ACCURACY: "accuracy", REWARD: "training reward"}
 _TEXT_COLUMNS = (0, 1, 10)
 
@@ -49,10 +52,22 @@ def series(run: Run, name: str) -> tuple[list[int], list[float]]:
 def chosen_columns(run: Run) -> tuple[str, str | None]:
     """Name a run's metrics of entropy and performance: those its log was read by, else the ones we record.
 
-    The performance is None where `fit_run` should choose.
+    Where there is no policy entropy, it is the entropy of training. The performance is None where `fit_run` should choose.
     """
-    columns = mapping(run.header.get("columns"))
-    return str(columns.get("entropy") or ENTROPY), columns.get("performance") or None
+    return entropy_name(run) or ENTROPY, _read_as(run, "performance")
+
+
+def entropy_name(run: Run) -> str | None:
+    """Return the metric that stands for entropy in a run; None where it holds none."""
+    names = (_read_as(run, "entropy"), ENTROPY, *TRAINING_ENTROPY)
+    return next((name for name in names if name is not None and series(run, name)[1]), None)
+
+
+def _read_as(run: Run, role: str) -> str | None:
+    """Return the metric that a log was read by; `entropilot read` writes its name and its source."""
+    column = mapping(run.header.get("columns")).get(role)
+    name = mapping(column).get("name") if isinstance(column, Mapping) else column
+    return str(name) if name else None
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -73,7 +88,7 @@ def summarise(run: Run) -> dict[str, Any]:
     try:
         fit, columns, assessment = assess_run(run, entropy, performance)
     except UserError as error:
-        law["verdict"] = f"no fit: {error}"
+        law["verdict"] = NO_ENTROPY if entropy_name(run) is None else f"no fit: {error}"
     else:
         law |= {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2, "n": fit.n}
         law |= {"performance": columns.performance, "verdict": assessment.verdict}
@@ -107,6 +122,12 @@ def format_table(runs: Sequence[Run], *, verdicts: bool = True) -> str:
     lines = aligned([list(HEADINGS), *rows], _TEXT_COLUMNS).splitlines()
     if verdicts and runs:
         lines += ["", LEGEND]
+        others = [(row[0], entropy_name(run)) for row, run in zip(rows, runs, strict=True)]
+        lines += [
+            f"{label}: H is {one_line(name)}, the training entropy; policy entropy was not recorded"
+            for label, name in others
+            if name not in (None, ENTROPY)
+        ]
         lines += [
             f"{row[0]}: {one_line(summary['verdict'])}" for row, summary in zip(rows, summaries, strict=True)
         ]

@@ -55,7 +55,7 @@ CASES: dict[str, dict[str, np.ndarray | None]] = {
     "reward collapse": {"reward/mean": FALLEN},
     "entropy explosion": {"entropy/policy_T1": 0.2 + 3 * T**4, "entropy/train_token_mean": 0.2 + 3 * T**4},
     "drift": {"kl": np.where(T > 0.8, 2.0, 0.02)},
-    "KL-Cov inert": {"log_ratio/p99": 0 * T},
+    "inert method": {"log_ratio/p99": 0 * T},
     "entropy collapse": {
         "entropy/policy_T1": np.maximum(0.6 - 6 * T, 0.005),
         "entropy/train_token_mean": np.maximum(0.6 - 6 * T, 0.005),
@@ -119,15 +119,19 @@ def test_numbers_by_hand() -> None:
         ("dead run", {"reward/mean": None, "grad_norm": 0 * T, "loss": 0 * T}),
         ("drift", {"log_ratio/p99": np.where(T > 0.8, 3.0, 0.05)}),
         ("drift", {"kl": np.where(T > 0.8, np.inf, 0.02)}),
-        ("KL-Cov inert", {"chosen/tokens": 0 * T}),
+        ("inert method", {"chosen/tokens": 0 * T}),
     ],
 )
 def test_other_ways_to_the_same_finding(name, changes) -> None:
     assert name in [finding.name for finding in find(signals(changes))]
 
 
-def test_kl_cov_is_inert_only_where_it_was_asked_for() -> None:
-    assert find(signals(CASES["KL-Cov inert"], method="none")) == []
+def test_a_method_is_inert_only_where_it_was_asked_for() -> None:
+    assert find(signals(CASES["inert method"], method="none")) == []
+    # Clip-Cov acts while the log-ratio is 0; neither acts where no token is chosen.
+    assert find(signals(CASES["inert method"], method="clip_cov")) == []
+    (finding,) = find(signals({"chosen/tokens": 0 * T}, method="clip_cov"))
+    assert finding.name == "inert method" and finding.meaning.endswith("this is a run without clip_cov.")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,8 @@ def test_kl_cov_is_inert_only_where_it_was_asked_for() -> None:
         {"completion/length": 200 - 100 * T, "completion/truncated": 0.02 + 0.4 * T},
         {"clip/high": np.where(T < 0.2, 0.9, 0.0)},
         {"validation/accuracy": 0.6 + 5 * NOISE},
+        # Groups without contrast in a task that is solved.
+        {"groups/all_right": 0.1 + 0.8 * T, "reward/mean": np.minimum(0.3 + T, 0.97)},
         {"kl": 0.01 * np.exp(4 * T)},  # grows fifty times, and stays small at 0.5
     ],
 )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from entropilot.law.findings.finding import RunFinding
-from entropilot.law.findings.learning import LEAST
+from entropilot.law.findings.learning import LEAST, SOLVED
 from entropilot.law.findings.signals import Signal, Signals
+from entropilot.methods.registry import REGISTRY
 
 SPENT = 0.1  # of the first entropy, below which it counts as collapsed
 GROWN, GROWN_NATS = (
     3.0,
     0.3,
 )  # how many times the first entropy, and by how many nats at least, counts as exploded
+_HOLDING = " or ".join(sorted((name for name, entry in REGISTRY.items() if entry.stronger), reverse=True))
 APART, APART_NATS = 1.5, 0.05  # ratio and difference of two entropies
 
 
@@ -28,7 +30,7 @@ def entropy_collapse(signals: Signals) -> RunFinding | None:
         late = Signal(reward.name, *(part[reward.steps >= reached] for part in (reward.steps, reward.values)))
         if late.values.size < 6 or late.end - late.start > 2 * np.sqrt(2) * late.mean_noise:
             return None
-        if reward.end >= 0.95 and reward.values.max() <= 1:
+        if reward.end >= SOLVED and reward.values.max() <= 1:
             return None
     return RunFinding(
         "entropy collapse",
@@ -37,7 +39,7 @@ def entropy_collapse(signals: Signals) -> RunFinding | None:
         f"{entropy.name} fell from {entropy.start:.3g} to {entropy.end:.2g} nats and the reward has not risen since",
         {"start": entropy.start, "end": entropy.end},
         "The policy no longer explores, so it hardly finds better answers.",
-        "Go back to an earlier checkpoint and set method: kl_cov or clip_cov, or raise epsilon_high to 0.28 (clip-higher).",
+        f"Go back to an earlier checkpoint and set method: {_HOLDING}, or raise epsilon_high to 0.28 (clip-higher).",
     )
 
 

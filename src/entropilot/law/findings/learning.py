@@ -9,6 +9,7 @@ from entropilot.law.findings.signals import Signal, Signals
 
 LEAST = 10  # points below which a course is not judged
 ONE_SIDED = 0.8  # share of groups without contrast
+SOLVED = 0.95  # mean reward, of at most 1, from which a task counts as solved
 ZERO_STEPS = 0.1  # share of steps without gradient
 FLIPS = 0.05  # rise of the flip rate of majorities above its lowest mean; as `analysis.stopping`
 # Deviations of a mean by which it lies below the highest one; white noise alone does so in 1 % of series of 10 to 400.
@@ -47,7 +48,7 @@ def dead_run(signals: Signals) -> RunFinding | None:
 
 
 def one_sided_groups(signals: Signals) -> RunFinding | None:
-    """Find groups that are nearly all entirely right or entirely wrong, in the last quarter."""
+    """Find groups that are nearly all entirely right or entirely wrong, in the last quarter, before the task is solved."""
     equal = equal_groups(signals)
     if equal is None or equal.values.size < LEAST:
         return None
@@ -55,6 +56,9 @@ def one_sided_groups(signals: Signals) -> RunFinding | None:
     share = float(late.values.mean())
     if share < ONE_SIDED or equal.values.min() >= 1 - 1e-9:
         return None
+    reward = signals.get("reward", LEAST)
+    if reward is not None and reward.end >= SOLVED and reward.values.max() <= 1:
+        return None  # nothing is left to learn
     numbers, split = {"share": share}, ""
     right, wrong = signals.get("all right"), signals.get("all wrong")
     if right is not None and wrong is not None:

@@ -1,4 +1,4 @@
-"""Check the updates of a run: drift from the old or reference policy, clipping, truncation, an inert penalty."""
+"""Check the updates of a run: drift from the old or reference policy, clipping, truncation, a method without effect."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from entropilot.law.findings.finding import RunFinding
 from entropilot.law.findings.learning import LEAST
 from entropilot.law.findings.signals import Signals
+from entropilot.methods.registry import REGISTRY
 
 CLIPPED = 0.2  # share of tokens at the clip bound
 TRUNCATED, TRUNCATED_RISE = 0.2, 0.1  # share of completions at the length limit, and its rise
@@ -84,27 +85,31 @@ def truncation(signals: Signals) -> RunFinding | None:
     )
 
 
-def kl_cov_inert(signals: Signals) -> RunFinding | None:
-    """Find KL-Cov without effect: the log-ratio of its tokens is always 0, or it never chooses a token."""
+def inert_method(signals: Signals) -> RunFinding | None:
+    """Find a method without effect: it never chooses a token, or it needs stale log-probs and the log-ratio is always 0.
+
+    The run's header names the method, and the registry says what the method needs.
+    """
     recipe = signals.run.header.get("recipe")
-    method = recipe.get("method") if isinstance(recipe, dict) else None
-    if method != "kl_cov":
+    method = str(recipe.get("method")) if isinstance(recipe, dict) else ""
+    entry = REGISTRY.get(method)
+    if entry is None or entry.kind != "token":
         return None
     ratio, chosen = signals.get("log ratio"), signals.get("chosen")
     if chosen is not None and not chosen.values.any():
         shown, text = chosen, f"{chosen.name} is 0 at all {chosen.values.size} steps"
         advice = "Raise fraction or the batch, or set restrain, so that some tokens are chosen."
-    elif ratio is not None and float(np.abs(ratio.values).max()) < 1e-6:
+    elif entry.needs_stale_logp and ratio is not None and float(np.abs(ratio.values).max()) < 1e-6:
         shown, text = ratio, f"{ratio.name} is 0 at all {ratio.values.size} steps"
         advice = "Set steps_per_generation above gradient_accumulation_steps, so that log-probs are stale."
     else:
         return None
     return RunFinding(
-        "KL-Cov inert",
+        "inert method",
         "error",
         (shown.steps[0], shown.steps[-1]),
         text,
         {"value": 0.0, "steps": float(shown.values.size)},
-        "The penalty is always 0, so this is a run without KL-Cov.",
+        f"The method changes nothing, so this is a run without {method}.",
         advice,
     )

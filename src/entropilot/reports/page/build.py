@@ -21,10 +21,10 @@ from entropilot.reports.page.findings import findings_of
 from entropilot.reports.page.forecasts import forecasts_of
 from entropilot.reports.page.packing import Packer
 from entropilot.reports.page.rollouts import Samples, pack_samples, samples_of
-from entropilot.reports.page.sentences import ENTROPY_IS, entropy_name, sentences
+from entropilot.reports.page.sentences import ENTROPY_IS, sentences
 from entropilot.reports.page.series import columns_of, definitions_of, pack_series
 from entropilot.reports.page.special import specials_of
-from entropilot.reports.table import HEADINGS, LEGEND, summarise, summary_table
+from entropilot.reports.table import HEADINGS, LEGEND, entropy_name, summarise, summary_table
 from entropilot.reports.text import clean, labels
 
 SCRIPTS = (
@@ -128,7 +128,7 @@ def describe(runs: Sequence[Run], options: Options) -> Description:
         entry = {"name": name, "group": group, "law": _law(summary), "points": points}
         packed.append(pack_series(steps, values, packer) | entry)
     findings = findings_of(runs, names, options.controls)
-    forecasts = forecasts_of(runs, names)
+    forecasts = forecasts_of(runs, names, run_groups)
     for entry, fan in zip(packed, forecasts.fans, strict=True):
         entry["forecast"] = fan
     specials = specials_of(runs, options.evaluations)
@@ -253,6 +253,11 @@ def _charts(runs: Sequence[Run]) -> tuple[list[dict[str, str]], list[str]]:
                     "caption": "How undecided the model is about its next word, as the framework logs it while it "
                     "trains; policy entropy was not recorded.",
                 }
+            )
+        elif metric == ENTROPY:
+            missing.append(
+                "Entropy was not recorded, so the law and the forecast are missing here; everything else is shown. "
+                "`entropilot fit` says how to log it."
             )
         else:
             missing.append(f"{heading}: no data. It needs the metric {metric}, which no run holds.")

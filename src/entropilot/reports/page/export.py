@@ -15,8 +15,8 @@ from entropilot.files import written_whole
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
 from entropilot.reports.figures import COLOURS
 from entropilot.reports.page.groups import group_names
-from entropilot.reports.page.sentences import entropy_name
 from entropilot.reports.page.series import columns_of, definitions_of
+from entropilot.reports.table import entropy_name
 from entropilot.reports.text import labels
 
 Format = Literal["png", "svg", "csv"]

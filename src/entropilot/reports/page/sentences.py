@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
-from entropilot.reports.table import chosen_columns, series
+from entropilot.reports.table import entropy_name, series
 from entropilot.reports.text import mapping, number, one_line
 
-# Where policy entropy is missing, the entropy that other frameworks log while they train.
-TRAINING_ENTROPY = ("entropy/train_token_mean", "entropy", "actor/entropy", "train/entropy")
 WINDOW = 0.05  # share of the points that are averaged before a peak is looked for
 
 
@@ -35,13 +33,6 @@ def course(steps: Sequence[int], values: Sequence[float]) -> Course | None:
     top = max(range(len(means)), key=means.__getitem__)
     middle = top + width // 2
     return Course(steps[0], values[0], steps[-1], values[-1], steps[middle], means[top])
-
-
-def entropy_name(run: Run) -> str | None:
-    """Return the metric that stands for entropy in a run; None where it holds none."""
-    return next(
-        (name for name in (chosen_columns(run)[0], ENTROPY, *TRAINING_ENTROPY) if series(run, name)[1]), None
-    )
 
 
 ENTROPY_IS = (

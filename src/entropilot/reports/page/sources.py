@@ -42,8 +42,13 @@ def open_source(
         return Source(read_run(path), None)
     from entropilot.readers import read
 
-    reading = read(path, framework=framework, entropy=entropy, performance=performance)
-    reading.run.header["columns"] = {"entropy": reading.entropy, "performance": reading.performance}
+    reading = read(path, framework=framework, entropy=entropy, performance=performance, need_entropy=False)
+    reading.run.header["columns"] = {
+        "entropy": reading.entropy if reading.has_entropy else None,
+        "performance": reading.performance,
+        "performance_asked": performance is not None,
+        "training_reward": reading.training_reward,
+    }
     return Source(reading.run, None, tuple(reading.lines()))
 
 
