@@ -65,13 +65,6 @@ class Data(_Strict):
     )  # tokens; default: what the model's context leaves
     over_length: Literal["refuse", "drop"] = "refuse"
 
-    @field_validator("source")
-    @classmethod
-    def _known_tier(cls, value: str) -> str:
-        if (tier := tier_of(value)) is not None:
-            get_tier(tier)  # said at once, not after seconds of imports
-        return value
-
     @model_validator(mode="after")
     def _text_fits(self) -> Data:
         if self.template == "none" and self.system is not None:
@@ -282,7 +275,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise UserError(sentence(error, f"The recipe {path}", _known_keys(), _SECTIONS)) from error
-    recipe.expanded()  # what is wrong with a stage is said now, not after the stages before it
+    # What is wrong with a stage is said now, not after the stages before it; an unknown tier before anything is imported.
+    for _, stage in recipe.expanded():
+        held_out = None if stage.validation is None else stage.validation.data
+        for tier in (stage.tier, held_out and held_out.tier):
+            if tier is not None:
+                get_tier(tier)
     return recipe
 
 
