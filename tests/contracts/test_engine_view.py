@@ -119,7 +119,7 @@ class SmallEngine:
             logp, entropy = self.score(inputs)
             texts = self.tokenizer.batch_decode(inputs["completion_ids"])
             prompts = self.tokenizer.batch_decode(inputs["prompt_ids"])
-            rewards = torch.tensor(self.rewards[0](prompts, texts))
+            rewards = torch.tensor(self.rewards[0](prompts, texts, num_generations=GROUP))
             advantages = estimate_advantages(rewards, GROUP, "grpo")
             whole = TokenBatch(logp, logp, advantages, inputs["completion_mask"], entropy)
             eligible = whole.mask & groups_with_signal(advantages, GROUP).unsqueeze(1)
