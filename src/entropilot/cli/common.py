@@ -37,6 +37,48 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
+TemplateOption = Annotated[
+    str,
+    typer.Option(help="Turn prompts into text by the chat template (chat), or take them as raw text (none)."),
+]
+
+
+PrefixOption = Annotated[
+    str,
+    typer.Option(help="Text put before every problem, such as examples; in bash $'...' holds line breaks."),
+]
+
+
+StopOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        help=r"End completions at this ASCII character, such as \n for one line. Repeat it for several.",
+    ),
+]
+
+
+def text_settings(
+    template: str, prefix: str, stop: list[str] | None, system: str | None = None
+) -> dict[str, Any]:
+    r"""Return the fields of `recipes.schema.Data` that say how problems become text; \n and \t are spelt out.
+
+    Raises:
+        UserError: an unknown template, a stop that is no single ASCII character, or a system turn in raw text.
+    """
+    if template not in ("chat", "none"):
+        raise UserError(f"--template is {template!r}; choose chat or none.")
+    if template == "none" and system is not None:
+        raise UserError(
+            "--template none sends no turns, so --system has no place; put its text into --prefix."
+        )
+    stops = [{r"\n": "\n", r"\t": "\t"}.get(text, text) for text in stop or []]
+    for text in stops:
+        if len(text) != 1 or not text.isascii():
+            raise UserError(rf"--stop is {text!r}; give a single ASCII character, such as \n.")
+    return {"template": template, "prefix": prefix, "stop_strings": stops}
+
+
 def say(text: str) -> None:
     """Print for people, to standard error; standard output is for results."""
     typer.echo(text, err=True)

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from entropilot.cli.common import JsonOption, JudgeArgOption, find_judge, need_training_extra, print_json, say
+from entropilot.cli.common import (
+    JsonOption,
+    JudgeArgOption,
+    PrefixOption,
+    StopOption,
+    TemplateOption,
+    find_judge,
+    need_training_extra,
+    print_json,
+    say,
+    text_settings,
+)
 from entropilot.errors import UserError
 
 app = typer.Typer()
@@ -71,6 +82,9 @@ def evaluate(
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt before every problem.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Text added to the end of every problem.")] = None,
+    template: TemplateOption = "chat",
+    prefix: PrefixOption = "",
+    stop: StopOption = None,
     engine: Annotated[str, typer.Option(help="Engine that samples: transformers or vllm.")] = "transformers",
     dtype: Annotated[
         str, typer.Option(help="Number type of the weights: float32, bfloat16, float16 or auto.")
@@ -108,6 +122,9 @@ def evaluate(
         raise UserError(
             "--top-p 0 leaves no token to draw; give a share above 0, or --temperature 0 for greedy."
         )
+    text = text_settings(template, prefix, stop, system)
+    if text["stop_strings"] and engine == "vllm":
+        raise UserError("--stop is for --engine transformers; leave it out, or let transformers sample.")
     if resume and out is None:
         raise UserError("--resume continues the samples of a folder; name it with --out.")
     if completions is not None and (model or data or more or compare):
@@ -142,7 +159,7 @@ def evaluate(
     sources = [*(data or ([] if more else ["sandbox"])), *(more or [])]
     tasks, said = make_tasks(
         sources, preset=protocol, temperatures=sweep, problems=problems, split=split, over_length=over_length,
-        system=system, suffix=suffix, samples=samples, top_p=top_p, max_tokens=max_tokens,
+        system=system, suffix=suffix, text=text, samples=samples, top_p=top_p, max_tokens=max_tokens,
     )  # fmt: skip
     notes += said
     try:

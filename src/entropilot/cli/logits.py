@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from entropilot.cli.common import ForceOption, JsonOption, print_json, say
+from entropilot.cli.common import (
+    ForceOption,
+    JsonOption,
+    PrefixOption,
+    StopOption,
+    TemplateOption,
+    print_json,
+    say,
+    text_settings,
+)
 from entropilot.errors import TRAINING, UserError, need
 from entropilot.files import check_output, write_json
 
@@ -44,6 +53,10 @@ def logits(
         float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")
     ] = 0.95,
     draws: Annotated[int, typer.Option(min=100, help="Resamples of the prompts, for the intervals.")] = 2000,
+    suffix: Annotated[str, typer.Option(help="Text added to the end of every problem.")] = "",
+    template: TemplateOption = "chat",
+    prefix: PrefixOption = "",
+    stop: StopOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Completions per forward pass.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling and of the intervals.")] = 0,
     out: Annotated[
@@ -60,6 +73,7 @@ def logits(
         raise UserError(f"--scores is {scores!r}; choose raw or processed.")
     if top_p == 0:
         raise UserError("--top-p is 0, which leaves no token to sample; give a share above 0, or 1 for all.")
+    text = {**text_settings(template, prefix, stop), "suffix": suffix}
     check_output(out, Path(data), force=force)
     check_output(figure, Path(data), out, option="--figure", force=force)
     need(*TRAINING, *(["plotly"] if figure is not None else []), extra="train,report")
@@ -78,7 +92,7 @@ def logits(
         "floor": floor,
         "seed": seed,
     }
-    source = Data(source=data, split=split, limit=problems)
+    source = Data(source=data, split=split, limit=problems, **text)
     progress = Progress("logits", "completion")
     try:
         models = study_models(
@@ -95,7 +109,7 @@ def logits(
         result = compare(models, level=level, draws=draws, seed=seed)
     except ValueError as error:
         raise UserError(str(error)) from error
-    result = {"data": data, "split": split, **settings, **result}
+    result = {"data": data, "split": split, **text, **settings, **result}
     if out is not None:
         write_json(out, result)
         say(f"numbers: {out}")

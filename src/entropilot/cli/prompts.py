@@ -16,13 +16,17 @@ from entropilot.cli.common import (
     JudgeArgOption,
     JudgeOption,
     LevelOption,
+    PrefixOption,
     ShowOption,
+    StopOption,
+    TemplateOption,
     check_rule,
     find_judge,
     left_out,
     print_json,
     say,
     say_more,
+    text_settings,
 )
 from entropilot.errors import TRAINING, UserError, need
 from entropilot.files import check_output
@@ -58,6 +62,10 @@ def rank(
     temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus of the sampling.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length limit of a completion.")] = 256,
+    suffix: Annotated[str, typer.Option(help="Text added to the end of every problem.")] = "",
+    template: TemplateOption = "chat",
+    prefix: PrefixOption = "",
+    stop: StopOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Completions per forward pass.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
     by: Annotated[
@@ -109,6 +117,7 @@ def rank(
     check_output(out, file, Path(data) if model is not None else None, force=force)
     if top_p == 0:
         raise UserError("--top-p 0 leaves no token to draw; give a share above 0, or 1 for all.")
+    text = {**text_settings(template, prefix, stop), "suffix": suffix}
     torn: list[int] = []
     progress = None
     if file is not None:
@@ -124,7 +133,7 @@ def rank(
 
         progress = bar = Progress("prompts rank", "completion")
         rows = judged_samples(
-            str(model), data, asked, extract, graded, split=split, problems=problems,
+            str(model), data, asked, extract, graded, split=split, problems=problems, text=text,
             on_start=bar.start, report=lambda done: bar.row(done, {}), samples=k,
             temperature=temperature, top_p=top_p, max_new_tokens=max_tokens, batch_size=batch_size, seed=seed,
         )  # fmt: skip

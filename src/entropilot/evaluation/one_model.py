@@ -163,6 +163,7 @@ def _header(
             "seed": settings.seed,
             "engine": engine.name,
             "dtype": settings.dtype,
+            **({"stop": stops} if (stops := tasks[0].data.stop_strings) else {}),
             "sampling": {
                 problems.name: [asdict(sampling) for sampling in task.sampling]
                 for task, problems in zip(tasks, loaded, strict=True)

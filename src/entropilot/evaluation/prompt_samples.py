@@ -85,12 +85,14 @@ def judged_samples(
     *,
     split: str = "train",
     problems: int | None = None,
+    text: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Judged]:
     """Yield problems sampled from a model, with clusters and grades.
 
     Args:
         model, source, split, problems: what is sampled from what; without a number 256 of the sandbox, else all.
+        text: fields of `Data` that say how problems become text: template, prefix, suffix, stop_strings.
         judge: of equivalence.
         rule: of extraction; None is the sandbox's own, "auto" of other data.
         graded: "correct" takes the verdicts of the task's own reward, "judge" those of the judge.
@@ -98,7 +100,8 @@ def judged_samples(
     """
     tier = tier_of(source)
     limit = problems or (None if tier is None else 256)
-    drawn = sample_problems(model, Data(source=source, split=split, limit=limit), **settings)
+    data = Data(source=source, split=split, limit=limit, **(text or {}))
+    drawn = sample_problems(model, data, **settings)
     rows = (
         Sampled(number, row, row["completions"], question_of(row), gold_of(row))
         for number, row in enumerate(drawn, start=1)

@@ -23,6 +23,7 @@ def make_tasks(
     over_length: str = "refuse",
     system: str | None = None,
     suffix: str | None = None,
+    text: dict[str, Any] | None = None,
     **sampling: Any,
 ) -> tuple[list[Task], list[str]]:
     """Make the task of each data source, and notes for the reader.
@@ -33,6 +34,7 @@ def make_tasks(
         temperatures: of a sweep; None takes the preset's, else 0.
         problems: how many of each source; None takes 256 of the sandbox, all of anything else.
         split, over_length, system, suffix: see `Data`.
+        text: further fields of `Data` that say how problems become text: template, prefix, stop_strings.
         sampling: samples, top_p, max_tokens; None takes the preset's or the default.
 
     Raises:
@@ -49,6 +51,7 @@ def make_tasks(
             over_length=over_length,  # type: ignore[arg-type]  # pydantic checks it
             system=prompt.system if prompt is not None and system is None else system,
             suffix=suffix if suffix is not None else "" if prompt is None else prompt.suffix,
+            **(text or {}),
         )
         own = overridden(Sampling() if preset is None else preset.sampling(source), **sampling)
         tasks.append(Task(data, tuple(own.at(t) for t in temperatures or [own.temperature])))

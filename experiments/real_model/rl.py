@@ -1,0 +1,65 @@
+"""Studies 2 and 3: GRPO and what holds entropy up, then rewards without labels, on a real language model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from experiments.real_model.base import measured
+from experiments.real_model.clock import Clock
+from experiments.runs import make, once, recipe
+
+ROLLOUTS = 40
+# Every arm draws the same number of completions (40 x 128) and makes the same number of updates (160), each on 32 of
+# them; `on_policy` draws the 32 of every update anew.
+ARMS = {
+    "grpo": ("smollm2/grpo",),
+    "on_policy": ("smollm2/grpo", "grpo.steps_per_generation=1", "validate.every=8"),
+    "clip_cov": ("smollm2/clip_cov",),
+}
+LABEL_FREE = {
+    "empo": ("smollm2/empo",),
+    "gold": ("smollm2/empo", "reward=exact"),  # EMPO's objective with the true reward in its place
+}
+
+
+def recipe_of(arm: str, seed: int) -> dict[str, Any]:
+    """Return the recipe of one run; no checkpoint is kept."""
+    name, *changes = (ARMS | LABEL_FREE)[arm]
+    return recipe(
+        name, f"seed={seed}", f"data.seed={seed}", *changes, 'grpo.save_strategy="no"', "probe.prefixes=16"
+    )
+
+
+def one(out: Path, model: str, arm: str, seed: int) -> dict[str, Any]:
+    """Return what one run leaves, measured once; its model is removed then, its record stays."""
+
+    def run() -> dict[str, Any]:
+        folder = out / f"{arm}-{seed}"
+        trained = make(folder, recipe_of(arm, seed) | {"model": model})
+        return measured(trained, out / f"{arm}-{seed}-after")
+
+    found = once(out / f"{arm}-{seed}.json", run)
+    shutil.rmtree(out / f"{arm}-{seed}" / "model", ignore_errors=True)
+    return found
+
+
+def _study(out: Path, model: str, arms: dict[str, Any], seeds: list[int], clock: Clock) -> None:
+    for seed in seeds:
+        for arm in arms:
+            if clock.over():
+                return
+            row = one(out, model, arm, seed)
+            told = ", ".join(f"{name} {row[name]:.3f}" for name in ("greedy", "avg@16", "pass@16", "entropy"))
+            print(f"{arm}, seed {seed}: {told}", flush=True)
+
+
+def study(out: Path, model: str, seeds: list[int], clock: Clock) -> None:
+    """Make the three arms of the first seed, then of the next."""
+    _study(out, model, ARMS, seeds, clock)
+
+
+def label_free(out: Path, model: str, seeds: list[int], clock: Clock) -> None:
+    """Make EMPO and its gold reward, with the first two seeds."""
+    _study(out, model, LABEL_FREE, seeds[:2], clock)

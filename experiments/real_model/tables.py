@@ -1,0 +1,63 @@
+"""Print the tables of docs/results/real_model.md from the runs that are there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from entropilot.analysis.seeds import cell
+from entropilot.reports.text import aligned
+from experiments.measured import difference_cell
+from experiments.real_model import em, rl
+from experiments.real_model.base import measured
+
+COLUMNS = ("greedy", "avg@16", "pass@16", "entropy", "tokens")
+SHIFT = ("skewness", "mean", "top1", "entropy")
+
+
+def rows_of(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return what is there of the runs `name-SEED`."""
+    files = [out / f"{name}-{seed}.json" for seed in seeds]
+    return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def show(out: Path, seeds: list[int]) -> None:
+    """Print all tables: mean ± half of the 95 % t interval over the seeds that are there."""
+    if (out / "base" / "result.json").exists():
+        base = measured("", out / "base")
+        lines = [["base", *COLUMNS]]
+        lines.append(["value", *(f"{base[name]:.3f}" for name in COLUMNS)])
+        ends = [base["intervals"].get(name) for name in COLUMNS]
+        lines.append(
+            ["95 % over problems", *("–" if e is None else f"{e[0]:.3f} to {e[1]:.3f}" for e in ends)]
+        )
+        print(aligned(lines), end="\n\n")
+    _show_em(out, seeds)
+    lines = [["arm", "seeds", *COLUMNS]]
+    kept = {arm: rows_of(out, arm, seeds) for arm in rl.ARMS | rl.LABEL_FREE}
+    for arm, rows in kept.items():
+        if rows:
+            lines.append([arm, str(len(rows)), *(cell([row[name] for row in rows]) for name in COLUMNS)])
+    for arm in ("on_policy", "clip_cov"):
+        if kept[arm] and len(kept[arm]) == len(kept["grpo"]):
+            cells = [difference_cell(kept[arm], kept["grpo"], name) for name in COLUMNS]
+            lines.append([f"{arm} − grpo", str(len(kept[arm])), *cells])
+    if len(lines) > 1:
+        print(aligned(lines))
+
+
+def _show_em(out: Path, seeds: list[int]) -> None:
+    lines, shifts = [["arm", "updates", "seeds", *COLUMNS]], [["arm", "seeds", *SHIFT]]
+    for arm in em.ARMS:
+        runs = rows_of(out, em.name_of(arm, 0).removesuffix("-0"), seeds)
+        if not runs:
+            continue
+        for updates in map(str, em.CHECKPOINTS):
+            cells = [cell([run[updates][name] for run in runs]) for name in COLUMNS]
+            lines.append([arm, updates, str(len(runs)), *cells])
+        cells = [cell([run["shift"][name]["value"] for run in runs], sign=True) for name in SHIFT]
+        shifts.append([arm, str(len(runs)), *cells])
+    if len(lines) > 1:
+        print(aligned(lines, (0,)), end="\n\n")
+        print(f"logits after {em.SHIFT_AT} updates minus the base's\n\n{aligned(shifts, (0,))}", end="\n\n")
