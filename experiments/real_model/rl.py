@@ -15,7 +15,7 @@ ROLLOUTS = 40
 # them; `on_policy` draws the 32 of every update anew.
 ARMS = {
     "grpo": ("smollm2/grpo",),
-    "on_policy": ("smollm2/grpo", "grpo.steps_per_generation=1", "validate.every=8"),
+    "on_policy": ("smollm2/grpo", "grpo.steps_per_generation=1", "validate.every=32"),
     "clip_cov": ("smollm2/clip_cov",),
 }
 LABEL_FREE = {
