@@ -20,7 +20,8 @@ ARMS = {
 }
 LABEL_FREE = {
     "empo": ("smollm2/empo",),
-    "gold": ("smollm2/empo", "reward=exact"),  # EMPO's objective with the true reward in its place
+    # EMPO's objective with the true reward in its place
+    "gold": ("smollm2/empo", "reward=exact", "reward_args={}"),
 }
 
 

@@ -156,6 +156,27 @@ def test_broken_files_are_one_sentence(tiny: tuple, tmp_path: Path, kind: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("torn", "torn.gguf can't be loaded"),
+        ("other", "other.gguf can't be loaded (GGUF model with architecture nonesuch is not supported yet.)"),
+        ("bare", "the folder bare holds no tokenizer; put it there with tokenizer.save_pretrained."),
+    ],
+)
+def test_the_command_line_refuses_what_is_broken(
+    tiny: tuple, tmp_path: Path, run: Any, kind: str, message: str
+) -> None:
+    (tmp_path / "torn.gguf").write_bytes(tiny[0].read_bytes()[:-5000])
+    write_tiny(tmp_path / "other.gguf", architecture="nonesuch")
+    load_gguf(tiny[0])[0].save_pretrained(tmp_path / "bare")
+    name = kind if kind == "bare" else f"{kind}.gguf"
+    result = run("evaluate", "--model", name, "--template", "none", "--problems", "1", "--out", "out")
+    last = result.err.strip().splitlines()[-1]
+    assert result.code == 2 and last.startswith("error: model: ") and message in last, result.err
+    assert "Traceback" not in result.err and result.out == "" and not (tmp_path / "out").exists()
+
+
 def test_a_missing_package_is_one_sentence(tiny: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tiny\.gguf needs the package gguf.*entropilot\[gguf\]"):

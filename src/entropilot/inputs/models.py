@@ -87,6 +87,14 @@ def load_model(recipe: NamesModel, init: dict[str, Any] | None = None) -> tuple[
     except UserError:
         raise
     except Exception as error:  # the Hub, safetensors and configs raise a dozen kinds
+        if (
+            Path(source).is_dir()
+            and not any(Path(source).glob("*token*"))
+            and not any(Path(source).glob("vocab*"))
+        ):
+            raise UserError(
+                f"model: the folder {recipe.model} holds no tokenizer; put it there with tokenizer.save_pretrained."
+            ) from error
         raise UserError(
             f"model: {recipe.model} can't be loaded ({first_line(error)}); check the path or the Hub id."
         ) from error
