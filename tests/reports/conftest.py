@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import wait
 
 from entropilot.records import Run, RunWriter, read_run, write_tokens
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def sample(rows: int, text: str) -> dict[str, list]:
@@ -63,3 +68,44 @@ def make_run() -> Callable[..., Run]:
 def token_columns() -> Callable[[int, str], dict[str, list]]:
     """Make the columns of a token sample: so many completions of three tokens."""
     return sample
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="make test-browser installs playwright")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Open a page; at the end there must have been no console error, and no request but for itself."""
+    contexts, troubles = [], []
+
+    def open_page(address: str, width: int = 1200, **options: Any) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, accept_downloads=True, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: troubles.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        origin = address.rsplit("/", 1)[0]
+        page.on(
+            "request",
+            lambda r: (
+                troubles.append(r.url[:200]) if not r.url.startswith((origin, "blob:", "data:")) else None
+            ),
+        )
+        page.goto(address)
+        wait(page, "document.documentElement.dataset.ready === 'true'", timeout=60_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []

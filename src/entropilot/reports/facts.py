@@ -35,14 +35,17 @@ def facts(run: Run, name: str) -> str:
     terms = "".join(
         f"<dt>{key}</dt><dd>{escape(value or MISSING, 2000)}</dd>" for key, value in items.items()
     )
-    parts = [f"<details><summary>{escape(name)}</summary><dl>{terms}</dl>", _metrics(header.get("metrics"))]
+    parts = [
+        f"<details><summary>{escape(name)}</summary><dl>{terms}</dl>",
+        _metrics(header.get("metrics"), name),
+    ]
     if recipe:
         text = json.dumps(recipe, indent=2, ensure_ascii=False, default=str)
-        parts.append(f"<h4>Recipe, resolved</h4><pre>{escape(text, 20_000)}</pre>")
+        parts.append(f"<h3>Recipe, resolved</h3><pre>{escape(text, 20_000)}</pre>")
     return "".join(parts) + "</details>"
 
 
-def _metrics(metrics: Any) -> str:
+def _metrics(metrics: Any, run: str) -> str:
     rows = []
     for name, metric in mapping(metrics).items():
         said = mapping(metric)
@@ -56,7 +59,8 @@ def _metrics(metrics: Any) -> str:
         return ""
     heads = "".join(f'<th scope="col" class="text">{head}</th>' for head in ("metric", "unit", "definition"))
     return (
-        f'<h4>What the metrics mean</h4><div class="scroll" tabindex="0" role="region" aria-label="Metrics">'
+        f'<h3>What the metrics mean</h3><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="Metrics of {escape(run, 200)}">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -66,6 +66,7 @@ class Live:
             page = describe(runs, self._options)
             self._packed = page.packer.packed(page.document)
             self._state = {
+                "stamp": stamp,
                 "text": "; ".join(progress(run) for run in runs),
                 "lines": {"sentences": [_line(item) for item in page.words["readings"]]},
             }
@@ -100,7 +101,7 @@ class Live:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Return one line on the progress, and the sentences of the summary."""
+        """Return the stamp of the data, one line on the progress, and the sentences of the summary."""
         return self._state
 
 

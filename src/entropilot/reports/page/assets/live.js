@@ -5,14 +5,14 @@ function follow(stamp) {
   let wait = 2000;
   const ask = async () => {
     try {
-      const answer = await fetch("data", { headers: stamp ? { "If-None-Match": stamp } : {} });
-      if (answer.status === 200) {
-        stamp = answer.headers.get("etag");
-        const data = await unpack(new Uint8Array(await answer.arrayBuffer()));
-        refresh(data);
-      }
-      if (answer.status === 410) status.textContent = "The run's folder is gone.";
       const state = await (await fetch("state")).json();
+      if (state.stamp && state.stamp !== stamp) {
+        const answer = await fetch("data");
+        if (answer.status === 200) {
+          stamp = answer.headers.get("etag");
+          refresh(await unpack(new Uint8Array(await answer.arrayBuffer())));
+        }
+      }
       if (state.text) status.textContent = state.text;
       for (const [id, html] of Object.entries(state.lines ?? {})) {
         const list = document.getElementById(id);
