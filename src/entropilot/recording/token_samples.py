@@ -246,6 +246,7 @@ class TokenSamples:
     def _write(self, step: int, columns: dict[str, list[Any]]) -> None:
         import pyarrow as pa
 
+        assert self.folder is not None
         single = pa.list_(pa.float32())  # half the size, and 7 digits are more than a page shows
         typed = {name: pa.array(columns[name], single) for name in PER_TOKEN if name in columns}
         write_tokens(self.folder, step, columns | typed)
