@@ -62,6 +62,13 @@ METRICS: dict[str, tuple[str, str]] = {
         "share",
         "completions of the rollout with an answer whose place in the text was not found; nothing of them is masked",
     ),
+    "adapted/*": (
+        "as the setting",
+        "settings that methods change from rollout to rollout, as they hold for this one, and what they counted: "
+        "entropy_target (nats), strength and integral (logarithms) of entropy_target, start (nats); weight_up, "
+        "weight_down and on of STARE; band_low and band_high (nats), sign, left_out (completions) of Entrocraft; zeta, "
+        "target (nats), clamped (tokens) of REPO",
+    ),
     "penalty": ("loss", "mean over the update's tokens of the method's extra loss"),
     "log_ratio/mean": ("nats", "mean of |log π_θ − log π_old| over the update's tokens"),
     "log_ratio/median": ("nats", "median of the same"),

@@ -102,7 +102,7 @@ def test_every_method_that_a_recipe_names_has_a_recipe(name: str) -> None:
     from entropilot.recipes.schema import load_recipe
 
     recipe = load_recipe(ROOT / "recipes" / f"{RECIPE_OF.get(name, name)}.yaml")
-    assert name in (recipe.method, *recipe.rewards)
+    assert name in (*recipe.methods, *recipe.rewards)
 
 
 @needs_torch

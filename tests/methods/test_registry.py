@@ -104,7 +104,10 @@ def test_an_entry_point_gives_a_method_a_name(here, tmp_path: Path, monkeypatch)
         ("my_methods:Nothing", "my_methods:Nothing can't be imported"),
         ("my_methods:NoSteer", "is no token method, because it lacks steer, clip_low, clip_high"),
         ("my_methods:Plain", "is not a dataclass"),
-        ("my_methods:Odd", "says kind = 'odd'; choose one of token, loss, group, preference."),
+        (
+            "my_methods:Odd",
+            "says kind = 'odd'; choose one of token, loss, group, preference, advantage, controller.",
+        ),
     ],
 )
 def test_what_is_no_method_is_refused_in_a_sentence(here, name: str, said: str) -> None:

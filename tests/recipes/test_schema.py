@@ -173,9 +173,18 @@ def test_validation_data_are_never_the_training_split_by_default(recipe) -> None
         (
             "method: klcov",
             [],
-            "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, answer_mask, entropy_min, or a class",
+            "method: 'klcov' does not exist; choose none, clip_cov, kl_cov, answer_mask, entropy_min, stare, qae, ",
         ),
-        ("method: 3", [], "method = 3 does not fit"),
+        ("method: 3", [], "method = 3 does not fit (give the name of a method, or a list of names)"),
+        ("method: []", [], "method = [] does not fit (name at least one method, or write none)"),
+        ("method: [qae, qae]", [], "does not fit (name each method once)"),
+        ("method: [qae, none]", [], "does not fit (none does not go with other methods)"),
+        ("method: [qae, klcov]", [], "method: 'klcov' does not exist"),
+        (
+            "method: [qae, clip_cov]\nmethod_args: {quantile: 0.6}",
+            [],
+            "with a list of methods, method_args holds a section per method, such as qae: {...}",
+        ),
         ("method: empo", [], "method: empo is a reward of whole groups: write `reward: empo`."),
         (
             "method: ppl",
@@ -366,3 +375,14 @@ def test_method_arguments_that_do_not_fit(recipe, text: str, said: str) -> None:
 )
 def test_the_tier_is_that_of_the_data(recipe, text: str, tier: str | None) -> None:
     assert recipe(text).tier == tier
+
+
+def test_several_methods_each_with_their_arguments(recipe) -> None:
+    text = "method: [qae, clip_cov]\nmethod_args: {qae: {quantile: '0.6'}}"
+    made = recipe(text, ["method_args.clip_cov.restrain=1"])
+    assert made.methods == {"qae": {"quantile": "0.6"}, "clip_cov": {"restrain": 1}}
+    rule, tokens = build_method(made)
+    assert (rule.quantile, tokens.restrain) == (0.6, 1.0)
+    assert build_method(recipe("method: [qae]", [])).quantile == 0.4
+    with pytest.raises(UserError, match=r"method_args\.qae\.quantil does not exist for qae \(did you mean"):
+        build_method(recipe("method: [qae, clip_cov]\nmethod_args: {qae: {quantil: 0.6}}", []))

@@ -17,6 +17,9 @@ from trl import GRPOTrainer
 from trl_helpers import LOSS_TYPES, Gradients, Recorded, Spied, chosen_of, distance, make_trainer, tiny_model
 
 from entropilot.methods import ClipCov, KLCov
+from entropilot.methods.entropy_target import EntropyTarget
+from entropilot.methods.repo import REPO
+from entropilot.methods.stare import STARE
 
 ROWS, CUTS = 64, (64, 16, 4, 1)
 TOLERANCE = 1e-6  # global relative L2
@@ -26,8 +29,11 @@ METHODS = {
     "Clip-Cov": ClipCov(fraction=0.03, cov_low=0.1, cov_high=6.0),  # more candidates than its quota: it draws
     "KL-Cov, restrain": KLCov(restrain=0.9),
     "Clip-Cov, restrain": ClipCov(restrain=0.9),
+    "STARE": STARE(fraction=0.2, two_sided=True, weight_up=3.0, weight_down=0.2, target=None),
+    "entropy on target, REPO, STARE": [EntropyTarget(target="1.1×start"), REPO(zeta=0.05), STARE()],
 }
-QUICK = {("grpo", "KL-Cov"), ("dapo", "Clip-Cov"), ("luspo", "KL-Cov, restrain")}
+QUICK = {("grpo", "KL-Cov"), ("dapo", "Clip-Cov"), ("luspo", "KL-Cov, restrain"), ("dapo", "STARE")}
+QUICK |= {("grpo", "entropy on target, REPO, STARE")}
 CASES = [
     pytest.param(loss, name, marks=() if (loss, name) in QUICK else pytest.mark.slow)
     for loss in LOSS_TYPES

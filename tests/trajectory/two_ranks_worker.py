@@ -23,6 +23,11 @@ from trl_helpers import Gradients, Recorded, Spied, chosen_of, make_trainer, par
 from entropilot.answers.judges import Function
 from entropilot.methods import AnswerMask, ClipCov, KLCov
 from entropilot.methods.empo import EMPO
+from entropilot.methods.entrocraft import Entrocraft
+from entropilot.methods.entropy_target import EntropyTarget
+from entropilot.methods.qae import QAE
+from entropilot.methods.repo import REPO
+from entropilot.methods.stare import STARE
 from entropilot.recording.probe import Probe, Validation
 from entropilot.rewards.groups import GroupReward
 
@@ -41,6 +46,16 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"loss_type": "grpo", "gradient_accumulation_steps": 2},
     ),
     "Clip-Cov over the update": (ClipCov(**WINDOW, scope="update"), {"loss_type": "cispo"}),
+    "entropy on target through STARE": (
+        (EntropyTarget(target="1.1×start"), STARE(fraction=0.2)),
+        {"loss_type": "dapo"},
+    ),
+    "REPO with STARE": ((REPO(zeta=0.05), STARE(target=9.0, adaptive=True)), {"loss_type": "grpo"}),
+    "QAE with Clip-Cov": (
+        (QAE(), ClipCov(**WINDOW)),
+        {"loss_type": "grpo", "gradient_accumulation_steps": 2},
+    ),
+    "Entrocraft with KL-Cov": ((Entrocraft(low=1.0, high=2.0), KLCov(fraction=0.04)), {"loss_type": "dapo"}),
     # The reward of a group needs all of it, and one group lies across the ranks.
     "EMPO": (KLCov(fraction=0.04), {"loss_type": "grpo"}),
     # Which characters are the answer is found on each rank; and all three prompts come in every rollout, so that

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -75,3 +76,11 @@ class ClipCov:
     def steer(self, batch: TokenBatch, selected: Bool[Tensor, "b t"]) -> Steering:
         """Stop the gradient of the chosen tokens."""
         return Steering(detach=selected)
+
+    def driven(self, strength: float, target: float) -> ClipCov:
+        """Return a copy whose `restrain`, or `fraction` where that is set, is e^strength times as large."""
+        factor = math.exp(strength)
+        if self.restrain is not None:
+            return replace(self, restrain=self.restrain * factor)
+        assert self.fraction is not None  # check_choice leaves exactly one
+        return replace(self, fraction=min(1.0, self.fraction * factor), allow_large_fraction=True)

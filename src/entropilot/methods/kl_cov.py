@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -62,3 +63,7 @@ class KLCov:
         """Add β·|log π_θ − log π_old| to the loss of the chosen tokens."""
         drift = (batch.logp - batch.old_logp).abs()
         return Steering(extra=torch.where(selected, self.coef * drift, drift.new_zeros(())))
+
+    def driven(self, strength: float, target: float) -> KLCov:
+        """Return a copy whose coef is e^strength times as large."""
+        return replace(self, coef=self.coef * math.exp(strength))

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from entropilot.errors import UserError
 
-Kind = Literal["token", "loss", "group", "preference"]
+Kind = Literal["token", "loss", "group", "preference", "advantage", "controller"]
 GROUP = "entropilot.methods"  # the group of entry points
 
 
@@ -66,6 +66,15 @@ KINDS: dict[Kind, Needs] = {
         "pairs of segments with a preference, and the log-probs of both",
         "learns from preferences: use `entropilot control train`, or PPLTrainer from Python",
     ),
+    "advantage": Needs(
+        ("estimate", "per_token", "from_rewards"),
+        "the rewards, log-probs, mask and entropy of a whole rollout before its loss, and advantages of shape (b,) or "
+        "(b, t) in place of its own",
+    ),
+    "controller": Needs(
+        ("steer_to",),
+        "the entropy of a whole rollout before its loss, numbers that a checkpoint keeps, and another method to drive",
+    ),
 }
 
 
@@ -82,6 +91,7 @@ class Entry:
             raised; first the share of the tokens, which `restrain` replaces where it is set.
         needs_stale_logp: as its class says: nothing happens while the policy is the one that sampled. Here so that a
             record can be judged without loading the class, which needs torch.
+        driven: `entropy_target` can drive it.
     """
 
     name: str
@@ -90,6 +100,7 @@ class Entry:
     engines: Mapping[str, str] = field(default_factory=dict)
     stronger: tuple[str, ...] = ()
     needs_stale_logp: bool = False
+    driven: bool = False
 
     def load(self) -> type[Any]:
         """Return the class.
@@ -103,13 +114,16 @@ class Entry:
 REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("clip_cov", "entropilot.methods.clip_cov:ClipCov", "token", stronger=("fraction",)),
+        Entry(
+            "clip_cov", "entropilot.methods.clip_cov:ClipCov", "token", stronger=("fraction",), driven=True
+        ),
         Entry(
             "kl_cov",
             "entropilot.methods.kl_cov:KLCov",
             "token",
             stronger=("fraction", "coef"),
             needs_stale_logp=True,
+            driven=True,
         ),
         Entry("answer_mask", "entropilot.methods.answer_mask:AnswerMask", "token"),
         Entry(
@@ -118,6 +132,12 @@ REGISTRY: dict[str, Entry] = {
             "loss",
             {"trl": "entropilot.engines.trl.entropy_min:ADAPTER"},
         ),
+        Entry("stare", "entropilot.methods.stare:STARE", "token", driven=True),
+        Entry("qae", "entropilot.methods.qae:QAE", "advantage"),
+        Entry("w_reinforce", "entropilot.methods.w_reinforce:WReinforce", "advantage"),
+        Entry("repo", "entropilot.methods.repo:REPO", "advantage"),
+        Entry("entrocraft", "entropilot.methods.entrocraft:Entrocraft", "advantage", driven=True),
+        Entry("entropy_target", "entropilot.methods.entropy_target:EntropyTarget", "controller"),
         Entry("empo", "entropilot.methods.empo:EMPO", "group"),
         Entry("majority", "entropilot.methods.majority:Majority", "group"),
         Entry("ppl", "entropilot.methods.ppl:PPL", "preference"),

@@ -137,8 +137,9 @@ class Recipe(_Strict):
     reward: str | list[str] = "sandbox"
     # Arguments of the reward; by its name where there are several: {empo: {judge: math}}.
     reward_args: dict[str, Any] = {}
-    # A name in `methods.registry`, the name of an entry point, or package.module:Class.
-    method: str = "none"
+    # A name in `methods.registry`, the name of an entry point, or package.module:Class; or several that act together.
+    method: str | list[str] = "none"
+    # Arguments of the method; by its name where there are several: {qae: {quantile: 0.6}}.
     method_args: dict[str, Any] = {}
     advantage_estimator: Literal["grpo", "rloo", "reinforce++", "reinforce++_baseline"] = "grpo"
     lora: dict[str, Any] | None = None  # fields of peft's LoraConfig
@@ -156,11 +157,21 @@ class Recipe(_Strict):
     def _short_data(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
 
-    @field_validator("method")
+    @field_validator("method", mode="before")
     @classmethod
-    def _known_method(cls, value: str) -> str:
-        if value != "none":
-            registry.refuse_unknown(value)
+    def _known_method(cls, value: Any) -> Any:
+        names = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("give the name of a method, or a list of names")
+        if not names:
+            raise ValueError("name at least one method, or write none")
+        if len(set(names)) < len(names):
+            raise ValueError("name each method once")
+        for name in names:
+            if name != "none":
+                registry.refuse_unknown(name)
+            elif len(names) > 1:
+                raise ValueError("none does not go with other methods")
         return value
 
     @field_validator("name")
@@ -178,6 +189,12 @@ class Recipe(_Strict):
                 if name not in self.reward or not isinstance(args, dict):
                     raise ValueError(
                         f"with several rewards, reward_args holds a section per reward, such as {self.reward[0]}: {{...}}"
+                    )
+        if not isinstance(self.method, str):
+            for name, args in self.method_args.items():
+                if name not in self.method or not isinstance(args, dict):
+                    raise ValueError(
+                        f"with a list of methods, method_args holds a section per method, such as {self.method[0]}: {{...}}"
                     )
         return self
 
@@ -237,6 +254,13 @@ class Recipe(_Strict):
         if isinstance(self.reward, str):
             return {self.reward: self.reward_args}
         return {name: self.reward_args.get(name, {}) for name in self.reward}
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """Return the methods by name, each with its arguments; empty where there is none."""
+        if isinstance(self.method, str):
+            return {} if self.method == "none" else {self.method: self.method_args}
+        return {name: self.method_args.get(name, {}) for name in self.method if name != "none"}
 
     @property
     def tier(self) -> str | None:
@@ -300,16 +324,20 @@ _SECTIONS = ("grpo", "data", "validate", "probe")
 
 
 def build_method(recipe: Recipe) -> Any:
-    """Build the method of a recipe; None where it has none.
+    """Build the method of a recipe: None where it has none, a tuple where it has several.
 
     Raises:
         UserError: an argument that the method does not have, or a value that it refuses.
     """
-    if recipe.method == "none":
+    if not recipe.methods:
         if recipe.method_args:
             raise UserError(
                 f"method_args = {short(recipe.method_args)} has no effect with method: none; name a method."
             )
         return None
-    kind = registry.find(recipe.method).load()
-    return registry.build(recipe.method, **fit_fields(kind, recipe.method_args, "method_args", recipe.method))
+    several = not isinstance(recipe.method, str)
+    built = []
+    for name, args in recipe.methods.items():
+        section = f"method_args.{name}" if several else "method_args"
+        built.append(registry.build(name, **fit_fields(registry.find(name).load(), args, section, name)))
+    return built[0] if len(built) == 1 else tuple(built)

@@ -72,7 +72,10 @@ def method_name(run: Run) -> str:
     recipe = mapping(run.header.get("recipe"))
     if "method" not in recipe:
         return MISSING
-    return "none" if recipe["method"] is None else one_line(recipe["method"], 40)
+    method = recipe["method"]
+    if isinstance(method, list):
+        method = " + ".join(map(str, method))
+    return "none" if method is None else one_line(method, 40)
 
 
 def aligned(rows: Sequence[Sequence[str]], text_columns: Collection[int] = (0,)) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 from trl import GRPOConfig
 
 from entropilot.engines.trl.adapter import Adapter, adapter_of
-from entropilot.engines.trl.checks import updates_per_rollout
+from entropilot.engines.trl.checks import refuse_rule, updates_per_rollout
 from entropilot.errors import UserError
 from entropilot.inputs.models import resolve_model
 from entropilot.inputs.problems import FILE_KINDS
 from entropilot.maths.advantages import Estimator
 from entropilot.methods import registry
+from entropilot.methods.stack import Stack
 from entropilot.recipes.schema import Data, ProbeSettings, Recipe, Validate, build_method
 from entropilot.rewards.named import RewardFunction, build_reward
 from entropilot.training.check import refuse_label_free, surprises
@@ -119,10 +120,16 @@ def check(
         UserError: the recipe cannot work as it stands.
     """
     out = Path("runs") / recipe.name if out is None else out
-    entry = None if recipe.method == "none" else registry.find(recipe.method)
-    if entry is not None and registry.KINDS[entry.kind].use is not None:  # another package's class
-        raise UserError(f"method: {entry.name} {registry.KINDS[entry.kind].use.format(name=entry.name)}.")
-    method, adapter = build_method(recipe), adapter_of(entry)
+    entries = [registry.find(name) for name in recipe.methods]
+    for entry in entries:
+        use = registry.KINDS[entry.kind].use
+        if use is not None:  # another package's class
+            raise UserError(f"method: {entry.name} {use.format(name=entry.name)}.")
+        if entry.kind == "loss" and len(entries) > 1:
+            raise UserError(
+                f"method: {entry.name} has a loss of its own and goes with no other; name it alone."
+            )
+    method, adapter = build_method(recipe), adapter_of(entries[0] if entries else None)
     brought = adapter.grpo_settings(method, recipe.method_args, recipe.grpo)
     config = build_config(recipe, out / "checkpoints", brought, anywhere=elsewhere)
     borrowed = recipe.validation is not None and recipe.validation.data is None
@@ -135,6 +142,7 @@ def check(
     rewards = _rewards(recipe, adapter, elsewhere)
     held_out = _held_out(recipe, elsewhere)
     method, clip = adapter.settle(method, config)
+    refuse_rule(Stack.of(method).advantage if adapter.stacks else None, recipe.advantage_estimator, config)
     here = int(os.environ.get("WORLD_SIZE", "1"))
     processes = processes or here
     rows = config.generation_batch_size // here * processes
@@ -154,13 +162,20 @@ def check(
         data=recipe.data,
         held_out=held_out,
         probe=recipe.probe,
-        settings={"method": recipe.method, "restrain": recipe.method_args.get("restrain"), **recipe.grpo},
+        settings=_settings(recipe, entries),
         seed=recipe.seed,
         facts=[],
         notes=[],
     )
     notes = adapter.notes(method, config, rows, processes) + surprises(recipe, config)
     return replace(plan, facts=_facts(plan, list(recipe.rewards), rows, processes), notes=notes)
+
+
+def _settings(recipe: Recipe, entries: list[registry.Entry]) -> dict[str, Any]:
+    """Return what the alarm reads: the method that chooses tokens, or the only one, and its share of the covariance."""
+    names = [entry.name for entry in entries if entry.kind == "token"] or list(recipe.methods)
+    name = names[0] if names else "none"
+    return {"method": name, "restrain": recipe.methods.get(name, {}).get("restrain"), **recipe.grpo}
 
 
 def _rewards(recipe: Recipe, adapter: Adapter, elsewhere: bool) -> dict[str, RewardFunction]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,13 +20,15 @@ from entropilot.engines.trl.trainer import EntropyGRPOTrainer
 from entropilot.errors import UserError
 from entropilot.maths.advantages import Estimator
 from entropilot.methods.registry import Entry, load
+from entropilot.methods.stack import Stack
 from entropilot.recording.probe import Probe
 
 
 class Adapter:
-    """Run a token method, or none, on `EntropyGRPOTrainer`."""
+    """Run token methods, advantage methods and controllers, or none, on `EntropyGRPOTrainer`."""
 
     needs_reward: ClassVar[bool] = True
+    stacks: ClassVar[bool] = True  # its methods are a `Stack`
     probe: ClassVar[type[Probe]] = Probe
 
     def grpo_settings(self, method: Any, written: dict[str, Any], grpo: dict[str, Any]) -> dict[str, Any]:
@@ -47,9 +50,11 @@ class Adapter:
         Raises:
             UserError: the method can't work with these settings of TRL.
         """
-        refuse_on_policy(method, config)
-        refuse_early_update_scope(method, config)
-        return settle_clip(method, config)
+        stack = Stack.of(method)
+        refuse_on_policy(stack.token, config)
+        refuse_early_update_scope(stack.token, config)
+        token, clip = settle_clip(stack.token, config)
+        return replace(stack, token=token).methods, clip
 
     def notes(self, method: Any, config: Any, rows: int, processes: int) -> list[str]:
         """Return what would surprise a reader.
@@ -60,7 +65,7 @@ class Adapter:
             rows: completions per rollout, of all processes.
             processes: how many there are.
         """
-        notes = []
+        notes, method = [], Stack.of(method).token
         fraction = getattr(method, "fraction", None)
         if fraction is not None:
             most = rows * config.max_completion_length
@@ -102,7 +107,7 @@ def adapter_of(entry: Entry | None) -> Adapter:
     Raises:
         UserError: TRL can't run it.
     """
-    if entry is None or entry.kind == "token":
+    if entry is None or entry.kind in ("token", "advantage", "controller"):
         return TOKEN
     if "trl" not in entry.engines:
         raise UserError(

@@ -12,34 +12,14 @@ from typing import Any, cast
 
 from entropilot.errors import UserError
 from entropilot.maths.advantages import ESTIMATORS
-from entropilot.methods import Method, registry
+from entropilot.methods import Method
+from entropilot.methods.advantage_method import AdvantageMethod
 
 logger = logging.getLogger("entropilot")
 
 # Only these losses have the PPO clip that `epsilon` sets; in cispo epsilon_high means something else.
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 TRL_EPSILON = 0.2
-
-
-def resolve_method(method: Any) -> Method | None:
-    """Return the token method that an argument means: a method, None, or the name of one at the paper's settings.
-
-    Raises:
-        UserError: an unknown name, a class instead of an object of it, or something that is no token method.
-    """
-    if isinstance(method, str):
-        if registry.find(method).kind != "token":
-            raise UserError(
-                f"method={method!r} chooses no tokens; choose one of {', '.join(registry.of_kind('token'))}, or None."
-            )
-        return registry.build(method)
-    if isinstance(method, type):
-        raise UserError(f"method={method.__name__} is a class; write method={method.__name__}().")
-    if method is not None and not (hasattr(method, "select") and hasattr(method, "steer")):
-        raise UserError(
-            f"method={method!r} is no token method (it has no select and steer); give KLCov(), ClipCov(), or None."
-        )
-    return method
 
 
 def refuse_estimator(estimator: str, aggregation: str = "sum_then_normalize") -> None:
@@ -56,6 +36,31 @@ def refuse_estimator(estimator: str, aggregation: str = "sum_then_normalize") ->
         raise UserError(
             f"advantage_estimator={estimator!r} needs one reward per completion; "
             "set multi_objective_aggregation to sum_then_normalize."
+        )
+
+
+def refuse_rule(rule: AdvantageMethod | None, estimator: str, args: Any) -> None:
+    """Refuse an advantage method that leaves no room for the estimator, or that the loss can't take.
+
+    Raises:
+        UserError: it is refused.
+    """
+    if rule is None:
+        return
+    name = type(rule).__name__
+    if rule.from_rewards and estimator != "grpo":
+        raise UserError(
+            f"{name} and advantage_estimator={estimator!r} both turn rewards into advantages; leave one of them out."
+        )
+    if rule.from_rewards and args.multi_objective_aggregation != "sum_then_normalize":
+        raise UserError(
+            f"{name} needs one reward per completion; set multi_objective_aggregation to sum_then_normalize."
+        )
+    if rule.per_token and args.importance_sampling_level != "token":
+        raise UserError(
+            f"{name} gives every token its own advantage, but with importance_sampling_level = "
+            f"{args.importance_sampling_level} there is one ratio per completion, through which an advantage reaches all "
+            "of its tokens; set importance_sampling_level to token."
         )
 
 

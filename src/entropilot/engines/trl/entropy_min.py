@@ -291,6 +291,7 @@ class EntropyMinAdapter(Adapter):
     """Run entropy minimisation on `EntropyMinTrainer`."""
 
     needs_reward = False
+    stacks = False
     probe = EntropyMinProbe
 
     def grpo_settings(

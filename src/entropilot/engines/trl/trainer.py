@@ -20,13 +20,14 @@ from torch.nn.functional import pad
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from entropilot.engines.trl.acting import act_again, act_on_rollout
 from entropilot.engines.trl.checkpoints import CheckpointingTrainer
 from entropilot.engines.trl.checks import (
     announce_clip,
     refuse_early_update_scope,
     refuse_estimator,
     refuse_on_policy,
-    resolve_method,
+    refuse_rule,
     settle_clip,
 )
 from entropilot.engines.trl.columns import (
@@ -49,6 +50,7 @@ from entropilot.maths.advantages import Estimator, estimate_advantages, groups_w
 from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.maths.tokens import TokenBatch
 from entropilot.methods import Method
+from entropilot.methods.stack import Stack
 from entropilot.recording.observer import MicroBatch, Observer, Rollout
 
 logger = logging.getLogger("entropilot")
@@ -65,7 +67,7 @@ class _Pass:
 
 
 class EntropyGRPOTrainer(CheckpointingTrainer):
-    """Train as TRL's `GRPOTrainer`, with a token method, another advantage estimator, and an observer.
+    """Train as TRL's `GRPOTrainer`, with methods that act together, another advantage estimator, and an observer.
 
     All other arguments, attributes and behaviour are `GRPOTrainer`'s; with `method=None`, the estimator "grpo"
     and no observer it is bit-equal to it.
@@ -74,13 +76,16 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         *args: as `GRPOTrainer`.
         method: `KLCov(...)`, `ClipCov(...)`, the name of a method ("kl_cov", at the paper's settings), or None. The
             method's PPO clip is set unless `args.epsilon` or `args.epsilon_high` were written; the attribute `clip`
-            says what is in force and who set it.
+            says what is in force and who set it. A list combines an advantage method, a token method and a controller:
+            `[QAE(), ClipCov()]`.
         advantage_estimator: "grpo" (TRL's own), "rloo", "reinforce++" or "reinforce++_baseline".
         observer: is shown every rollout and every training pass (see `entropilot.recording.probe.Probe`). One that is
             a `TrainerCallback` is registered as a callback, too.
         **kwargs: as `GRPOTrainer`.
 
     Attributes:
+        method: the token method as it acts on the present rollout; None where there is none.
+        stack: the methods as they were given.
         clip: "low", "high" and "source" of the PPO clip in force.
         view: what the observer is given (see `entropilot.engine_view.EngineView`).
         leave_asked: this process asks to end training after the update (see `entropilot.training.leave`).
@@ -93,18 +98,20 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
     def __init__(
         self,
         *args: Any,
-        method: Method | str | None = None,
+        method: Any = None,
         advantage_estimator: Estimator = "grpo",
         observer: Observer | None = None,
         **kwargs: Any,
     ) -> None:
-        method = resolve_method(method)
+        stack = Stack.of(method)
         refuse_estimator(advantage_estimator)
         super().__init__(*args, **kwargs)
-        refuse_on_policy(method, self.args)
-        refuse_early_update_scope(method, self.args)
+        refuse_on_policy(stack.token, self.args)
+        refuse_early_update_scope(stack.token, self.args)
+        refuse_rule(stack.advantage, advantage_estimator, self.args)
         refuse_estimator(advantage_estimator, self.multi_objective_aggregation)
-        self.method, self.clip = settle_clip(method, self.args)
+        self.method, self.clip = settle_clip(stack.token, self.args)
+        self.stack = replace(stack, token=self.method)
         if (
             self.clip["source"] == "method"
         ):  # TRL's own attributes carry the clip, the user's args stay untouched
@@ -124,6 +131,9 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         self._update_choice: dict[int, Tensor] = {}
         self._rollout_began_at = -1
         self._left_out_said = False
+        self._acting = (
+            not self.stack.adapts
+        )  # the method is as it acts on the rollout that is being trained on
         self.leave_asked = self.leaving = False
         if self.accelerator.is_main_process:
             self._announce()
@@ -144,7 +154,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
 
     @property
     def _watched(self) -> bool:
-        return self.method is not None or self.observer is not None
+        return self.stack.methods is not None or self.observer is not None
 
     # --- seam: the log-prob wrapper -------------------------------------------------------------------------
 
@@ -166,6 +176,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         stale = inputs.get("old_per_token_logps")
         if stale is None or self.state.global_step == self._rollout_began_at:
             stale = logps.detach()  # first update of a rollout: rounding noise must not become a drift
+        if not self._acting:  # resumed in the middle of a rollout
+            act_again(self)
         batch = current.batch = TokenBatch(
             old_logp=stale,
             logp=logps,
@@ -224,6 +236,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             self._logs["advantages"].extend(
                 advantages.tolist()
             )  # in place of TRL's: the log holds one rollout
+        scores = self._rollout_scores(output, scored) if self.stack.reads_rollout else None
+        adapted = {} if scores is None else act_on_rollout(self, output, rewards, rows, *scores)
         if self._filtering:
             output["advantages"] = output["advantages"].masked_fill(rewards[rows].isnan(), 0.0)
         if not self._watched:
@@ -235,7 +249,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         measured = self._describe_rows(output, rewards, rows) if self.method is not None else {}
         over_rollout = self.method is not None and self.method.scope == "rollout"
         if over_rollout or self.observer is not None:
-            logp, entropy = self._rollout_scores(output, scored)
+            logp, entropy = scores or self._rollout_scores(output, scored)
             whole, eligible = self._gathered_batch(output, logp, logp, entropy)
             chosen = None
             if over_rollout:
@@ -243,6 +257,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
                 chosen = self._choose(candidates, self.state.global_step)
                 output[SELECTED] = chosen[rows, : logp.shape[1]]
             if self.observer is not None:
+                measured |= adapted
                 rollout = Rollout(whole, eligible, chosen, rewards, output, first_row, seconds, measured)
                 self.observer.on_rollout(self.view, rollout)
         return output

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import agg_loss, compute_policy_loss_vanilla, register_policy_loss
 
@@ -31,8 +30,9 @@ def steered_loss(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return verl's vanilla loss with the effect of a method on the chosen tokens; the signature is verl's.
 
-    Where the method detaches a token, its policy gradient stops; the gradient of verl's `kl_loss` and of its entropy
-    bonus does not pass through here and goes on. A penalty is averaged as `loss_agg_mode` averages the loss, and
+    Where the method detaches a token, its policy gradient stops, and where it reweights one, it is multiplied; the
+    gradient of verl's `kl_loss` and of its entropy bonus does not pass through here and goes on. A penalty is averaged as
+    `loss_agg_mode` averages the loss, and
     weighted by `rollout_is_weights` like it.
 
     Args:
@@ -59,8 +59,7 @@ def steered_loss(
     stale = log_prob.detach() if choice.fresh else old_log_prob
     batch = TokenBatch(old_logp=stale, logp=log_prob, advantages=advantages, mask=response_mask)
     steering = with_clip(config, method).steer(batch, choice.selected)
-    if steering.detach is not None:
-        log_prob = torch.where(steering.detach, log_prob.detach(), log_prob)
+    log_prob = steering.applied(log_prob)
     loss, metrics = compute_policy_loss_vanilla(
         old_log_prob=old_log_prob,
         log_prob=log_prob,

@@ -72,6 +72,11 @@ def method_of(config: Any) -> Method | None:
             f"{VARIABLE}: scope = microbatch is what verl's own losses do; set {SECTION}.loss_mode={name} for it, or "
             "choose the scope rollout or update."
         )
+    if getattr(method, "adapts", False):
+        raise UserError(
+            f"{name} changes with the entropy of every rollout, which verl does not show to a loss; set "
+            f"{VARIABLE}='{{\"target\": null}}', so that it acts at all times."
+        )
     return method
 
 

@@ -91,9 +91,12 @@ def inert_method(signals: Signals) -> RunFinding | None:
     The run's header names the method, and the registry says what the method needs.
     """
     recipe = signals.run.header.get("recipe")
-    method = str(recipe.get("method")) if isinstance(recipe, dict) else ""
-    entry = REGISTRY.get(method)
-    if entry is None or entry.kind != "token":
+    given = recipe.get("method") if isinstance(recipe, dict) else None
+    names = [str(name) for name in (given if isinstance(given, list) else [given])]
+    entry = next(
+        (REGISTRY[name] for name in names if name in REGISTRY and REGISTRY[name].kind == "token"), None
+    )
+    if entry is None:
         return None
     ratio, chosen = signals.get("log ratio"), signals.get("chosen")
     if chosen is not None and not chosen.values.any():
@@ -110,6 +113,6 @@ def inert_method(signals: Signals) -> RunFinding | None:
         (shown.steps[0], shown.steps[-1]),
         text,
         {"value": 0.0, "steps": float(shown.values.size)},
-        f"The method changes nothing, so this is a run without {method}.",
+        f"The method changes nothing, so this is a run without {entry.name}.",
         advice,
     )
