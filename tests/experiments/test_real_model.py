@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from entropilot.errors import UserError  # noqa: E402
 from entropilot.recipes.schema import Recipe, load_recipe  # noqa: E402
 from entropilot.training.plan import check  # noqa: E402
-from experiments.real_model import base, em, rl, tables, task  # noqa: E402
+from experiments.real_model import base, demo, em, rl, tables, task  # noqa: E402
 from experiments.real_model.clock import Clock  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,24 @@ def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "±",
         "0.000",
     ]
+
+
+def test_texts_before_and_after_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, greedy in (("before", " 12"), ("after", " 13")):
+        lines = [{"kind": "header"}]
+        for index, answer in ((1, "9"), (0, "13")):
+            lines.append(
+                {"index": index, "temperature": 1.0, "answer": answer, "texts": [" 1\n", f" {answer}\n"]}
+            )
+            lines.append({"index": index, "temperature": 0.0, "answer": answer, "texts": [greedy + "\n"]})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / name / "result.json").write_text("{}")  # it is there: nothing is sampled
+    before, after = (demo.written("none", tmp_path / name) for name in ("before", "after"))
+    assert before[0] == {"answer": "13", "greedy": "12", "sampled": ["1", "13"]}
+    demo.show(before, after)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[-2] == ["13", "12", "13", "1", "|", "13", "1", "|", "13"] and shown[-1][0] == "9"
 
 
 def test_no_run_begins_after_the_time_has_come() -> None:
