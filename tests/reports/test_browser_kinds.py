@@ -95,7 +95,7 @@ def written(folder: Path, kind: str) -> list[Run]:
     ("kind", "section", "line"),
     [
         ("one step", "#law", "No data: no run holds entropy and a performance measured at the same steps, three times"),
-        ("nothing", "#charts", "Entropy: no data. It needs the metric entropy/policy_T1, which no run holds."),
+        ("nothing", "#charts", "Entropy was not recorded, so the law and the forecast are missing here"),
         ("no tokens", "#rollouts-view", "No data: no completions were sampled."),
         ("no tokens", "#words-view", "No data: no sample holds a covariance per token."),
         ("no tokens", "#compare-view", "No data: no completions were sampled."),

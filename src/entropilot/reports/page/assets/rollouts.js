@@ -97,12 +97,15 @@ class Rollouts {
   // Open where a method chose tokens or something went wrong: the latest such row.
   opening() {
     const { rollouts } = this;
+    const key = (row) => `${rollouts.run[row]}/${rollouts.step[row]}/${rollouts.id[row]}`;
+    const sizes = new Map();
+    for (let row = 0; row < rollouts.rows; row++) sizes.set(key(row), (sizes.get(key(row)) ?? 0) + 1);
     let best = 0;
     let score = -1;
     for (let row = 0; row < rollouts.rows; row++) {
       let chosen = 0;
       for (let t = rollouts.start[row]; t < rollouts.start[row + 1]; t++) if (rollouts.isChosen(t)) chosen = 1;
-      const value = 2 * chosen + (this.wrong(row) && this.low < this.high ? 1 : 0);
+      const value = 2 * chosen + (this.wrong(row) && this.low < this.high ? 1 : 0) + (sizes.get(key(row)) > 1 ? 2 : 0); // several to compare
       if (value >= score) [best, score] = [row, value];
     }
     this.open(best, false);
