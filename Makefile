@@ -44,7 +44,7 @@ test-core: $(CORE)/.core ## what runs without torch, in an environment of its ow
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist worksteal
 
 # verl and TRL need different versions of transformers. --no-deps: verl asks for trackers and an older tensordict.
 $(VERL)/.verl: pyproject.toml constraints-verl.txt

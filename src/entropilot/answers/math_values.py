@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
+from typing import cast
 
 _DIGITS = 400  # a longer number is text: its arithmetic is what a hostile answer would ask for
 _EXPONENT = 400
@@ -167,6 +168,7 @@ class Parts:
 
 _OPENING = {"(": "(", "[": "[", "\\{": "{", "{": "{"}
 _MATRIX = re.compile(r"\\begin\{([bpB]?matrix|array)\}(?:\{[lcr|]{1,20}\})?(.*)\\end\{\1\}", re.DOTALL)
+_PIECES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 _PM = re.compile(r"\\pm(?![a-zA-Z])|\\mp(?![a-zA-Z])")
 
 
@@ -189,6 +191,11 @@ def parts(body: str, depth: int = 0) -> Parts | str:
             f"matrix {len(rows)} {len(rows[0])}",
             tuple(parts(cell.strip(), depth + 1) for row in rows for cell in row),
         )
+    pieces = _PIECES.fullmatch(body)
+    if pieces and "&" in body:  # its rows in any order
+        cells = [row.split("&") for row in pieces.group(1).split("\\\\")]
+        rows = [Parts("()", tuple(parts(cell.strip(), depth + 1) for cell in row)) for row in cells]
+        return Parts("set", tuple(rows))
     opening, closing = _brackets(body)
     if opening:
         inside = body[len(opening) : -len(closing)]
@@ -203,6 +210,11 @@ def parts(body: str, depth: int = 0) -> Parts | str:
                     return Parts(
                         f"matrix {len(rows)} {len(rows[0])}", tuple(cell for row in rows for cell in row)
                     )
+            choice = [at for at, item in enumerate(items) if isinstance(item, Parts) and item.kind == "list"]
+            if kind == "()" and len(choice) == 1:  # (0, ±3) is two points
+                at = choice[0]
+                both = cast(Parts, items[at]).items
+                return Parts("list", tuple(Parts(kind, (*items[:at], one, *items[at + 1 :])) for one in both))
             return Parts(kind, tuple(dict.fromkeys(items)) if kind == "set" else items)
         if pieces and len(pieces) == 1 and opening == "(" and closing == ")":
             return parts(inside, depth + 1)

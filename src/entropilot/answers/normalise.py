@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from entropilot.answers import units
+from entropilot.answers.bases import in_base
 from entropilot.answers.spellings import spell
 from entropilot.answers.units import NAMES, clock, currency
 
@@ -29,7 +30,6 @@ _TEXT = re.compile(
 _TEXT_AND = re.compile(r"\\text\s?\{\s?,?\s?(?:and|or)\b")
 _DEGREES = re.compile(r"\^\s?\{\s?\\circ\s?\}|\^\s?\\circ(?![a-zA-Z])|\\degrees?(?![a-zA-Z])|\\circ\s?$")
 _PERCENT = re.compile(r"\s?(?:\\?%|\bper\s?cent|\bpercent(?:age)?)\s?$", re.IGNORECASE)
-_BASE = re.compile(r"^(\(?-?[0-9A-F]{1,40}\)?)_\s?(?:\{\s?(\d{1,2})\s?\}|(\d{1,2}))$")
 _NAME = re.compile(
     r"^((?:[A-Za-z]|\\[A-Za-z]{2,12})(?:_(?:\{[^{}=<>]{1,12}\}|\w))?(?:\([A-Za-z](?:,\s?[A-Za-z]){0,3}\))?)"
     r"\s?(?:=|\\in(?![a-z]))(.+)$",
@@ -45,6 +45,7 @@ _BETWEEN = re.compile(rf"([^<>=,]{{1,200}}?){_LESS}{_VARIABLE}{_LESS}([^<>=,]{{1
 _MORE = r"(>=?|\\(?:geqslant|geq|ge|gt)(?![a-zA-Z]))"
 _BETWEEN_DOWN = re.compile(rf"([^<>=,]{{1,200}}?){_MORE}{_VARIABLE}{_MORE}([^<>=,]{{1,200}})")  # 2 ≥ x > 1
 _BEYOND = re.compile(rf"{_VARIABLE}{_ORDER}([^<>=,]{{1,200}})")  # x ≥ 2
+_AHEAD = re.compile(rf"([^<>=,]{{1,200}}?){_ORDER}{_VARIABLE}")  # 2 ≤ x
 _STRICT = ("<", ">", "\\lt", "\\gt")
 _SHORT_SCRIPT = re.compile(r"([_^])\s?\{\s?([A-Za-z0-9])\s?\}")
 _BARE_FRACTION = re.compile(r"\\frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))")
@@ -62,6 +63,11 @@ _GAP = re.compile(r"\s+")
 _ORDERED = re.compile(r"[<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?)(?![a-zA-Z])")
 _OR = re.compile(r"\s?\\text\s?\{\s?,?\s?or\s?\}\s?|\s?\bor\b\s?")
 _CASES = re.compile(r"\\begin\{cases\}(.{1,400})\\end\{cases\}", re.DOTALL)
+_PIECEWISE = re.compile(
+    r"(?:([A-Za-z](?:\([A-Za-z]\))?)\s?=\s?)?\\begin\{cases\}([^&]{1,200}&.{1,600})\\end\{cases\}", re.DOTALL
+)
+_WHEN = re.compile(r"^[\s,]*(?:if|for|when|where)\b")
+_OTHERWISE = re.compile(r"(?:otherwise|else|elsewhere)")
 _FRENCH = re.compile(
     r"(\])([^\[\]()]{1,200},[^\[\]()]{1,200})([\[\]])|(\[)([^\[\]()]{1,200},[^\[\]()]{1,200})(\[)"
 )
@@ -118,6 +124,9 @@ def normalise(answer: str) -> Normal:
 def _normalise(answer: str) -> Normal:
     option = _OPTION.match(answer)
     text = _unwrap(_THIN_COMMA.sub("", spell(_unwrap(answer.strip()))))
+    based = in_base(text)
+    if based:
+        return Normal(based[0], unit=f"base {based[1]}")
     listed = _LISTED.fullmatch(text)
     text, time_of_day = clock(text)
     text, money = currency(text)
@@ -133,19 +142,23 @@ def _normalise(answer: str) -> Normal:
     text = text.replace("\ue001", "\\{").replace("\ue002", "\\}")
     text = _GAP.sub(" ", text).rstrip(" .;,:").lstrip(" ;,:")
     name = None
-    named = _NAME.match(text)
+    piecewise = _PIECEWISE.fullmatch(text)
+    if piecewise:
+        name, text = _tight(piecewise.group(1) or "") or None, _pieces(piecewise.group(2))
+    named = None if piecewise else _NAME.match(text)
     if named and not _RELATION.search(named.group(2)) and named.group(2).strip():
         name, text = _tight(named.group(1)), named.group(2).strip()
     flipped = _FLIPPED.fullmatch(text) if name is None else None
     if flipped:
         name, text = flipped.group(2), flipped.group(1)
-    name, text = _interval(name, text)
+    if not piecewise:
+        name, text = _interval(name, text)
     modulus = _MODULUS.fullmatch(text)
     if modulus:
         name, text, unit = None, modulus.group(1), f"mod {modulus.group(2)}"
-    based = _BASE.match(text)
+    based = in_base(text)  # now without a name: x = 52_8
     if based:
-        text, unit = based.group(1), f"base {based.group(2) or based.group(3)}"
+        text, unit = based[0], f"base {based[1]}"
     letter = (option.group(1) or option.group(2)) if option else None
     return Normal(_body(text), name, unit, listed.group(1) if listed else None, letter)
 
@@ -248,6 +261,23 @@ def _interval(name: str | None, text: str) -> tuple[str | None, str]:
             return name, f"(-\\infty,{end}{')' if strict else ']'}"
         return name, f"{'(' if strict else '['}{end},\\infty)"
     return name, text
+
+
+def _pieces(rows: str) -> str:
+    """Write each row "value & if x ≥ 0" of a piecewise function as value & x & [0, ∞)."""
+    cells = [row.split("&") for row in rows.split("\\\\") if row.strip(" .,;")]
+    written = []
+    for value, *conditions in cells:
+        condition = _WHEN.sub("", " ".join(conditions)).strip(" ,.;")
+        ahead = _AHEAD.fullmatch(condition)
+        if ahead:
+            end, relation, letter = ahead.groups()
+            less = relation[0] == "<" or relation.startswith("\\l")
+            condition = f"{letter}{'>' if less else '<'}{'' if relation in _STRICT else '='}{end}"
+        variable, where = _interval(None, condition)
+        where = "otherwise" if _OTHERWISE.fullmatch(where) else where
+        written.append("&".join((value.strip(" ,;."), variable or "", where)))
+    return "\\begin{cases}" + "\\\\".join(written) + "\\end{cases}"
 
 
 def _body(text: str) -> str:
