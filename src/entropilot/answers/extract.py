@@ -85,6 +85,16 @@ def extract(text: str, rule: str = "auto", stop_strings: Sequence[str] = ()) -> 
     return None
 
 
+def without_copy(completion: str, question: str) -> str:
+    """Return a completion without verbatim copies of its question: an example in the question is no answer of the model.
+
+    A question of less than 20 characters stays in a longer text; it may be a part of an honest solution.
+    """
+    if len(question) >= 20:
+        return completion.replace(question, " ")
+    return "" if completion.strip() == question.strip() else completion
+
+
 def _one_turn(text: str, stop_strings: Sequence[str]) -> str:
     end = _END_OF_TURN.search(text)
     # A completion may begin with the token that opens its turn.

@@ -39,7 +39,8 @@ _WEAK = re.compile(
 _PLACEHOLDER = re.compile(
     r"[\s<\[({$*_]*(?:(?:the|your|insert|write|final|put|an?)\s+){0,4}(?:(?:numerical|numeric|final)\s+)?"
     r"answer(?:\s+(?:here|goes here))?[\s>\])}$*_.]*"
-    r"|[\s.…?_*<>$]{1,40}|\\[cl]?dots|xxx|\?+|answer|value|number",
+    r"|[\s.…?_*<>$\"'“”‘’`]{1,40}|\\[cl]?dots|xxx|\?+|answer|value|number|<[^<>\d]{1,40}>[\"'”’]?"
+    r"|\(?[A-Z]\)?[\"'”’]|(?:the )?answer to (?:the|this) (?:problem|question)|\$answer\b[^\d]{0,80}",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"(?:not|never|unclear|unknown|wrong|incorrect|n['’]t)\b", re.IGNORECASE)

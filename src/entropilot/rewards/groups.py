@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from entropilot.answers.clusters import Clusters, cluster
 from entropilot.answers.extract import extract as extract_answer
+from entropilot.answers.extract import without_copy
 from entropilot.answers.grading import gold_answer, grade
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
@@ -69,6 +70,7 @@ class GroupReward:
         self.rule, self.__name__ = rule, name
         self.num_generations = num_generations
         self._judge, self._judge_args = judge, judge_args or {}
+        self._passes_over_copies = isinstance(extract, str) and extract != "whole"
         if isinstance(extract, str):
             extract_answer("", extract)  # an unknown rule is refused now, not at the first completion
             self.extract: Extract = lambda text, rule=extract: extract_answer(text, rule)
@@ -108,7 +110,12 @@ class GroupReward:
         `num_generations` is G of this call, where no trainer of TRL says it.
         """
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
-        extracted = [self.extract(text_of(completion)) for completion in completions]
+        texts = [text_of(completion) for completion in completions]
+        if (
+            self._passes_over_copies
+        ):  # or copying a prompt that holds an example would make all completions agree
+            texts = list(map(without_copy, texts, questions))
+        extracted = [self.extract(text) for text in texts]
         gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
