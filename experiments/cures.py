@@ -1,0 +1,277 @@
+"""The cures for entropy collapse under equal conditions, on the tier `pool`: python -m experiments.cures
+
+--part settings  three settings of every arm on two development seeds; the better mean of exact accuracy is taken
+--part report    every arm, with the setting that `settings` chose, on five other seeds (the default)
+--part tracking  how closely entropy follows a target above and one below the free run's, and a step of the target
+--arms, --seeds  fewer of them; `--arms list` names all arms
+
+All arms see the same completions and take the same number of updates: 128 rollouts of 256 completions with four updates
+each, and for on-policy GRPO 512 rollouts of 64 with one. A run that is finished is not made again, so the study can be
+stopped and started. Each run takes one core for about a minute on an idle machine: 78 runs for the settings, 65 for the
+report, 72 for the tracking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entropilot.analysis.seeds import cell, differences
+from entropilot.errors import UserError
+from entropilot.law.law import ENTROPY
+from entropilot.records import Run, read_run
+from entropilot.reports.table import series
+from experiments.exploration.arms import BASE, DEVELOPMENT, REPORT
+from experiments.exploration.study import probabilities
+from experiments.runs import command, make, once, out_folder, side_by_side
+
+Changes = dict[str, Any]
+STEPS = 512
+ON_POLICY: Changes = {"steps_per_generation": 1}
+PASS = (1, 16, 256)  # k of pass@k
+
+
+def _method(*names: str, **arguments: Any) -> Changes:
+    """Return the changes that name methods; `arguments` has a section per name where there are several."""
+    return {"method": names[0] if len(names) == 1 else list(names), "method_args": arguments}
+
+
+def _grpo(**values: Any) -> Changes:
+    return {"grpo": values}
+
+
+def _held(target: float | str | dict[int, float], *names: str, **arguments: Any) -> Changes:
+    return _method("entropy_target", *names, entropy_target={"target": target}, **arguments)
+
+
+def _band(low: float, end: float) -> Changes:
+    return _method("entrocraft", low=low, high=low + 0.1, low_end=end, high_end=end + 0.1)
+
+
+# Three settings each: the paper's or the nearest that acts on so small a model, and one on either side.
+ARMS: dict[str, tuple[Changes, ...]] = {
+    "grpo": tuple(_grpo(learning_rate=rate) for rate in (1e-4, 2e-4, 4e-4)),
+    "on_policy": tuple(_grpo(**ON_POLICY, learning_rate=rate) for rate in (1e-4, 2e-4, 4e-4)),
+    "clip_higher": tuple(_grpo(epsilon_high=high) for high in (0.28, 0.4, 1.0)),
+    "adaptive_bonus": tuple(_grpo(use_adaptive_entropy=True, entropy_target=h) for h in (0.1, 0.2, 0.4)),
+    "clip_cov": tuple(_method("clip_cov", restrain=share) for share in (0.5, 1.0, 1.2)),
+    "kl_cov": tuple(_method("kl_cov", restrain=1.0, coef=coef) for coef in (1.0, 3.0, 10.0)),
+    "qae": tuple(_method("qae", quantile=k) for k in (0.2, 0.4, 0.6)),
+    "qae_clip_cov": tuple(
+        _method("qae", "clip_cov", qae={"quantile": 0.4}, clip_cov={"restrain": share})
+        for share in (0.25, 0.5, 1.0)
+    ),
+    "w_reinforce": tuple(_method("w_reinforce", weight=weight) for weight in (0.1, 0.5, 1.0)),
+    "stare": tuple(
+        _method("stare", two_sided=True, target=None, weight_up=w, weight_down=m)
+        for w, m in ((1.1, 0.9), (1.5, 0.5), (2.0, 0.25))
+    ),
+    "repo": tuple(_method("repo", zeta=zeta) for zeta in (0.003, 0.01, 0.1)),
+    "entrocraft": tuple(_band(low, end) for low, end in ((0.2, 0.05), (0.3, 0.1), (0.5, 0.2))),
+    "entropy_target": tuple(_held(h, "clip_cov", clip_cov={"restrain": 1.0}) for h in (0.15, 0.3, 0.5)),
+}
+
+# Policy entropy of GRPO falls from 0.70 to 0.06 nats here: 0.4 is above what it ends at, 0.03 below.
+TARGETS: dict[str, dict[int, float]] = {
+    "above": {0: 0.4},
+    "below": {0: 0.03},
+    "step": {0: 0.4, 255: 0.4, 256: 0.2},
+}
+DRIVERS: dict[str, Callable[[dict[int, float]], Changes]] = {
+    "stare": lambda target: _held(dict(target), "stare"),
+    "entrocraft": lambda target: _held(dict(target), "entrocraft"),
+    "clip_cov": lambda target: _held(dict(target), "clip_cov", clip_cov={"restrain": 1.0}),
+    # TRL's bonus knows one number: the target of most of the run.
+    "adaptive_bonus": lambda target: _grpo(use_adaptive_entropy=True, entropy_target=target[0]),
+}
+RATES = (1e-4, 2e-4)
+
+
+def recipe_of(name: str, changes: Changes, seed: int, steps: int = STEPS) -> dict[str, Any]:
+    """Return the recipe of a run; the seed draws the pool, the order, and every completion."""
+    recipe = copy.deepcopy(BASE)
+    for key, value in changes.items():
+        recipe[key] = recipe[key] | value if isinstance(value, dict) and key in recipe else value
+    recipe["grpo"]["max_steps"] = steps
+    if recipe["grpo"]["steps_per_generation"] == 1:
+        recipe["validate"] = recipe["validate"] | {"every": 4 * recipe["validate"]["every"]}  # rollouts
+    recipe["data"]["seed"] = seed
+    return {"name": name, **recipe, "seed": seed}
+
+
+def measured(out: Path, name: str, seed: int) -> dict[str, Any]:
+    """Return what a finished run came to: exact accuracy on its pool, pass@k, problems lost, entropy, seconds."""
+    folder = out / name
+    exact = once(folder / "probabilities.json", lambda: probabilities(folder / "model", seed))
+    run = read_run(folder)
+    entropy = series(run, ENTROPY)[1]
+    last = max(1, len(entropy) // 12)
+    pool = exact["pool"]
+    row = {f"pass@{k}": pool["pass"][str(k)] for k in PASS}
+    return row | {
+        "lost": float(np.mean(np.array(pool["p"]) < 1e-3)),
+        "entropy": float(np.mean(entropy[-last:])),
+        "seconds": (run.header.get("end") or {}).get("seconds"),
+    }
+
+
+def tracking(run: Run, target: Callable[[int], float]) -> dict[str, float | None]:
+    """Return how an entropy followed its target, over all rollouts of a run.
+
+    Keys: `error`, the mean of |ln(H/H*)| from the first arrival on; `overshoot`, the largest |ln(H/H*)| on the far side
+    of the target after it; `steps`, optimiser steps to the first arrival, None where there was none (then `error` is
+    over the whole run). Arrival is the first rollout within 10 %, or on the other side of the target.
+    """
+    steps, entropy = series(run, ENTROPY)
+    gaps = [math.log(max(h, 1e-6) / target(step)) for step, h in zip(steps, entropy, strict=True)]
+    side = math.copysign(1.0, gaps[0])
+    arrived = next((i for i, gap in enumerate(gaps) if abs(gap) <= 0.1 or gap * side < 0), None)
+    after = gaps if arrived is None else gaps[arrived:]
+    return {
+        "error": float(np.mean(np.abs(after))),
+        "overshoot": None if arrived is None else max(0.0, *(-side * gap for gap in after)),
+        "steps": None if arrived is None else float(steps[arrived]),
+    }
+
+
+def _run_all(out: Path, jobs: dict[str, tuple[Changes, int]], steps: int, processes: int) -> None:
+    def train(name: str) -> None:
+        changes, seed = jobs[name]
+        make(out / name, recipe_of(name, changes, seed, steps))
+        print(f"{name} is done", file=sys.stderr)
+
+    side_by_side(train, list(jobs), processes)
+
+
+def settle(
+    out: Path, arms: Sequence[str], seeds: Sequence[int], steps: int, processes: int
+) -> dict[str, int]:
+    """Run three settings of every arm on the development seeds; return the number of the better one by arm."""
+    names = {(arm, i, seed): f"{arm}-setting{i}-{seed}" for arm in arms for i in range(3) for seed in seeds}
+    jobs = {name: (ARMS[arm][i], seed) for (arm, i, seed), name in names.items()}
+    _run_all(out, jobs, steps, processes)
+    chosen = {}
+    for arm in arms:
+        means = [
+            float(np.mean([measured(out, names[arm, i, seed], seed)["pass@1"] for seed in seeds]))
+            for i in range(3)
+        ]
+        chosen[arm] = int(np.argmax(means))
+        print(f"{arm}: {', '.join(f'{mean:.3f}' for mean in means)}; setting {chosen[arm]}")
+    return chosen
+
+
+def report(
+    out: Path, chosen: dict[str, int], seeds: Sequence[int], steps: int, processes: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Run every arm with its setting on the report seeds; return {arm: [row of every seed]}."""
+    names = {(arm, seed): f"{arm}-{seed}" for seed in seeds for arm in chosen}
+    jobs = {name: (ARMS[arm][chosen[arm]], seed) for (arm, seed), name in names.items()}
+    _run_all(out, jobs, steps, processes)
+    return {arm: [measured(out, names[arm, seed], seed) for seed in seeds] for arm in chosen}
+
+
+def table(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a Markdown table: means over seeds with half of the 95 % interval; differences are paired with GRPO."""
+    columns = [*(f"pass@{k}" for k in PASS), "lost", "entropy", "seconds"]
+    lines = [
+        f"| arm | {' | '.join(columns)} | pass@1 against GRPO |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    base = [row["pass@1"] for row in rows.get("grpo", [])]
+    for arm, found in rows.items():
+        cells = [cell([row[column] for row in found]) for column in columns]
+        gain = differences([row["pass@1"] for row in found], base) if base and arm != "grpo" else []
+        lines.append(f"| {arm} | {' | '.join(cells)} | {cell(gain, sign=True) if gain else '–'} |")
+    return "\n".join(lines)
+
+
+def track(out: Path, seeds: Sequence[int], steps: int, processes: int) -> str:
+    """Run every driver on every target, at two learning rates; return a Markdown table."""
+    from entropilot.methods.entropy_target import EntropyTarget
+
+    runs = [
+        (driver, goal, rate, seed)
+        for seed in seeds
+        for driver in DRIVERS
+        for goal in TARGETS
+        for rate in RATES
+    ]
+    names = {run: f"track-{run[0]}-{run[1]}-{run[2]:g}-{run[3]}" for run in runs}
+    jobs: dict[str, tuple[Changes, int]] = {}
+    for driver, goal, rate, seed in runs:
+        changes = DRIVERS[driver](TARGETS[goal])
+        changes["grpo"] = changes.get("grpo", {}) | {"learning_rate": rate}
+        jobs[names[driver, goal, rate, seed]] = (changes, seed)
+    _run_all(out, jobs, steps, processes)
+    lines = [
+        "| driver | target | rate | mean abs. ln(H/H*) | overshoot | steps |",
+        "|---|---|---|---|---|---|",
+    ]
+    for driver in DRIVERS:
+        for goal, values in TARGETS.items():
+            follow = EntropyTarget(target=dict(values))
+            for rate in RATES:
+                rows = [
+                    tracking(
+                        read_run(out / names[driver, goal, rate, seed]), lambda s, f=follow: f.at(s - 1, 0.0)
+                    )
+                    for seed in seeds
+                ]
+                cells = [cell([row[key] for row in rows]) for key in ("error", "overshoot", "steps")]
+                lines.append(f"| {driver} | {goal} | {rate:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/cures"))
+    parser.add_argument("--part", choices=["settings", "report", "tracking"], default="report")
+    parser.add_argument("--arms", help="comma-separated names")
+    parser.add_argument("--seeds", help="comma-separated numbers")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps of a run, for a trial")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    settings = parser.parse_args()
+    if settings.arms == "list":
+        print("\n".join(ARMS))
+        return
+    arms = list(ARMS) if settings.arms is None else [name.strip() for name in settings.arms.split(",")]
+    for arm in arms:
+        if arm not in ARMS:
+            raise UserError(f"--arms: the study has no arm {arm!r}; it has: {', '.join(ARMS)}.")
+    default = {"settings": DEVELOPMENT, "report": REPORT, "tracking": REPORT[:3]}[settings.part]
+    try:
+        seeds = list(default) if settings.seeds is None else [int(seed) for seed in settings.seeds.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--seeds {settings.seeds}: give numbers with commas between them, such as 1,2,3."
+        ) from None
+    out = out_folder(settings.out)
+    if settings.part == "tracking":
+        text = track(out, seeds, settings.steps, settings.jobs)
+    elif settings.part == "settings":
+        for arm in arms:
+            number = settle(out, [arm], seeds, settings.steps, settings.jobs)[arm]
+            (out / f"setting-{arm}.json").write_text(json.dumps(number))
+        return
+    else:
+        # Without the part `settings` the middle one of three, which is the paper's or the recipe's.
+        files = {arm: out / f"setting-{arm}.json" for arm in arms}
+        chosen = {arm: json.loads(path.read_text()) if path.exists() else 1 for arm, path in files.items()}
+        text = table(report(out, chosen, seeds, settings.steps, settings.jobs))
+    (out / f"{settings.part}.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,70 @@
+"""The study of the cures: every run is a recipe that works, under equal conditions; tracking by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from entropilot.recipes.schema import Recipe
+from entropilot.records import RunWriter, read_run
+from entropilot.training.plan import check
+from experiments.cures import ARMS, DRIVERS, RATES, TARGETS, recipe_of, table, tracking
+
+RUNS = [(f"{arm} {i}", changes) for arm, settings in ARMS.items() for i, changes in enumerate(settings)]
+RUNS += [
+    (f"{name} {goal}", make(values)) for name, make in DRIVERS.items() for goal, values in TARGETS.items()
+]
+
+
+def test_every_arm_has_three_settings_and_each_differs() -> None:
+    for arm, settings in ARMS.items():
+        assert len(settings) == 3, arm
+        assert settings[0] != settings[1] != settings[2] != settings[0], arm
+    assert len(RATES) == 2
+
+
+@pytest.mark.parametrize(("name", "changes"), RUNS, ids=[name for name, _ in RUNS])
+def test_every_run_is_a_recipe_of_equal_completions_and_equal_updates(name: str, changes: dict) -> None:
+    recipe = Recipe.model_validate(recipe_of(name, changes, 3))
+    plan = check(recipe, processes=1, elsewhere=True)
+    config = plan.config
+    assert (recipe.data.seed, recipe.seed) == (3, 3)
+    assert config.max_steps == 512 and config.gradient_accumulation_steps == 1
+    assert config.per_device_train_batch_size == 64, "each update is over 64 completions: 32,768 in all"
+    assert config.num_iterations == 1
+
+
+def run_of(folder: Path, entropies: list[float]):
+    writer = RunWriter(folder, {"name": "run"})
+    for step, entropy in enumerate(entropies, 1):
+        writer.row(step, {"entropy/policy_T1": entropy})
+    writer.close()
+    return read_run(folder)
+
+
+def test_tracking_by_hand(tmp_path: Path) -> None:
+    """From above: arrives in the third rollout (5 % off), undershoots by ln 2, comes back."""
+    found = tracking(run_of(tmp_path / "a", [4.0, 2.0, 1.05, 0.5, 1.0]), lambda step: 1.0)
+    assert found["steps"] == 3.0
+    assert found["overshoot"] == pytest.approx(math.log(2))
+    assert found["error"] == pytest.approx((math.log(1.05) + math.log(2)) / 3)
+
+
+def test_a_run_that_crosses_has_arrived_and_one_that_never_comes_near_has_not(tmp_path: Path) -> None:
+    crossed = tracking(run_of(tmp_path / "a", [0.5, 2.0, 1.0]), lambda step: 1.0)
+    assert crossed["steps"] == 2.0 and crossed["overshoot"] == pytest.approx(math.log(2))
+    never = tracking(run_of(tmp_path / "b", [0.5, 0.25]), lambda step: 1.0)
+    assert never["steps"] is None and never["overshoot"] is None
+    assert never["error"] == pytest.approx(1.5 * math.log(2))
+
+
+def test_the_table_pairs_with_grpo_seed_by_seed() -> None:
+    def row(value: float) -> dict[str, float]:
+        rest = {"lost": 0.1, "entropy": 0.2, "seconds": 60.0}
+        return {"pass@1": value, "pass@16": 0.9, "pass@256": 1.0} | rest
+
+    text = table({"grpo": [row(0.5), row(0.7)], "stare": [row(0.6), row(0.8)]})
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert "+0.100 ± 0.000" in text.splitlines()[-1]
