@@ -73,6 +73,20 @@ def test_tokens_and_gradient_do_not_depend_on_how_the_mini_batch_is_cut(
     assert first["norm"] == pytest.approx(whole["norm"], rel=1e-5)
 
 
+def test_stare_reweights_the_gradient_of_its_tokens(cpu, monkeypatch) -> None:
+    """Linear in the weight: W = 3 lies half way between 1 and 5; and the same in micro-batches."""
+    updates = {}
+    for weight, micro in ((1.0, 8), (3.0, 8), (5.0, 8), (3.0, 2)):
+        method = {"target": None, "fraction": 0.2, "weight_up": weight}
+        monkeypatch.setenv("ENTROPILOT_METHOD", json.dumps(method))
+        updates[weight, micro] = cpu.one_update(cpu.model, "entropilot_stare", micro=micro)["gradients"]
+    one, three, five, cut = (updates[key] for key in ((1.0, 8), (3.0, 8), (5.0, 8), (3.0, 2)))
+    assert largest_gap(three, one) > 0.05
+    middle = {name: (one[name] + five[name]) / 2 for name in one}
+    assert largest_gap(three, middle) < 1e-5
+    assert largest_gap(three, cut) < 1e-5
+
+
 def test_verls_own_losses_change_with_the_cut(cpu) -> None:
     """The bug that ours are there for (verl#7829): one token in one micro-batch of 8 rows, eight in eight of one."""
     gaps = {}

@@ -7,6 +7,7 @@ import pytest
 from entropilot.engines.verl.settings import NO_CLIP, clip_of, method_of, token_methods
 from entropilot.errors import UserError
 from entropilot.methods import ClipCov, KLCov
+from entropilot.methods.stare import STARE
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
 
@@ -27,7 +28,7 @@ def configured(monkeypatch):
 
 
 def test_verls_fields_and_the_environments(configured, monkeypatch) -> None:
-    assert token_methods() == ["clip_cov", "kl_cov"]
+    assert token_methods() == ["clip_cov", "kl_cov", "stare"]
     assert method_of(configured("kl_cov")) is None  # verl's own
     assert method_of(configured("entropilot_kl_cov")) == KLCov(fraction=2e-4, coef=0.1)  # verl's defaults
     section = {"clip_cov_ratio": 1e-3, "clip_cov_lb": 0.5, "clip_cov_ub": 4.0}
@@ -66,3 +67,11 @@ def test_what_cannot_work_is_refused_in_the_users_words(
     monkeypatch.setenv("ENTROPILOT_METHOD", text)
     with pytest.raises(UserError, match=message):
         method_of(configured("entropilot_kl_cov", section))
+
+
+def test_stare_acts_at_all_times_or_not_at_all(configured, monkeypatch) -> None:
+    """verl shows a loss no entropy of the rollout, so a target can't be followed; it is never ignored in silence."""
+    with pytest.raises(UserError, match='stare changes with the entropy of every rollout.*"target": null'):
+        method_of(configured("entropilot_stare"))
+    monkeypatch.setenv("ENTROPILOT_METHOD", '{"target": null, "two_sided": true}')
+    assert method_of(configured("entropilot_stare")) == STARE(target=None, two_sided=True)
