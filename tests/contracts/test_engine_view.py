@@ -186,8 +186,16 @@ def test_another_engine_writes_a_whole_record(tmp_path):
     names = {name for row in rows for name in row} - {"step", "rollout"}
     starred = tuple(name[:-1] for name in METRICS if name.endswith("*"))
     assert all(name in METRICS or name.startswith(starred) for name in names)
-    # What needs labels, five measurements, a finding or a stop is not there; all else is.
-    rare = ("law/", "stop/", "findings/", "semantic/label", "semantic/majority_accuracy")
+    # What needs labels, prompts that come again, masked answers, five measurements, a finding or a stop is not there.
+    rare = (
+        "law/",
+        "stop/",
+        "findings/",
+        "semantic/label",
+        "semantic/majority_accuracy",
+        "semantic/flip_rate",
+        "answer/",
+    )
     assert {name for name in METRICS if not name.startswith(rare) and not name.endswith("*")} <= names
     assert ("penalty", rows[1]["penalty"]) in engine._logged
     assert len(list((tmp_path / "tokens").iterdir())) == 2
