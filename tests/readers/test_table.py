@@ -143,7 +143,7 @@ def test_validation_every_n_steps_is_joined(log) -> None:
     entropy = {10: 1.0, 20: 0.75, 30: 0.5, 40: 0.25}
     accuracy = {5: 0.1, 20: 0.2, 25: 0.3, 40: 0.4, 50: 0.5, 55: 0.6}
     text = [f"{s},{entropy.get(s, '')},{accuracy.get(s, '')}" for s in sorted(entropy.keys() | accuracy)]
-    reading = read(log("step,entropy,val_accuracy\n" + "\n".join(text), "log.csv"))
+    reading = read(log("\n".join(["step,entropy,val_accuracy", *text, ""]), "log.csv"))
     joined = [(20, 0.75, 0.2), (25, 0.75, 0.3), (40, 0.25, 0.4), (50, 0.25, 0.5)]
     assert reading.run.column(H, ACC) == joined
     assert reading.run.column("joined/entropy_step") == [(25, 20), (50, 40)]

@@ -68,6 +68,4 @@ def _row(names: list[str], values: tuple[bytes, ...]) -> dict[str, float] | None
     except ValueError:
         return None
     total = sum(numbers)
-    if total - total != 0 or b"_" in b"".join(values):  # `float` also takes 1_000
-        return None
-    return dict(zip(names, numbers, strict=True))
+    return dict(zip(names, numbers, strict=True)) if total - total == 0 else None

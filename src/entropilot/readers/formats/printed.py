@@ -18,7 +18,7 @@ _ANSI = re.compile(rb"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 _WIDEST = 1 << 16  # bytes of one dict
 _BEFORE = 400  # bytes before a dict that may tell its step
 _DEEPEST = 4  # dicts within dicts
-_BLANKS = b" \t\r\n\v\f"  # `float` passes over them, but text with a blank is no number
+_NO_TEXT = b" \t\r\n\v\f_"  # `float` passes over them, but text that holds one is no number
 _BLANK = re.compile(rb"\s*+")
 # A mark, a quoted text, an object as `<class 'float'>`, or a word.
 _TOKEN = re.compile(
@@ -248,7 +248,7 @@ class Printed:
                 before, after = value[: value.find(b"(") + 1], b")"
             if value[len(before) : len(value) - len(after)].strip(DIGITS):
                 return
-            closing = (after + _BLANKS) if after else b"," if len(learned) < len(cells) - 1 else b",}"
+            closing = (after + _NO_TEXT) if after else b"," if len(learned) < len(cells) - 1 else b",}"
             learned.append((lead + raw + b": " + before, self.gathered.name(key), closing))
             lead = after + b", "
         if self._thinned or all(name for _, name, _ in learned):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,16 @@ def read_csv(
             if number is not None:
                 gathered.put(row, name, number)
         gathered.add(row)
+    if gathered.rows and not _is_ended(path):
+        gathered.notes.append(
+            "The last line has no end; if the file was cut there, its last value lacks digits."
+        )
+
+
+def _is_ended(path: Path) -> bool:
+    with open_log(path) as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) in b"\r\n"
 
 
 def read_jsonl(path: Path, gathered: Gathered) -> None:
