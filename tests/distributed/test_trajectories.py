@@ -1,8 +1,11 @@
-"""20 updates on two gloo ranks go where they go on one process: DDP, FSDP2, and ZeRO where DeepSpeed is installed."""
+"""20 updates on two gloo ranks go where they go on one process, with DDP and with FSDP2.
+
+accelerate turns FSDP and DeepSpeed on only where there is an accelerator, so the worker cuts the model itself, with the
+function of torch that accelerate calls. ZeRO can't be tried on a CPU.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,30 +18,12 @@ from torch import Tensor
 pytestmark = pytest.mark.distributed
 
 WORKER = Path(__file__).with_name("trajectory_worker.py")
-FSDP2 = {
-    "EXPECTED_KIND": "FSDP",
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-}
-ZERO = {
-    "EXPECTED_KIND": "DEEPSPEED",
-    "ACCELERATE_USE_DEEPSPEED": "true",
-    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "",
-}
-WAYS: dict[str, dict[str, str]] = {
-    "DDP": {"EXPECTED_KIND": "MULTI_CPU"},
-    "FSDP2": FSDP2,
-    "ZeRO-2": ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
-    "ZeRO-3": ZERO | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
-}
+WAYS = ("ddp", "fsdp2")
 
 
-def run(out: Path, ranks: int, precision: str = "float32", **environment: str) -> Tensor:
+def run(out: Path, ranks: int, way: str = "ddp") -> Tensor:
     """Return the weights before the first update and after each, (21, weights), as rank 0 has them."""
-    started = Ranks([sys.executable, str(WORKER), str(out), precision], out, ranks=ranks, **environment)
+    started = Ranks([sys.executable, str(WORKER), str(out), way], out, ranks=ranks)
     codes = started.wait()
     assert codes == [0] * ranks, "\n".join(text[-3000:] for text in started.said())
     vectors = [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
@@ -55,9 +40,7 @@ def alone(tmp_path_factory: Any) -> Tensor:
 def test_the_trajectory_of_one_process(
     alone: Tensor, tmp_path: Path, way: str, record_property: Any, capsys: Any
 ) -> None:
-    if way.startswith("ZeRO") and importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("DeepSpeed is not installed")
-    ours = run(tmp_path, 2, **WAYS[way])
+    ours = run(tmp_path, 2, way)
     # The distance between the two, beside the way that training has gone from the first weights.
     gaps = (ours - alone).norm(dim=1)[1:] / (alone - alone[0]).norm(dim=1)[1:]
     record_property("largest", gaps.max().item())

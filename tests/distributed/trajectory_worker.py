@@ -1,6 +1,6 @@
 """One rank of test_trajectories.py: 20 updates of KL-Cov on recorded completions; keeps the weights after each.
 
-python trajectory_worker.py FOLDER PRECISION
+python trajectory_worker.py FOLDER ddp|fsdp2
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import TrainerCallback
 from trl.trainer import grpo_trainer
 from trl_helpers import Recorded, make_trainer, problems
@@ -45,7 +47,18 @@ def as_on_two_ranks(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: x[order] if x.ndim else x for name, x in batch.items()}
 
 
-def trajectory(folder: Path, world: int, bf16: bool = False) -> list[Tensor]:
+def cut(trainer: Any) -> None:
+    """Cut the weights of a trainer over the ranks with FSDP2, and keep accelerate from wrapping them in DDP."""
+    mesh = init_device_mesh("cpu", (int(os.environ["WORLD_SIZE"]),))
+    for layer in trainer.model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(trainer.model, mesh=mesh)
+    trainer.accelerator.prepare_model = lambda model, **_: model
+    cut_apart = [p.to_local().numel() < p.numel() for p in trainer.model.parameters()]
+    assert all(cut_apart), "FSDP2 is not at work"
+
+
+def trajectory(folder: Path, world: int, way: str) -> list[Tensor]:
     """Return the weights before the first of 20 updates, and after each."""
     weights = Weights()
     trainer = make_trainer(
@@ -62,11 +75,10 @@ def trajectory(folder: Path, world: int, bf16: bool = False) -> list[Tensor]:
             "learning_rate": 1e-3,
             "loss_type": "grpo",
             "ddp_timeout": 60,
-            "bf16": bf16,
         },
     )
-    kind = trainer.accelerator.distributed_type.name
-    assert kind == os.environ.get("EXPECTED_KIND", "NO"), f"this is {kind}"
+    if way == "fsdp2":
+        cut(trainer)
     grpo_trainer.shuffle_sequence_dict = (lambda batch: batch) if world > 1 else as_on_two_ranks
     trainer.train()
     return weights.vectors
@@ -77,5 +89,5 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     world, rank = int(os.environ["WORLD_SIZE"]), os.environ["RANK"]
     out = Path(sys.argv[1])
-    vectors = trajectory(out / f"trainer{rank}", world, bf16=sys.argv[2] == "bf16")
+    vectors = trajectory(out / f"trainer{rank}", world, sys.argv[2])
     torch.save(torch.stack(vectors), out / f"rank{rank}.pt")

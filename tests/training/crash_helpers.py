@@ -106,7 +106,7 @@ def left_by(out: Path) -> dict[str, Any]:
         "rollout": [load_file(file) for file in rollout],
         "optimizer": state["optimizer.pt"],
         "scheduler": state["scheduler.pt"],
-        "random": (checkpoint / "rng_state.pth").read_bytes(),
+        "random": [file.read_bytes() for file in sorted(checkpoint.glob("rng_state*"))],
         "rows": rows_of(read_run(out)),
         "tokens": {
             file.name: pq.read_table(file).to_pylist() for file in sorted((out / "tokens").glob("*.parquet"))

@@ -170,3 +170,17 @@ def doctor(
     """Do what `entropilot check` does, under its old name."""
     say("note: `entropilot doctor` is now `entropilot check`; the old name still works.")
     check(recipe, overrides, processes)
+
+
+@app.command("launch-config")
+def launch_config(
+    name: Annotated[str, typer.Argument(help="multi_gpu, fsdp2, zero2, zero3 or multi_cpu.")],
+) -> None:
+    """Print the path of a configuration for `accelerate launch --config_file`."""
+    from importlib.resources import files
+
+    folder = Path(str(files("entropilot.training") / "accelerate"))
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"launch-config: {name!r} does not exist; choose one of: {', '.join(known)}.")
+    typer.echo(folder / f"{name}.yaml")
