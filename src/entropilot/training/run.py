@@ -176,8 +176,7 @@ def _sentence(error: BaseException, out: Path) -> UserError | None:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and isinstance(error, RuntimeError) and PEER_IS_GONE.search(str(error)):
         return UserError(
-            f"Another process of this run ended ({first_line(error)}); look for its own message, and continue with "
-            "--resume."
+            "Another process of this run ended, or can't be reached; look for its own message, and continue with --resume."
         )
     return None
 
