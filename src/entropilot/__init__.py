@@ -20,6 +20,7 @@ _HOME = {
     "Majority": "entropilot.methods",
     "PPL": "entropilot.methods",
     "EntropyGRPOTrainer": "entropilot.engines.trl.trainer",
+    "SCRL": "entropilot.methods",
     "PPLTrainer": "entropilot.engines.trl.preference",
     "Probe": "entropilot.recording.probe",
     # loops of one's own
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from entropilot.law.law import LawFit, fit_law
     from entropilot.maths.covariance import token_covariance
     from entropilot.maths.tokens import TokenBatch
-    from entropilot.methods import EMPO, PPL, AnswerMask, ClipCov, EntropyMin, KLCov, Majority
+    from entropilot.methods import EMPO, PPL, SCRL, AnswerMask, ClipCov, EntropyMin, KLCov, Majority
     from entropilot.methods.policy_loss import policy_loss
     from entropilot.readers import read
     from entropilot.recipes.schema import Recipe, load_recipe

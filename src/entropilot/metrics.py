@@ -102,6 +102,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "semantic/flip_rate_groups": ("share", "the same of every group; null at a prompt's first visit"),
     "semantic/filtered": ("share", "groups left out of training by the threshold on their semantic entropy"),
     "semantic/unanswered": ("share", "completions of the rollout from which no answer was extracted"),
+    "semantic/unlabelled": ("count", "unlabelled prompts of the rollout that are past their warm-up (TraPO)"),
+    "semantic/used": ("count", "those of them that are trained on"),
     "semantic/label_accuracy": (
         "share",
         "for reporting only: completions whose answer agrees with the label, where the data has one",

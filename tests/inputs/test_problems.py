@@ -385,3 +385,19 @@ def test_options_of_a_procedural_task() -> None:
     assert all(-9 <= int(answer) <= 18 for answer in rows["answer"])
     with pytest.raises(UserError, match="with data.options"):
         load_problems(Data(source="reasoning_gym:chain_sum", limit=2, options={"nonsense": 1}))
+
+
+def test_a_share_of_the_answers_is_kept_and_the_others_are_forgotten(tmp_path: Path) -> None:
+    def labelled(**settings: Any) -> list[bool]:
+        return [row["answer"] is not None for row in load("sandbox", limit=40, **settings)]
+
+    assert sum(labelled(labelled_share=0.05)) == 2 and sum(labelled(labelled_share=0.25)) == 10
+    assert labelled(labelled_share=0.25) == labelled(labelled_share=0.25)
+    assert labelled(labelled_share=0.0) == [False] * 40 and labelled(labelled_share=1.0) == [True] * 40
+    whole, few = load("sandbox", limit=40, seed=1), load("sandbox", limit=40, seed=1, labelled_share=0.5)
+    assert [row["prompt"] for row in whole] == [row["prompt"] for row in few]
+    kept = [(a["answer"], b["answer"]) for a, b in zip(whole, few, strict=True) if b["answer"] is not None]
+    assert len(kept) == 20 and all(a == b for a, b in kept)
+    rows = load(write(tmp_path / "rows.jsonl", ROWS), labelled_share=0.5)
+    assert sum(row["answer"] is not None for row in rows) == 3
+    assert [row["level"] for row in rows] == list(range(6)), "the other columns stay"

@@ -106,7 +106,7 @@ def test_an_entry_point_gives_a_method_a_name(here, tmp_path: Path, monkeypatch)
         ("my_methods:Plain", "is not a dataclass"),
         (
             "my_methods:Odd",
-            "says kind = 'odd'; choose one of token, loss, group, preference, advantage, controller.",
+            "says kind = 'odd'; choose one of token, loss, group, choice, preference, advantage, controller.",
         ),
     ],
 )

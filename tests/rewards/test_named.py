@@ -213,7 +213,7 @@ def test_a_dotted_path_is_the_function_itself() -> None:
     [
         (
             "nothing",
-            "'nothing' is none of sandbox, exact, math, reasoning_gym, empo, majority, format, random, and",
+            "'nothing' is none of sandbox, exact, math, reasoning_gym, empo, majority, scrl, format, random, trapo, and",
         ),
         ("", "is none of"),
         ("no.such.module", "can't be imported (No module named 'no')"),

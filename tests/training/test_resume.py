@@ -246,3 +246,51 @@ def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, whole: Path, se
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (tmp_path / "cut" / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
     assert [row["step"] for row in read_run(tmp_path / "cut").rows] == list(range(1, LONG["max_steps"] + 2))
+
+
+@pytest.mark.slow
+def test_trajectories_go_on_from_the_checkpoint(tmp_path: Path) -> None:
+    fields = {"data": {"limit": 8, "labelled_share": 0.5}, "validate": None, "reward": "trapo"}
+    fields["reward_args"] = {"warm_up": 1, "threshold": 0.2}
+    longer = {"max_steps": 8, "save_steps": 4, "learning_rate": 2e-3, "save_total_limit": 5}
+    train(recipe(longer, **fields), tmp_path / "whole")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    for gone in ("model", "checkpoints/checkpoint-8"):
+        shutil.rmtree(cut / gone)
+    train(recipe(longer, **fields), cut, resume=True)
+    assert rows_of(read_run(cut)) == rows_of(read_run(whole)) and same_weights(whole / "model", cut / "model")
+    assert [row["semantic/unlabelled"] for row in read_run(whole).rows if "rollout" in row] == [0, 4, 4, 4]
+    states = [path / "checkpoints/checkpoint-8/entropilot_rewards.json" for path in (whole, cut)]
+    assert states[0].read_bytes() == states[1].read_bytes() and b"trajectories" in states[0].read_bytes()
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, "but none of the 8 rows"), (1.0, "but all of the 8 rows")])
+def test_few_labels_are_some_and_not_all(tmp_path: Path, share: float, said: str) -> None:
+    data = {"limit": 8, "labelled_share": share}
+    with pytest.raises(UserError, match=said):
+        train(recipe(data=data, reward="trapo", validate=None), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_a_reward_remembers_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    # Eight prompts, all of them in every rollout, so that from the second rollout on majorities are compared.
+    fields = {"data": {"limit": 8}, "validate": None, "reward": "empo"}
+    longer = {"max_steps": 8, "save_steps": 4, "learning_rate": 2e-3, "save_total_limit": 5}
+    train(recipe(longer, **fields), tmp_path / "whole")
+    whole, cut, blank = (tmp_path / name for name in ("whole", "cut", "blank"))
+    for copy in (cut, blank):
+        shutil.copytree(whole, copy)
+        for gone in ("model", "checkpoints/checkpoint-8"):
+            shutil.rmtree(copy / gone)
+    train(recipe(longer, **fields), cut, resume=True)
+    rates = dict(read_run(whole).column("semantic/flip_rate"))
+    assert sorted(rates) == [3, 5, 7] and len(set(rates.values())) > 1
+    assert rows_of(read_run(cut)) == rows_of(read_run(whole))
+    states = [path / "checkpoints/checkpoint-8/entropilot_rewards.json" for path in (whole, cut)]
+    assert states[0].read_bytes() == states[1].read_bytes() and b"winners" in states[0].read_bytes()
+    # Without the file, as in a checkpoint of an older version, the memory begins anew.
+    (blank / "checkpoints/checkpoint-4/entropilot_rewards.json").unlink()
+    train(recipe(longer, **fields), blank, resume=True)
+    assert sorted(dict(read_run(blank).column("semantic/flip_rate"))) == [3, 7]

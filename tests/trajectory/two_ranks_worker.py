@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "engines" / "trl"))
 from trl_helpers import Gradients, Recorded, Spied, chosen_of, make_trainer, parameters, problems, score
 
 from entropilot.answers.judges import Function
-from entropilot.methods import AnswerMask, ClipCov, KLCov
+from entropilot.methods import SCRL, AnswerMask, ClipCov, KLCov, TraPO
 from entropilot.methods.empo import EMPO
 from entropilot.methods.entrocraft import Entrocraft
 from entropilot.methods.entropy_target import EntropyTarget
@@ -30,6 +30,7 @@ from entropilot.methods.repo import REPO
 from entropilot.methods.stare import STARE
 from entropilot.recording.probe import Probe, Validation
 from entropilot.rewards.groups import GroupReward
+from entropilot.rewards.trajectories import TrajectoryReward
 
 ROWS, PARTS = 6, 2  # completions per rank and pass; passes per rollout
 # 12 rows per rank and groups of 8: the middle group is torn over the ranks.
@@ -61,6 +62,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     # Which characters are the answer is found on each rank; and all three prompts come in every rollout, so that
     # majorities are compared with those of the last visit, which may have been another rank's.
     "answer mask": (AnswerMask(), {"loss_type": "grpo"}),
+    # Negatives go by the mean token entropy of each completion, which its own rank measures.
+    "SCRL": (KLCov(fraction=0.04), {"loss_type": "grpo"}),
+    # The choice goes over the unlabelled prompts of all ranks, and every rank remembers all trajectories.
+    "TraPO": (KLCov(fraction=0.04), {"loss_type": "grpo", "max_steps": 16}),
 }
 
 
@@ -85,7 +90,18 @@ def kind_of_letter(one: str, other: str, question: str | None) -> bool:
     return ord(one[0]) % 3 == ord(other[0]) % 3
 
 
-VISITS = ("answer mask",)
+def selective() -> GroupReward:
+    """Completions of a length mean the same, modulo 4, so that small shares are among them."""
+    rule = SCRL(mode="continuous", tau_pos=0.3, tau_marg=0.1, tau_low=0.3, entropy_coef=2.0)
+    return GroupReward(rule, judge="exact", extract=lambda text: str(len(text) % 4), name="scrl")
+
+
+def few_labels() -> TrajectoryReward:
+    rule = TraPO(warm_up=1, share=0.3, threshold=0.5)
+    return TrajectoryReward(rule, judge="exact", extract=lambda text: str(len(text) % 3), name="trapo")
+
+
+VISITS = ("answer mask", "TraPO")
 
 
 def train(name: str, out: Path, world: int) -> dict[str, Any]:
@@ -97,13 +113,16 @@ def train(name: str, out: Path, world: int) -> dict[str, Any]:
     # Greedy, and a score that is recorded with the problem: the copy that evens out the ranks must not count.
     probe.validation = Validation(rows=held_out, reward=score, every=2, temperature=0.0, max_new_tokens=4)
     gradients = Gradients()
-    rewards = {"EMPO": meaning, "answer mask": endings}
+    rewards = {"EMPO": meaning, "answer mask": endings, "SCRL": selective, "TraPO": few_labels}
+    dataset = problems(3 if name in VISITS else 32)
+    if name == "TraPO":
+        dataset = dataset.add_column("answer", ["1", None, None])
     trainer = make_trainer(
         out,
         cls=Spied,
         # These rewards turned around make the net covariance positive, without which `restrain` chooses nothing.
         recorded=Recorded(20, group=8, scale=-1.0 if "restrain" in name else 1.0),
-        dataset=problems(3 if name in VISITS else 32),
+        dataset=dataset,
         method=method,
         reward=rewards[name]() if name in rewards else None,
         observer=probe,

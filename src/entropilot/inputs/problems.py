@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets import Dataset, Features, concatenate_datasets, load_dataset
 
 from entropilot.errors import UserError
 from entropilot.inputs.completion_files import ANSWER_COLUMNS, PROMPT_COLUMNS
@@ -32,6 +33,8 @@ def load_problems(data: Data) -> Dataset:
     Raises:
         UserError: the source does not exist, is empty, or lacks a column.
     """
+    if data.labelled_share is not None:
+        return _few_labels(load_problems(data.model_copy(update={"labelled_share": None})), data)
     if data.tier is not None:
         return _sandbox(data, data.tier)
     if data.kind == "reasoning_gym":
@@ -56,6 +59,18 @@ def load_problems(data: Data) -> Dataset:
             f"data.source: {data.source} can't be loaded ({reason}); check the name and the file."
         ) from error
     return _columns(raw, data)
+
+
+def _few_labels(table: Dataset, data: Data) -> Dataset:
+    """Keep the answers of a share of the rows, drawn with the data's seed, and forget the others."""
+    assert data.labelled_share is not None
+    if "answer" not in table.column_names:
+        return table
+    count = round(data.labelled_share * len(table))
+    kept = set(random.Random(f"labelled/{data.seed}").sample(range(len(table)), count))
+    answers = [answer if row in kept else None for row, answer in enumerate(table["answer"])]
+    column = Dataset.from_dict({"answer": answers}, features=Features({"answer": table.features["answer"]}))
+    return concatenate_datasets([table.remove_columns("answer"), column], axis=1)
 
 
 def chosen_rows(table: Dataset, data: Data) -> list[int]:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from entropilot.methods.kl_cov import KLCov
     from entropilot.methods.majority import Majority
     from entropilot.methods.ppl import PPL
+    from entropilot.methods.scrl import SCRL
     from entropilot.methods.token_method import Method, Scope, Steering
+    from entropilot.methods.trapo import TraPO
 
 _HOMES: dict[str, str] = dict.fromkeys(("Method", "Scope", "Steering"), "entropilot.methods.token_method")
 _HOMES |= {home: module for module, _, home in (entry.home.partition(":") for entry in REGISTRY.values())}
@@ -34,8 +36,10 @@ __all__ = [
     "Majority",
     "Method",
     "PPL",
+    "SCRL",
     "Scope",
     "Steering",
+    "TraPO",
 ]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from entropilot.errors import UserError
 
-Kind = Literal["token", "loss", "group", "preference", "advantage", "controller"]
+Kind = Literal["token", "loss", "group", "choice", "preference", "advantage", "controller"]
 GROUP = "entropilot.methods"  # the group of entry points
 
 
@@ -60,6 +60,11 @@ KINDS: dict[Kind, Needs] = {
         ("rewards",),
         "a reward function that sees all completions of a prompt at once",
         "is a reward of whole groups: write `reward: {name}`",
+    ),
+    "choice": Needs(
+        ("similarities", "used"),
+        "a reward function that remembers the pass rates of all prompts",
+        "is a reward of rows with and without an answer: write `reward: {name}`",
     ),
     "preference": Needs(
         ("score", "loss"),
@@ -140,6 +145,8 @@ REGISTRY: dict[str, Entry] = {
         Entry("entropy_target", "entropilot.methods.entropy_target:EntropyTarget", "controller"),
         Entry("empo", "entropilot.methods.empo:EMPO", "group"),
         Entry("majority", "entropilot.methods.majority:Majority", "group"),
+        Entry("scrl", "entropilot.methods.scrl:SCRL", "group"),
+        Entry("trapo", "entropilot.methods.trapo:TraPO", "choice"),
         Entry("ppl", "entropilot.methods.ppl:PPL", "preference"),
         Entry("cpl", "entropilot.methods.cpl:CPL", "preference"),
     )

@@ -15,7 +15,9 @@ from entropilot.recipes.yaml_files import read_values, short
 from entropilot.sandbox.tasks import get_tier, tier_of
 
 # Rewards that need no answer.
-LABEL_FREE = ("empo", "majority", "format", "random")
+LABEL_FREE = ("empo", "majority", "scrl", "format", "random")
+# Rewards that need an answer for some rows only, and measure no accuracy.
+FEW_LABELS = ("trapo",)
 # Fields of TRL's GRPOConfig that people look for at the top of a recipe; for the hint only, any field is accepted.
 GRPO_KEYS = (
     *("max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
@@ -52,6 +54,8 @@ class Data(_Strict):
     prompt_column: str | None = None  # default: prompt, problem or question
     answer_column: str | None = None  # default: answer, solution, or verl's reward_model.ground_truth
     limit: int | None = Field(default=None, ge=1)
+    # Keep the answers of this share of the rows, drawn with `seed`, and forget the others: for experiments on few labels.
+    labelled_share: float | None = Field(default=None, ge=0, le=1)
     seed: int = 0
     system: str | None = None
     suffix: str = ""  # added to the user's turn
@@ -272,7 +276,7 @@ class Recipe(_Strict):
         """Return the reward that held-out accuracy is measured by: one that compares with an answer."""
         if self.validation is not None and self.validation.reward is not None:
             return self.validation.reward
-        verifiable = [name for name in self.rewards if name not in (*LABEL_FREE, "none")]
+        verifiable = [name for name in self.rewards if name not in (*LABEL_FREE, *FEW_LABELS, "none")]
         return verifiable[0] if verifiable else "math" if self.validation_tier is None else "sandbox"
 
     @property

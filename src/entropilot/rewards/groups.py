@@ -6,6 +6,7 @@ that say so.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,11 +27,16 @@ from entropilot.metrics import semantic_name
 from entropilot.ranks import gather_objects, rank
 from entropilot.rewards.visits import Visits, margin, vote
 
+logger = logging.getLogger("entropilot")
+
 Extract = Callable[[str], str | None]
 
 
 class GroupRule(Protocol):
-    """Turn the clusters of a group into its rewards: `EMPO`, `Majority`."""
+    """Turn the clusters of a group into its rewards: `EMPO`, `Majority`, `SCRL`.
+
+    A rule whose attribute `reads_entropy` is true is also given the mean token entropies of the group, or None.
+    """
 
     def rewards(self, labels: Sequence[int], missing: Sequence[bool]) -> list[float | None]: ...
 
@@ -42,7 +48,7 @@ class GroupReward:
     every rank judges the groups that it has a part of.
 
     Args:
-        rule: `EMPO(...)` or `Majority(...)`.
+        rule: `EMPO(...)`, `Majority(...)` or `SCRL(...)`.
         judge: a `Judge`, or the name of one (math, exact, entailment, embedding, verifier, a dotted path).
         extract: a function, or the name of a rule of `entropilot.answers.extract`.
         judge_args: options of a judge that is named.
@@ -79,7 +85,9 @@ class GroupReward:
         self.stats: dict[str, Any] = {}
         self.labels: list[int] = []
         self.answers: list[str | None] = []
+        self.measured: dict[str, float] = {}  # what a subclass reports of a call, the same on all ranks
         self.visits = Visits()
+        self._said = False  # that there are no entropies
 
     def state(self) -> dict[str, Any]:
         """Return what must be saved with a checkpoint, as plain data: the majorities of past visits."""
@@ -103,11 +111,15 @@ class GroupReward:
         answer: list[Any] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         num_generations: int | None = None,
+        mean_entropy: list[float] | None = None,
         **_: Any,
     ) -> list[float | None]:
         """Return one reward per completion of this rank; None where its group is left out.
 
         `num_generations` is G of this call, where no trainer of TRL says it.
+
+        `mean_entropy`, over the tokens of each completion in nats, is what `EntropyGRPOTrainer` hands to rewards whose
+        attribute `reads_entropy` is true; TRL's own trainer does not.
         """
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
         texts = [text_of(completion) for completion in completions]
@@ -119,7 +131,9 @@ class GroupReward:
         gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
-        rows = list(zip(questions, extracted, gold, map(prompt_key, prompts), strict=True))
+        entropy: list[Any] = [None] * len(extracted) if mean_entropy is None else mean_entropy
+        self._say_without_entropy(mean_entropy is None)
+        rows = list(zip(questions, extracted, gold, map(prompt_key, prompts), entropy, strict=True))
         size = group_size(log_metric, prompts, num_generations or self.num_generations)
         own = slice(0, len(rows))
         if len(rows) % size:  # a group is torn: TRL calls rewards per process
@@ -139,9 +153,9 @@ class GroupReward:
         clusters = cluster(
             [[row[1] for row in group] for group in groups], self.judge, [group[0][0] for group in groups]
         )
-        rewards = [self.rule.rewards(group.labels, group.missing) for group in clusters]
         # A torn group is counted by the rank that holds its first completion.
         owned = [index for index in range(len(groups)) if index * size >= own.start]
+        rewards = self._rate(groups, clusters, owned, in_training(log_metric))
         groups_here, clusters_here, rewards_here = (
             [part[i] for i in owned] for part in (groups, clusters, rewards)
         )
@@ -156,6 +170,32 @@ class GroupReward:
                 if isinstance(value, int | float):
                     log_metric(semantic_name(name, label), value)
         return [value for group in rewards for value in group][own]
+
+    @property
+    def reads_entropy(self) -> bool:
+        """Return whether the rule wants the mean token entropy of every completion."""
+        return bool(getattr(self.rule, "reads_entropy", False))
+
+    def _say_without_entropy(self, without: bool) -> None:
+        if self.reads_entropy and without and not self._said:
+            self._said = True
+            logger.warning(
+                "%s gets no token entropies from this trainer, so it labels positives only; train with EntropyGRPOTrainer "
+                "for its negatives.",
+                self.__name__,
+            )
+
+    def _rate(
+        self, groups: list[Any], clusters: list[Clusters], owned: list[int], training: bool
+    ) -> list[list[float | None]]:
+        """Return the rewards of whole groups; `owned` are those that this rank counts, of torn ones the first part's."""
+        if not self.reads_entropy:
+            return [self.rule.rewards(group.labels, group.missing) for group in clusters]
+        entropies = [[row[4] for row in group] for group in groups]
+        return [
+            self.rule.rewards(found.labels, found.missing, None if None in known else known)  # type: ignore[call-arg]
+            for found, known in zip(clusters, entropies, strict=True)
+        ]
 
     def _label(self, log_metric: Any) -> str | None:
         """Return the name of this reward's metrics: its own only where the trainer has several that look at groups."""
@@ -189,6 +229,7 @@ class GroupReward:
             "groups": len(clusters),
             "unanswered": sum(sum(group.missing) for group in clusters),
             "completions": sum(len(group.labels) for group in clusters),
+            "measured": dict(self.measured),
         }
         questions, golds = ([group[0][i] for group in groups] for i in (0, 2))
         graded = grade([group.answers for group in clusters], golds, self.judge, questions)
@@ -214,7 +255,7 @@ def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for part in parts:
         entropies += part["entropies"]
         rates += part.get("flip_rates", [])
-        total.update({name: value for name, value in part.items() if not isinstance(value, list)})
+        total.update({name: value for name, value in part.items() if not isinstance(value, list | dict)})
     if not total["groups"]:
         return {}
     row: dict[str, Any] = {
@@ -230,6 +271,8 @@ def summarise(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if seen_before:
         row["semantic/flip_rate"] = sum(seen_before) / len(seen_before)
         row["semantic/flip_rate_groups"] = rates
+    for part in parts:
+        row |= part.get("measured", {})
     if total["labelled_groups"]:
         row["semantic/label_accuracy"] = total["right_completions"] / total["labelled_completions"]
         row["semantic/majority_accuracy"] = total["right_majorities"] / total["labelled_groups"]

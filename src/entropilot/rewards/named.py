@@ -1,8 +1,9 @@
 """All rewards as TRL reward callables; TRL's own command line takes them by their dotted path.
 
 A reward is `f(prompts, completions, completion_ids, **columns) -> list[float | None]`; the column `answer` holds
-the gold answer. Those that need no answer are `empo_math`, `empo_exact`, `majority_math`, `majority_exact` (whole
-groups), and the controls `format_reward` and `random_reward`.
+the gold answer. Those that need no answer are `empo_math`, `empo_exact`, `majority_math`, `majority_exact`, `scrl_math`,
+`scrl_exact` (whole groups), and the controls `format_reward` and `random_reward`. `trapo_math` and `trapo_exact` need one
+for some rows.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from entropilot.errors import UserError
 from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
-from entropilot.recipes.schema import LABEL_FREE
+from entropilot.methods.scrl import SCRL
+from entropilot.methods.trapo import TraPO
+from entropilot.recipes.schema import FEW_LABELS, LABEL_FREE
 from entropilot.recipes.values import fit_fields
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
+from entropilot.rewards.trajectories import TrajectoryReward
 from entropilot.sandbox.tasks import get_tier
 
 RewardFunction = Callable[..., list[float | None]]
@@ -34,6 +38,10 @@ empo_math = GroupReward(EMPO(), judge="math", name="empo_math")
 empo_exact = GroupReward(EMPO(), judge="exact", name="empo_exact")
 majority_math = GroupReward(Majority(), judge="math", name="majority_math")
 majority_exact = GroupReward(Majority(), judge="exact", name="majority_exact")
+scrl_math = GroupReward(SCRL(), judge="math", name="scrl_math")
+scrl_exact = GroupReward(SCRL(), judge="exact", name="scrl_exact")
+trapo_math = TrajectoryReward(judge="math", name="trapo_math")
+trapo_exact = TrajectoryReward(judge="exact", name="trapo_exact")
 format_reward = FormatReward()
 random_reward = RandomReward()
 
@@ -100,21 +108,23 @@ def reasoning_gym(completions: list[Any], entry: list[str], **_: Any) -> list[fl
 def build_reward(
     name: str, tier: str | None, args: dict[str, Any] | None = None, seed: int = 0
 ) -> RewardFunction:
-    """Return a reward by the name a recipe uses: sandbox, exact, math, reasoning_gym, empo, majority, format, random.
+    """Return a reward by the name a recipe uses.
 
-    Or by a dotted path. Only the last four names take arguments: `empo` those of `EMPO`, `majority` those of
-    `Majority`, both of them and `format` also `extract`, both also `judge` and `judge_args`. On the sandbox's problems
-    answers are extracted by the rule of its own reward and compared as strings unless the recipe says otherwise.
+    The names are sandbox, exact, math, reasoning_gym, empo, majority, scrl, trapo, format and random; or it is a dotted
+    path. Only the last six names take arguments: `empo` those of `EMPO`, `majority` those of `Majority`, `scrl` those of
+    `SCRL`, `trapo` those of `TraPO`, these four also `judge` and `judge_args`, all but `random` also `extract`. On the
+    sandbox's problems answers are extracted by the rule of its own reward and compared as strings unless the recipe says
+    otherwise.
 
     Raises:
         UserError: the name means nothing here, or an argument does not fit.
     """
-    args = dict(args or {})
-    if name in LABEL_FREE:
+    args, with_arguments = dict(args or {}), (*LABEL_FREE, *FEW_LABELS)
+    if name in with_arguments:
         return _label_free(name, tier, args, seed)
     if args:
         raise UserError(
-            f"reward_args: {name} takes none; only {', '.join(LABEL_FREE)} do, so remove reward_args or change reward."
+            f"reward_args: {name} takes none; only {', '.join(with_arguments)} do, so remove reward_args or change reward."
         )
     if name == "sandbox":
         if tier is None:
@@ -128,7 +138,7 @@ def build_reward(
     module, _, attribute = name.rpartition(".")
     if not module:
         raise UserError(
-            f"reward: {name!r} is none of sandbox, {', '.join((*builtin, *LABEL_FREE))}, and no dotted path such as "
+            f"reward: {name!r} is none of sandbox, {', '.join((*builtin, *with_arguments))}, and no dotted path such as "
             "my.rewards.f."
         )
     try:
@@ -143,8 +153,8 @@ def build_reward(
 
 
 def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) -> RewardFunction:
-    """Return EMPO's, the majority's, the format's or the random reward, with the arguments of a recipe."""
-    rules: dict[str, Any] = {"empo": EMPO, "majority": Majority}
+    """Return a reward that needs no label, or labels for some rows only, with the arguments of a recipe."""
+    rules: dict[str, Any] = {"empo": EMPO, "majority": Majority, "scrl": SCRL, "trapo": TraPO}
     own = [field.name for field in fields(rules[name])] if name in rules else []
     known = {"format": ["extract"], "random": []}.get(name, [*own, "judge", "judge_args", "extract"])
     for key in args:
@@ -165,5 +175,6 @@ def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) ->
     if "." not in judge and judge not in JUDGES:
         raise UserError(f"reward_args.judge = {judge!r} does not exist; choose one of {', '.join(JUDGES)}.")
     refuse_options(judge, judge_args)
+    settings = {"judge": judge, "judge_args": judge_args, "extract": how, "name": name}
     rule = rules[name](**fit_fields(rules[name], args, "reward_args", name))
-    return GroupReward(rule, judge=judge, judge_args=judge_args, extract=how, name=name)
+    return TrajectoryReward(rule, **settings) if name == "trapo" else GroupReward(rule, **settings)

@@ -9,7 +9,7 @@ from trl import GRPOConfig
 from entropilot.engines.trl.checks import updates_per_rollout
 from entropilot.errors import UserError
 from entropilot.inputs.problems import FILE_KINDS
-from entropilot.recipes.schema import LABEL_FREE, Recipe
+from entropilot.recipes.schema import FEW_LABELS, LABEL_FREE, Recipe
 from entropilot.rewards import named as trl_rewards
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
@@ -23,7 +23,7 @@ def refuse_label_free(name: str) -> None:
     """
     ours = name.removeprefix("entropilot.rewards.named.")
     kinds = (GroupReward, FormatReward, RandomReward)
-    if name in (*LABEL_FREE, "none") or (
+    if name in (*LABEL_FREE, *FEW_LABELS, "none") or (
         ours != name and isinstance(getattr(trl_rewards, ours, None), kinds)
     ):
         raise UserError(

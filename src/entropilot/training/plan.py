@@ -205,7 +205,11 @@ def _held_out(recipe: Recipe, elsewhere: bool) -> HeldOut | None:
     data = settings.data
     if data is None:
         data = recipe.data.model_copy(update={"split": "validation"})
-    return HeldOut(data.model_copy(update={"limit": settings.problems}), name, score, settings)
+    changes = {
+        "limit": settings.problems,
+        "labelled_share": None,
+    }  # held-out problems are measured with their answers
+    return HeldOut(data.model_copy(update=changes), name, score, settings)
 
 
 def _facts(plan: Plan, rewards: list[str], rows: int, processes: int) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from entropilot.engines.trl.trainer import EntropyGRPOTrainer
 from entropilot.errors import UserError
 from entropilot.inputs.models import context_room, first_line, load_model
 from entropilot.inputs.problems import fit_prompts, load_problems
+from entropilot.recipes.schema import FEW_LABELS
 from entropilot.recipes.yaml_files import short
 from entropilot.recording.fixed_prompts import PROMPTS, FixedPrompts
 from entropilot.recording.prefixes import Prefixes
@@ -140,7 +141,18 @@ def _lora(settings: dict[str, Any]) -> Any:
 
 
 def need_answers(problems: Any, rewards: list[str], key: str = "reward") -> None:
-    """Refuse data without any answer where a reward compares with one."""
+    """Refuse data without any answer where a reward compares with one, and data that leave TraPO nothing to do."""
+    if set(FEW_LABELS) & set(rewards):
+        answers = problems["answer"] if "answer" in problems.column_names else [None] * len(problems)
+        known = sum(answer is not None for answer in answers)
+        if known in (0, len(problems)):
+            how = "none" if known == 0 else "all"
+            instead = "a reward that needs no label" if known == 0 else "math, exact or sandbox as the reward"
+            raise UserError(
+                f"{key}: trapo learns from a few labelled rows and many without an answer, but {how} of the "
+                f"{len(problems)} rows have one; leave answers out (null) or in for some rows, set data.labelled_share "
+                f"between 0 and 1, or choose {instead}."
+            )
     if not {"sandbox", "exact", "math"} & set(rewards):
         return
     if "answer" not in problems.column_names or all(answer is None for answer in problems["answer"]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from trl.trainer.utils import add_fused_lm_head
 
@@ -48,3 +49,30 @@ def at_temperature(trainer: Any, temperature: float) -> Iterator[None]:
         yield
     finally:
         model.forward = fused
+
+
+def batch_of(
+    prompt_ids: Sequence[Sequence[int]],
+    completion_ids: Sequence[Sequence[int]],
+    padding: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Return prompts padded on the left and completions padded on the right, with their masks, under TRL's names."""
+
+    def padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[Tensor, Tensor]:
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), padding, device=device)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            part = slice(width - len(row), width) if left else slice(0, len(row))
+            ids[place, part], mask[place, part] = torch.tensor(row, device=device), 1
+        return ids, mask
+
+    prompts, prompt_mask = padded(prompt_ids, True)
+    completions, completion_mask = padded(completion_ids, False)
+    return {
+        "prompt_ids": prompts,
+        "prompt_mask": prompt_mask,
+        "completion_ids": completions,
+        "completion_mask": completion_mask,
+    }

@@ -40,7 +40,7 @@ from entropilot.engines.trl.columns import (
     loss_mask,
     of_rows,
 )
-from entropilot.engines.trl.scoring import at_temperature, dropout_of, without_dropout
+from entropilot.engines.trl.scoring import at_temperature, batch_of, dropout_of, without_dropout
 from entropilot.engines.trl.spans import answer_spans, extraction_of
 from entropilot.engines.trl.tally import NonFiniteLossError as NonFiniteLossError
 from entropilot.engines.trl.tally import Tally
@@ -209,8 +209,28 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
     ) -> Tensor:
         """Keep the completions, and what their rewards were for all ranks, (n, functions); NaN where one gave None."""
         self._completions = completions
+        if any(getattr(reward, "reads_entropy", False) for reward in self.reward_funcs):
+            means = self._mean_entropies(prompts, completion_ids_list)
+            # TRL hands every column of the rows to the rewards.
+            inputs = [row | {"mean_entropy": mean} for row, mean in zip(inputs, means, strict=True)]
         self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards
+
+    def _mean_entropies(self, prompts: Any, completion_ids: list[list[int]]) -> list[float]:
+        """Return the mean token entropy of this rank's completions at the policy that wrote them, nats.
+
+        From TRL's pass for the old log-probs where it ran one, else from a pass of its own.
+        """
+        entropy = next((entropies for _, entropies in self._scored or [] if entropies is not None), None)
+        if entropy is None:
+            prompt_ids, _, _ = self._tokenize_prompts(prompts)
+            _, entropy = self.score(
+                batch_of(prompt_ids, completion_ids, self._tokenizer.pad_token_id, self.accelerator.device)
+            )
+        lengths = torch.tensor([len(ids) for ids in completion_ids], device=entropy.device)
+        counted = torch.arange(entropy.shape[1], device=entropy.device) < lengths.unsqueeze(1)
+        total = torch.where(counted, entropy.float(), 0.0).sum(1)
+        return (total / lengths.clamp(min=1)).tolist()
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         estimated = self.advantage_estimator != "grpo"
