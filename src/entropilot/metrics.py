@@ -69,6 +69,8 @@ METRICS: dict[str, tuple[str, str]] = {
         "weight_down and on of STARE; band_low and band_high (nats), sign, left_out (completions) of Entrocraft; zeta, "
         "target (nats), clamped (tokens) of REPO",
     ),
+    "seconds/teacher": ("s", "sampling the teacher's votes of the rollout, on the first process"),
+    "teacher/megabytes": ("MiB", "weights of the teacher, on each process"),
     "penalty": ("loss", "mean over the update's tokens of the method's extra loss"),
     "log_ratio/mean": ("nats", "mean of |log π_θ − log π_old| over the update's tokens"),
     "log_ratio/median": ("nats", "median of the same"),

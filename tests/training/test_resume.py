@@ -294,3 +294,24 @@ def test_what_a_reward_remembers_goes_on_from_the_checkpoint(tmp_path: Path) -> 
     (blank / "checkpoints/checkpoint-4/entropilot_rewards.json").unlink()
     train(recipe(longer, **fields), blank, resume=True)
     assert sorted(dict(read_run(blank).column("semantic/flip_rate"))) == [3, 7]
+
+
+@pytest.mark.slow
+def test_a_teacher_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    fields = {"data": {"limit": 16}, "validate": None, "reward": "majority"}
+    fields["reward_args"] = {"teacher": "ema", "teacher_alpha": 0.2}
+    longer = {"max_steps": 4, "save_steps": 2, "learning_rate": 2e-3, "save_total_limit": 5}
+    train(recipe(longer, **fields), tmp_path / "whole")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    for gone in ("model", "checkpoints/checkpoint-4"):
+        shutil.rmtree(cut / gone)
+    train(recipe(longer, **fields), cut, resume=True)
+    assert rows_of(read_run(cut)) == rows_of(read_run(whole)) and same_weights(whole / "model", cut / "model")
+    teachers = [
+        torch.load(path / "checkpoints/checkpoint-4/entropilot_teacher.pt", weights_only=True)
+        for path in (whole, cut)
+    ]
+    assert all(torch.equal(teachers[0][name], teachers[1][name]) for name in teachers[0])
+    cost = [row for row in read_run(whole).rows if "rollout" in row]
+    assert all(row["seconds/teacher"] > 0 and 1 < row["teacher/megabytes"] < 10 for row in cost)

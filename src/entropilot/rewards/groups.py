@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from math import gcd
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from entropilot.answers.clusters import Clusters, cluster
 from entropilot.answers.extract import extract as extract_answer
@@ -22,9 +22,11 @@ from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
 from entropilot.errors import UserError
 from entropilot.inputs.messages import last_user_turn, prompt_key, text_of
+from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
 from entropilot.metrics import semantic_name
 from entropilot.ranks import gather_objects, rank
+from entropilot.rewards.taught import TeacherSettings, taught
 from entropilot.rewards.visits import Visits, margin, vote
 
 logger = logging.getLogger("entropilot")
@@ -54,6 +56,7 @@ class GroupReward:
         judge_args: options of a judge that is named.
         name: under which TRL logs the reward.
         num_generations: G, completions per prompt, for calls by hand; a trainer of TRL says its own.
+        teacher: a slow copy of the policy votes in its place (`EntropyGRPOTrainer` keeps it); None lets the group vote.
 
     Attributes:
         stats: of the latest call, sums and counts over the groups whose first completion is on this rank.
@@ -72,8 +75,11 @@ class GroupReward:
         judge_args: dict[str, Any] | None = None,
         name: str = "group_reward",
         num_generations: int | None = None,
+        teacher: TeacherSettings | None = None,
     ) -> None:
-        self.rule, self.__name__ = rule, name
+        if teacher is not None and not isinstance(rule, EMPO | Majority):
+            raise UserError(f"{name} takes no teacher; choose empo or majority, or leave teacher out.")
+        self.rule, self.__name__, self.teacher = rule, name, teacher
         self.num_generations = num_generations
         self._judge, self._judge_args = judge, judge_args or {}
         self._passes_over_copies = isinstance(extract, str) and extract != "whole"
@@ -112,6 +118,7 @@ class GroupReward:
         log_metric: Callable[[str, float], None] | None = None,
         num_generations: int | None = None,
         mean_entropy: list[float] | None = None,
+        teacher_completions: list[list[str]] | None = None,
         **_: Any,
     ) -> list[float | None]:
         """Return one reward per completion of this rank; None where its group is left out.
@@ -119,8 +126,17 @@ class GroupReward:
         `num_generations` is G of this call, where no trainer of TRL says it.
 
         `mean_entropy`, over the tokens of each completion in nats, is what `EntropyGRPOTrainer` hands to rewards whose
-        attribute `reads_entropy` is true; TRL's own trainer does not.
+        attribute `reads_entropy` is true, and `teacher_completions`, those of the prompt's teacher, to those with a
+        teacher; TRL's own trainer does neither.
         """
+        if self.teacher is not None and teacher_completions is None:
+            raise UserError(
+                f"{self.__name__} waits for a teacher's votes, which this trainer does not keep; train with "
+                "EntropyGRPOTrainer, or leave teacher out."
+            )
+        votes: list[Any] = [None] * len(prompts)
+        if teacher_completions is not None:
+            votes = [[self.extract(text) for text in texts] for texts in teacher_completions]
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
         texts = [text_of(completion) for completion in completions]
         if (
@@ -133,7 +149,7 @@ class GroupReward:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]
         entropy: list[Any] = [None] * len(extracted) if mean_entropy is None else mean_entropy
         self._say_without_entropy(mean_entropy is None)
-        rows = list(zip(questions, extracted, gold, map(prompt_key, prompts), entropy, strict=True))
+        rows = list(zip(questions, extracted, gold, map(prompt_key, prompts), entropy, votes, strict=True))
         size = group_size(log_metric, prompts, num_generations or self.num_generations)
         own = slice(0, len(rows))
         if len(rows) % size:  # a group is torn: TRL calls rewards per process
@@ -189,6 +205,12 @@ class GroupReward:
         self, groups: list[Any], clusters: list[Clusters], owned: list[int], training: bool
     ) -> list[list[float | None]]:
         """Return the rewards of whole groups; `owned` are those that this rank counts, of torn ones the first part's."""
+        if self.teacher is not None:
+            answers = [[row[1] for row in group] for group in groups]
+            rule = cast(EMPO | Majority, self.rule)
+            return taught(
+                rule, answers, [group[0][5] for group in groups], self.judge, [g[0][0] for g in groups]
+            )
         if not self.reads_entropy:
             return [self.rule.rewards(group.labels, group.missing) for group in clusters]
         entropies = [[row[4] for row in group] for group in groups]

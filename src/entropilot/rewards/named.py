@@ -29,6 +29,7 @@ from entropilot.recipes.schema import FEW_LABELS, LABEL_FREE
 from entropilot.recipes.values import fit_fields
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
+from entropilot.rewards.taught import TeacherSettings
 from entropilot.rewards.trajectories import TrajectoryReward
 from entropilot.sandbox.tasks import get_tier
 
@@ -152,11 +153,31 @@ def build_reward(
     return found
 
 
+TEACHER = dict.fromkeys(("empo", "majority"), ("teacher", "teacher_alpha", "teacher_samples"))
+
+
+def _teacher(args: dict[str, Any]) -> TeacherSettings | None:
+    """Take the teacher's settings out of a reward's arguments; None where there is no teacher."""
+    kind = args.pop("teacher", None)
+    given = {key: args.pop(f"teacher_{key}") for key in ("alpha", "samples") if f"teacher_{key}" in args}
+    if kind is None:
+        if given:
+            raise UserError(
+                f"reward_args.teacher_{next(iter(given))} has no effect without a teacher; add teacher: ema."
+            )
+        return None
+    if kind != "ema":
+        raise UserError(f"reward_args.teacher = {kind!r} does not exist; it is ema, or left out.")
+    return TeacherSettings(**fit_fields(TeacherSettings, given, "reward_args", "teacher"))
+
+
 def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) -> RewardFunction:
     """Return a reward that needs no label, or labels for some rows only, with the arguments of a recipe."""
     rules: dict[str, Any] = {"empo": EMPO, "majority": Majority, "scrl": SCRL, "trapo": TraPO}
     own = [field.name for field in fields(rules[name])] if name in rules else []
-    known = {"format": ["extract"], "random": []}.get(name, [*own, "judge", "judge_args", "extract"])
+    known = {"format": ["extract"], "random": []}.get(
+        name, [*own, "judge", "judge_args", "extract", *TEACHER.get(name, ())]
+    )
     for key in args:
         if key not in known:
             has = f"it has: {', '.join(known)}" if known else "it takes none"
@@ -175,6 +196,11 @@ def _label_free(name: str, tier: str | None, args: dict[str, Any], seed: int) ->
     if "." not in judge and judge not in JUDGES:
         raise UserError(f"reward_args.judge = {judge!r} does not exist; choose one of {', '.join(JUDGES)}.")
     refuse_options(judge, judge_args)
+    teacher = _teacher(args)
     settings = {"judge": judge, "judge_args": judge_args, "extract": how, "name": name}
     rule = rules[name](**fit_fields(rules[name], args, "reward_args", name))
-    return TrajectoryReward(rule, **settings) if name == "trapo" else GroupReward(rule, **settings)
+    return (
+        TrajectoryReward(rule, **settings)
+        if name == "trapo"
+        else GroupReward(rule, teacher=teacher, **settings)
+    )

@@ -140,6 +140,11 @@ def check(
     if not awaited:
         resolve_model(recipe)
     rewards = _rewards(recipe, adapter, elsewhere)
+    if recipe.lora is not None and any(getattr(reward, "teacher", None) for reward in rewards.values()):
+        raise UserError(
+            "reward_args.teacher: ema follows all weights of the policy, but with lora only adapters are trained; remove "
+            "lora, or remove teacher."
+        )
     held_out = _held_out(recipe, elsewhere)
     method, clip = adapter.settle(method, config)
     refuse_rule(Stack.of(method).advantage if adapter.stacks else None, recipe.advantage_estimator, config)

@@ -98,11 +98,13 @@ class CheckpointingTrainer(GRPOTrainer):
         before_commit: is called on the main process before a checkpoint takes its name; rows up to its step have to be
             on disk by then.
         saving: a checkpoint is being written.
+        teacher: `entropilot.engines.trl.teacher.Teacher`; None without one.
     """
 
     crash_safe: bool = False
     before_commit: Callable[[], None] | None = None
     saving: bool = False
+    teacher: Any = None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train as transformers does; what rewards remember goes on from the checkpoint, too."""
@@ -111,6 +113,8 @@ class CheckpointingTrainer(GRPOTrainer):
             folder = get_last_checkpoint(self.args.output_dir)
         if folder:
             load_states(Path(folder), self.reward_funcs)
+            if self.teacher is not None:
+                self.teacher.load(Path(folder))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -159,6 +163,8 @@ class CheckpointingTrainer(GRPOTrainer):
         # Before transformers' own files: `trainer_state.json`, which it writes last, tells a whole checkpoint.
         if self.accelerator.is_main_process:
             save_states(folder, self.reward_funcs)
+            if self.teacher is not None:
+                self.teacher.save(folder)
         super()._save_checkpoint(model, trial)
         if self.crash_safe:
             self._rollout_state = self._keep_rollout(folder)

@@ -44,6 +44,7 @@ from entropilot.engines.trl.scoring import at_temperature, batch_of, dropout_of,
 from entropilot.engines.trl.spans import answer_spans, extraction_of
 from entropilot.engines.trl.tally import NonFiniteLossError as NonFiniteLossError
 from entropilot.engines.trl.tally import Tally
+from entropilot.engines.trl.teacher import teacher_of
 from entropilot.engines.trl.view import TRLView
 from entropilot.engines.trl.weights import loss_weights
 from entropilot.maths.advantages import Estimator, estimate_advantages, groups_with_signal
@@ -122,6 +123,9 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             callback is not observer for callback in self.callback_handler.callbacks
         ):
             self.add_callback(observer)
+        self.teacher = teacher_of(self, self.reward_funcs)
+        if self.teacher is not None:
+            self.add_callback(self.teacher)
         self._dropout = dropout_of(self.model)
         self._scored: list[tuple[Tensor, Tensor | None]] | None = None
         self._rewards = torch.empty(0)
@@ -213,6 +217,9 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             means = self._mean_entropies(prompts, completion_ids_list)
             # TRL hands every column of the rows to the rewards.
             inputs = [row | {"mean_entropy": mean} for row, mean in zip(inputs, means, strict=True)]
+        if self.teacher is not None:
+            votes = self.teacher.votes(prompts)
+            inputs = [row | {"teacher_completions": texts} for row, texts in zip(inputs, votes, strict=True)]
         self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards
 
@@ -267,6 +274,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         if self.method is not None and self.method.count_zero_groups:
             output[ELIGIBLE] = torch.ones_like(output[ELIGIBLE])
         measured = self._describe_rows(output, rewards, rows) if self.method is not None else {}
+        if self.teacher is not None:
+            measured |= {"seconds/teacher": self.teacher.seconds, "teacher/megabytes": self.teacher.megabytes}
         over_rollout = self.method is not None and self.method.scope == "rollout"
         if over_rollout or self.observer is not None:
             logp, entropy = scores or self._rollout_scores(output, scored)

@@ -57,6 +57,8 @@ def build_group_reward(settings: Mapping[str, Any]) -> GroupReward:
         )
     reward = build_reward(name, None, args)
     assert isinstance(reward, GroupReward)
+    if reward.teacher is not None:
+        raise UserError(f"+{SECTION}.teacher: verl keeps no teacher; remove it, or train with TRL.")
     return reward
 
 
