@@ -13,9 +13,12 @@ import pytest
 import yaml
 
 from entropilot.errors import UserError
+from entropilot.recipes.schema import Recipe
 from entropilot.records import ACCURACY, RunWriter
+from entropilot.training.plan import check
 from experiments.label_free import store
 from experiments.label_free.falls import course, course_of
+from experiments.label_free.screen import ARMS, CONTROLS, UPDATES, lead_of
 from experiments.label_free.store import OutOfTime, arm, hour, train
 
 
@@ -141,3 +144,34 @@ def test_a_finished_run_is_not_made_again(tmp_path: Path, process: type[_Process
 def test_an_hour_is_todays() -> None:
     at = hour("08:05")
     assert (at.hour, at.minute, at.date()) == (8, 5, datetime.now().date())
+
+
+@pytest.mark.parametrize("name", [*ARMS, *CONTROLS])
+def test_every_arm_of_the_screen_is_a_recipe_that_the_check_accepts(name: str) -> None:
+    values = arm(name, 2, 256, UPDATES)
+    recipe = Recipe.model_validate(values)
+    check(recipe, processes=1, elsewhere=True)
+    control = arm("empo", 2, 256, UPDATES)
+    # One setting for all: only the reward, the method, or the scaling differ.
+    assert {key: value for key, value in values["grpo"].items() if key != "scale_rewards"} == control["grpo"]
+    assert (values["data"], values["validate"]) == (control["data"], control["validate"])
+
+
+def test_how_long_a_rise_of_the_flip_rate_comes_before_the_fall_of_the_majority(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, {"name": "x"})
+    for rollout in range(40):
+        flips = 0.02 if rollout < 20 else 0.12
+        right = 1.0 if rollout < 30 else 0.8
+        writer.row(4 * rollout + 1, {"semantic/flip_rate": flips, "semantic/majority_accuracy": right})
+    writer.close()
+    # Means of eight: flips exceed 0.02 + 0.05 where five of eight are high, rollout 24 (step 97); majorities lie 5 points
+    # below their best where three of eight are low (0.925), rollout 32 (step 129): two of eight are exactly 5 points.
+    assert lead_of(tmp_path) == (97, 129)
+
+
+def test_a_run_without_a_fall_has_no_lead(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path, {"name": "x"})
+    for step in range(1, 81, 4):
+        writer.row(step, {"semantic/flip_rate": 0.02, "semantic/majority_accuracy": 1.0})
+    writer.close()
+    assert lead_of(tmp_path) == (None, None)
