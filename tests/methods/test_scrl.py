@@ -99,7 +99,7 @@ def test_an_unknown_mode_is_refused_in_a_recipe() -> None:
 
 
 def test_a_plain_trainer_hands_over_no_entropies_and_that_is_said_once(caplog: Any) -> None:
-    reward = GroupReward(SCRL(), judge="exact", extract="whole", name="scrl_exact")
+    reward = GroupReward(SCRL(), judge="exact", extract="whole", name="scrl_exact", num_generations=8)
     texts = list("aaaaabbc")
     with caplog.at_level(logging.WARNING, logger="entropilot"):
         for _ in range(2):

@@ -80,7 +80,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
 
 
 def of(**settings: Any) -> TrajectoryReward:
-    return TrajectoryReward(TraPO(**settings), judge="exact", extract="whole")
+    return TrajectoryReward(TraPO(**settings), judge="exact", extract="whole", num_generations=4)
 
 
 def visit(reward: TrajectoryReward, **groups: tuple[str, str | None]) -> dict[str, list[float | None]]:

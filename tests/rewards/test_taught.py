@@ -43,7 +43,9 @@ def test_the_share_among_the_teachers_answers_is_empos_reward() -> None:
 
 
 def test_a_reward_takes_the_votes_as_a_column_and_reports_the_policys_own_clusters() -> None:
-    reward = GroupReward(Majority(), judge="exact", extract="whole", teacher=TeacherSettings())
+    reward = GroupReward(
+        Majority(), judge="exact", extract="whole", teacher=TeacherSettings(), num_generations=4
+    )
     values = reward(
         prompts=["p"] * 4, completions=["b", "b", "b", "a"], teacher_completions=[["a", "a", "b"]] * 4
     )
