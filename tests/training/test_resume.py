@@ -217,6 +217,8 @@ def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, whole: Path, se
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in its background with SIGINT ignored, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     record = tmp_path / "cut" / "run.jsonl"
     limit = time.monotonic() + 120
