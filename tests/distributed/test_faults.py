@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +94,17 @@ def test_the_signal_reaches_one_rank_only(whole: Path, tmp_path: Path) -> None:
     assert run.header["end"]["reason"] == "terminated"
     assert last_checkpoint(out / "checkpoints")[1]["step"] == run.rows[-1]["step"] < 8  # type: ignore[index]
     _goes_on(recipe, out, whole)
+
+
+def test_accelerate_launch_starts_two_processes(tmp_path: Path) -> None:
+    """The bundled configuration for a CPU; without one accelerate starts a single process there."""
+    recipe = tiny_recipe(tmp_path / "tiny", {"max_steps": 1})
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe.resolved()))
+    config = files("entropilot.training") / "accelerate" / "multi_cpu.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    command += ["-m", "entropilot", "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]
+    paths = [str(Path(__file__).parents[1] / place) for place in ("training", "engines/trl")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, *paths])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_run(tmp_path / "run").header["processes"] == 2

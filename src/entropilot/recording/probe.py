@@ -92,7 +92,7 @@ class Probe(TrainerCallback):
     _covariance_signs: list[bool] = field(default_factory=list, init=False)
     _tokens: TokenSamples = field(default_factory=TokenSamples, init=False)
     _steps: int | None = field(default=None, init=False)  # of the whole training, where it is known
-    _resumed: int | None = field(default=None, init=False)  # step behind which the run is resumed
+    _resumed: int | None = field(default=None, init=False)  # step of the last token sample of a resumed run
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
     leaving: bool = field(
@@ -105,7 +105,8 @@ class Probe(TrainerCallback):
         """Take in the rows of a run that is resumed behind `step`, so that what looks back goes on from them."""
         name = REWARD if self.validation is None else ACCURACY
         past = [row for row in rows if row["step"] <= step]
-        self._resumed = step
+        sampled = [] if self.folder is None else token_steps(self.folder)
+        self._resumed = max((taken for taken in sampled if taken <= step), default=None)
         for row in past:
             self.told |= row.get(TOLD) or {}
             if row.get("covariance/mean") is not None:
@@ -121,9 +122,6 @@ class Probe(TrainerCallback):
             self.stopped = self.stopped or "stop/reason" in row
         if past and self.prefixes is not None:
             self.prefixes.last = past[-1].get("dynamics/entropy_after")
-        if self.folder is not None and self.tokens_every:
-            sampled = [taken for taken in token_steps(self.folder) if taken <= step]
-            self._tokens_next = max(sampled, default=-self.tokens_every) + self.tokens_every
         self._findings = self._watch(past)
 
     @property

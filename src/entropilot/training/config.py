@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
@@ -90,6 +92,9 @@ def build_config(
         defaults["bf16"] = tier_of(recipe.model) is None and is_torch_bf16_gpu_available()
     if anywhere:
         values |= {"use_cpu": True, "bf16": False, "fp16": False}
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and not torch.accelerator.is_available():
+        # Without it accelerate joins no processes on a CPU: each would train alone, and write into the same folder.
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     try:
         with warnings.catch_warnings():
             # Deprecation of transformers' own field names; nothing that a recipe could change.

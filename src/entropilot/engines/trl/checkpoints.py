@@ -228,9 +228,9 @@ class CheckpointingTrainer(GRPOTrainer):
         with safe_open(file, framework="pt") as opened:
             place = opened.metadata()
         buffered: list[dict[str, Any]] = [{} for _ in range(int(place["parts"]))]
-        for key, value in load_file(file, device=str(self.accelerator.device)).items():
+        for key, value in load_file(file).items():
             part, name = key.split("/", 1)
-            buffered[int(part)][name] = value
+            buffered[int(part)][name] = value.to(self.accelerator.device)
         self._buffered_inputs, self._step = buffered, int(place["step"])
 
 
