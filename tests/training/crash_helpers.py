@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from run_helpers import rows_of
 from safetensors.torch import load_file
@@ -93,7 +92,7 @@ def finish(recipe: Recipe, out: Path, resume: bool = False) -> None:
 
 
 def left_by(out: Path) -> dict[str, Any]:
-    """Return what a run left: weights, the whole of its last checkpoint, records and token samples, without clocks."""
+    """Return what a run left: weights, the whole of its last checkpoint, records, without clocks and token samples."""
     checkpoint = max((out / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     state = {
         name: torch.load(checkpoint / name, weights_only=True) for name in ("optimizer.pt", "scheduler.pt")
@@ -108,9 +107,6 @@ def left_by(out: Path) -> dict[str, Any]:
         "scheduler": state["scheduler.pt"],
         "random": [file.read_bytes() for file in sorted(checkpoint.glob("rng_state*"))],
         "rows": rows_of(read_run(out)),
-        "tokens": {
-            file.name: pq.read_table(file).to_pylist() for file in sorted((out / "tokens").glob("*.parquet"))
-        },
         "prefixes": json.loads((out / "prefixes.json").read_text()),
     }
 
