@@ -19,12 +19,12 @@ class QAE:
 
     F is the distribution of the g rewards of a group; nothing is interpolated. With rewards 0 and 1 a group of success
     rate p has Q_K = 0 where p ≤ 1 − K, so only its right completions are trained on, and 1 otherwise, so only its
-    wrong ones are. std is that of the group's g rewards, √(p(1 − p)), as in the authors' code; TRL's GRPO divides by
-    the unbiased one.
+    wrong ones are. std is that of the group's g rewards, √(p(1 − p)), as in public implementations (the authors'
+    repository could not be read); TRL's GRPO divides by the unbiased one.
     """
 
     quantile: float = 0.4  # K; the paper's default, 0.6 where entropy collapses early
-    epsilon: float = 1e-8  # ε; the authors' eps
+    epsilon: float = 1e-8  # ε; of public implementations
 
     per_token: ClassVar[bool] = False
     from_rewards: ClassVar[bool] = True
