@@ -28,6 +28,7 @@ TRAINING = {
     "peft",
     "jaxtyping",
     "safetensors",
+    "tokenizers",
     "tqdm",
 }
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "check": ("RECIPE", "--processes", "--out"),
     "doctor": ("RECIPE", "--processes"),
     "recipes": ("list", "show", "copy"),
+    "launch-config": ("NAME",),
     "fit": ("RUNS", "--json", "--performance", "--entropy"),
     "forecast": ("RUN", "--prefix", "--last-step", "--json"),
     "scaling": ("RUNS", "--size", "--json"),
@@ -156,7 +157,7 @@ WRONG_WITH_TORCH = [
     (["check", "small.yaml", "method=kl_cov", "grpo.steps_per_generation=1"], "KL-Cov needs stale log-probs"),
     (["check", "small.yaml", "method=kl_cov", "method_args.coeff=1"], "for kl_cov (did you mean method_args.coef?);"),
     (["train", "small.yaml", "--out", "small.yaml/run"], "small.yaml/run can't be written (Not a directory)"),
-    (["train", "small.yaml", "--out", "run", "--resume"], "--resume: run holds no checkpoint to continue from"),
+    (["train", "small.yaml", "--out", "run", "--resume"], "--resume: run holds no run to continue"),
     (["evaluate"], "--model is missing"),
     (["evaluate", "--model", "nothing"], "model: the folder nothing does not exist"),
     (["evaluate", "--model", "sandbox", "--data", "no.jsonl"], "the file no.jsonl does not exist"),
@@ -304,7 +305,7 @@ def test_check_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "note"),
     [
-        ("grpo.save_steps=3", "A checkpoint every 3 steps falls inside a rollout of 2 updates"),
+        ("grpo.save_steps=3", None),
         ("grpo.temperature=0.7", "Training samples at T = 0.7"),
         ("validate=null", "No `validate` section"),
         ("validate.data=held.csv", "The file held.csv is not here; training needs it."),

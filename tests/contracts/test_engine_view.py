@@ -195,6 +195,8 @@ def test_another_engine_writes_a_whole_record(tmp_path):
         "semantic/majority_accuracy",
         "semantic/flip_rate",
         "answer/",
+        "seconds/teacher",
+        "teacher/",
     )
     assert {name for name in METRICS if not name.startswith(rare) and not name.endswith("*")} <= names
     assert ("penalty", rows[1]["penalty"]) in engine._logged

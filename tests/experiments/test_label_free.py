@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from entropilot.engines.trl.checkpoints import write_manifest
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe
 from entropilot.records import ACCURACY, RunWriter
@@ -119,6 +120,7 @@ def test_a_run_goes_on_from_its_checkpoint_and_without_one_anew(
     checkpoint = run / "checkpoints" / "checkpoint-40"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 40}')
+    write_manifest(checkpoint, step=40)
     train(run, {"seed": 1})
     assert process.started[1][-1] == "--resume"
 

@@ -33,7 +33,7 @@ def test_none_one_and_several():
         ([0.2], "method=0.2 is no token method"),
         (
             "empo",
-            "method='empo' chooses no tokens and gives no advantages; choose one of clip_cov, kl_cov, stare, qae",
+            "method='empo' chooses no tokens and gives no advantages; choose one of clip_cov, kl_cov, ",
         ),
         (
             EntropyTarget(),

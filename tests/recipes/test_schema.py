@@ -378,6 +378,7 @@ def test_the_tier_is_that_of_the_data(recipe, text: str, tier: str | None) -> No
 
 
 def test_several_methods_each_with_their_arguments(recipe) -> None:
+    pytest.importorskip("torch")
     text = "method: [qae, clip_cov]\nmethod_args: {qae: {quantile: '0.6'}}"
     made = recipe(text, ["method_args.clip_cov.restrain=1"])
     assert made.methods == {"qae": {"quantile": "0.6"}, "clip_cov": {"restrain": 1}}

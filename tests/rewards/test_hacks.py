@@ -17,7 +17,7 @@ PROMPT = "A box holds 3 red and 4 blue balls. How many are in it? For example, e
 
 
 def paid(completions: list[str], extract: str = "auto", prompt: str = PROMPT) -> list[float | None]:
-    reward = GroupReward(EMPO(), judge="math", extract=extract)
+    reward = GroupReward(EMPO(), judge="math", extract=extract, num_generations=len(completions))
     return reward(prompts=[prompt] * len(completions), completions=completions)
 
 
@@ -72,7 +72,7 @@ COPIES = [
 def test_copied_prompts_are_no_answer(copy: str, extract: str) -> None:
     # One cluster of copies would pay each of them 1.
     assert paid([copy] * 4, extract) == [0.25] * 4
-    votes = GroupReward(Majority(), judge="math", extract=extract)
+    votes = GroupReward(Majority(), judge="math", extract=extract, num_generations=4)
     assert votes(prompts=[PROMPT] * 4, completions=[copy] * 4) == [0.0] * 4
 
 
