@@ -194,6 +194,8 @@ def test_another_engine_writes_a_whole_record(tmp_path):
         "semantic/label",
         "semantic/majority_accuracy",
         "semantic/flip_rate",
+        "semantic/unlabelled",
+        "semantic/used",
         "answer/",
         "seconds/teacher",
         "teacher/",

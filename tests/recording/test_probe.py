@@ -144,7 +144,7 @@ def test_every_definition_is_measured_and_nothing_else(run):
     due = {name for name in METRICS if not name.endswith("*") and not name.startswith(elsewhere)}
     missing = due - seen
     assert not missing, f"defined, but in no row: {missing}"
-    assert starred == {"covariance/top_": len(SHARES), "covariance/quadrant_": 4}
+    assert starred == {"covariance/top_": len(SHARES), "covariance/quadrant_": 4, "adapted/": 0}
     assert read_run(run.out).header["metrics"] == {
         name: {"unit": unit, "definition": text} for name, (unit, text) in METRICS.items()
     }
