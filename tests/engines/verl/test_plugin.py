@@ -47,7 +47,7 @@ def test_import_verl_registers_everything_when_verl_has_it() -> None:
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["early"] == ["entropilot.engines.verl.plugin"] and seen["heavy"] == []
-    assert seen["losses"] == ["entropilot_clip_cov", "entropilot_kl_cov"]
+    assert seen["losses"] == ["entropilot_clip_cov", "entropilot_kl_cov", "entropilot_stare"]
     assert (seen["engine"], seen["critic"]) == ("ChoosingEngine", "FSDPEngineWithValueHead")
     assert seen["trainers"] == ["entropilot_sync"]
 
