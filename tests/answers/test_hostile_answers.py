@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytest.importorskip("math_verify")
+pytest.importorskip("math_verify", reason="math-verify is not installed")
 
 from entropilot.answers.extract import RULES, extract
 from entropilot.answers.math_judge import Math

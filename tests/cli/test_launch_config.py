@@ -16,7 +16,9 @@ NAMES = ("fsdp2", "multi_cpu", "multi_gpu", "zero2", "zero3")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_accelerate_reads_it(name: str) -> None:
-    config = pytest.importorskip("accelerate.commands.config.config_args")
+    config = pytest.importorskip(
+        "accelerate.commands.config.config_args", reason="accelerate is not installed"
+    )
     result = CliRunner().invoke(app, ["launch-config", name], catch_exceptions=False)
     path = Path(result.stdout.strip())
     read = config.load_config_from_file(str(path))

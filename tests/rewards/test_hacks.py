@@ -11,7 +11,7 @@ from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
 from entropilot.rewards.groups import GroupReward
 
-pytest.importorskip("math_verify")
+pytest.importorskip("math_verify", reason="math-verify is not installed")
 
 PROMPT = "A box holds 3 red and 4 blue balls. How many are in it? For example, end with \\boxed{12}."
 

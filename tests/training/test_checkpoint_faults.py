@@ -26,6 +26,7 @@ from entropilot.training.resume import last_checkpoint
 from entropilot.training.stages import train
 
 STEP = 2  # the checkpoint that is spoilt: inside a rollout
+CHECKPOINT_SAID = r"The checkpoint of step 2 can't be written to .* earlier checkpoints are intact"
 LENGTH = {"max_steps": 4, "save_total_limit": 1}
 
 
@@ -216,26 +217,32 @@ def test_a_kill_in_the_middle_of_a_write(begun: Any, tmp_path: Path) -> None:
         assert difference(left_by(out), expected) is None, writes[number]
 
 
-def _with_limit(recipe: dict[str, Any], out: Path, limit: int) -> None:
+def _with_limit(recipe: dict[str, Any], out: Path, limit: int, said: str) -> None:
     signal.signal(
         signal.SIGXFSZ, signal.SIG_IGN
     )  # a write beyond the limit is an error then, as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    with pytest.raises(
-        UserError, match=r"The checkpoint of step 2 can't be written to .* earlier checkpoints are intact"
-    ):
+    with pytest.raises(UserError, match=said):
         train(Recipe.model_validate(recipe), out, resume=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
-def test_the_system_refuses_the_end_of_a_file(begun: Any, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.safetensors", CHECKPOINT_SAID),
+        ("optimizer.pt", CHECKPOINT_SAID),
+        # The record is longer than a tokenizer of this size, and so it is refused first.
+        ("tokenizer.json", r"run\.jsonl can't be written \(File too large\); the rows before are intact"),
+    ],
+)
+def test_the_system_refuses_the_end_of_a_file(begun: Any, tmp_path: Path, name: str, said: str) -> None:
     """Also where a file is written by a library in another language, which no test can patch."""
     source, recipe, expected, _ = begun
     out = tmp_path / "run"
     shutil.copytree(source, out)
     limit = (out / "checkpoints" / "checkpoint-1" / name).stat().st_size - 1
-    process = server().Process(target=_with_limit, args=(recipe.resolved(), out, limit))
+    process = server().Process(target=_with_limit, args=(recipe.resolved(), out, limit, said))
     process.start()
     process.join(120)
     assert process.exitcode == 0

@@ -250,18 +250,24 @@ def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, whole: Path, se
     assert [row["step"] for row in read_run(tmp_path / "cut").rows] == list(range(1, LONG["max_steps"] + 2))
 
 
+def whole_and_resumed(folder: Path, grpo: dict[str, Any], fields: dict[str, Any]) -> tuple[Path, Path]:
+    """Train without a break, and once more from the last checkpoint but one; both give the same rows and weights."""
+    whole, cut = folder / "whole", folder / "cut"
+    train(recipe(grpo, **fields), whole)
+    shutil.copytree(whole, cut)
+    for gone in ("model", f"checkpoints/checkpoint-{grpo['max_steps']}"):
+        shutil.rmtree(cut / gone)
+    train(recipe(grpo, **fields), cut, resume=True)
+    assert rows_of(read_run(cut)) == rows_of(read_run(whole)) and same_weights(whole / "model", cut / "model")
+    return whole, cut
+
+
 @pytest.mark.slow
 def test_trajectories_go_on_from_the_checkpoint(tmp_path: Path) -> None:
     fields = {"data": {"limit": 8, "labelled_share": 0.5}, "validate": None, "reward": "trapo"}
     fields["reward_args"] = {"warm_up": 1, "threshold": 0.2}
     longer = {"max_steps": 8, "save_steps": 4, "learning_rate": 2e-3, "save_total_limit": 5}
-    train(recipe(longer, **fields), tmp_path / "whole")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    shutil.copytree(whole, cut)
-    for gone in ("model", "checkpoints/checkpoint-8"):
-        shutil.rmtree(cut / gone)
-    train(recipe(longer, **fields), cut, resume=True)
-    assert rows_of(read_run(cut)) == rows_of(read_run(whole)) and same_weights(whole / "model", cut / "model")
+    whole, cut = whole_and_resumed(tmp_path, longer, fields)
     assert [row["semantic/unlabelled"] for row in read_run(whole).rows if "rollout" in row] == [0, 4, 4, 4]
     states = [path / "checkpoints/checkpoint-8/entropilot_rewards.json" for path in (whole, cut)]
     assert states[0].read_bytes() == states[1].read_bytes() and b"trajectories" in states[0].read_bytes()
@@ -280,15 +286,9 @@ def test_what_a_reward_remembers_goes_on_from_the_checkpoint(tmp_path: Path) -> 
     # Eight prompts, all of them in every rollout, so that from the second rollout on majorities are compared.
     fields = {"data": {"limit": 8}, "validate": None, "reward": "empo"}
     longer = {"max_steps": 8, "save_steps": 4, "learning_rate": 2e-3, "save_total_limit": 5}
-    train(recipe(longer, **fields), tmp_path / "whole")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    shutil.copytree(whole, cut)
-    for gone in ("model", "checkpoints/checkpoint-8"):
-        shutil.rmtree(cut / gone)
-    train(recipe(longer, **fields), cut, resume=True)
+    whole, cut = whole_and_resumed(tmp_path, longer, fields)
     rates = dict(read_run(whole).column("semantic/flip_rate"))
     assert sorted(rates) == [3, 5, 7] and len(set(rates.values())) > 1
-    assert rows_of(read_run(cut)) == rows_of(read_run(whole))
     states = [path / "checkpoints/checkpoint-8/entropilot_rewards.json" for path in (whole, cut)]
     assert states[0].read_bytes() == states[1].read_bytes() and b"winners" in states[0].read_bytes()
 
@@ -298,13 +298,7 @@ def test_a_teacher_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     fields = {"data": {"limit": 16}, "validate": None, "reward": "majority"}
     fields["reward_args"] = {"teacher": "ema", "teacher_alpha": 0.2}
     longer = {"max_steps": 4, "save_steps": 2, "learning_rate": 2e-3, "save_total_limit": 5}
-    train(recipe(longer, **fields), tmp_path / "whole")
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    shutil.copytree(whole, cut)
-    for gone in ("model", "checkpoints/checkpoint-4"):
-        shutil.rmtree(cut / gone)
-    train(recipe(longer, **fields), cut, resume=True)
-    assert rows_of(read_run(cut)) == rows_of(read_run(whole)) and same_weights(whole / "model", cut / "model")
+    whole, cut = whole_and_resumed(tmp_path, longer, fields)
     teachers = [
         torch.load(path / "checkpoints/checkpoint-4/entropilot_teacher.pt", weights_only=True)
         for path in (whole, cut)
