@@ -78,8 +78,8 @@ class Adapter:
                 notes.append(
                     "So few tokens are hardly a choice: raise fraction, or use restrain, which does not depend on size."
                 )
-        if getattr(method, "draws", False) and updates_per_rollout(config) <= 1:
-            notes.append("One update per rollout: Clip-Cov acts on the gradient of that update only.")
+        if method is not None and updates_per_rollout(config) <= 1:
+            notes.append("One update per rollout: the method acts on the gradient of that update only.")
         return notes
 
     def trainer(self, method: Any, estimator: Estimator, **settings: Any) -> EntropyGRPOTrainer:

@@ -76,3 +76,20 @@ def batch_of(
         "completion_ids": completions,
         "completion_mask": completion_mask,
     }
+
+
+def mean_entropies(trainer: Any, prompts: Any, completion_ids: list[list[int]]) -> list[float]:
+    """Return the mean token entropy of this rank's completions at the policy that wrote them, nats.
+
+    From TRL's pass for the old log-probs where it ran one, else from a pass of its own.
+    """
+    entropy = next((entropies for _, entropies in trainer._scored or [] if entropies is not None), None)
+    if entropy is None:
+        prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
+        _, entropy = trainer.score(
+            batch_of(prompt_ids, completion_ids, trainer._tokenizer.pad_token_id, trainer.accelerator.device)
+        )
+    lengths = torch.tensor([len(ids) for ids in completion_ids], device=entropy.device)
+    counted = torch.arange(entropy.shape[1], device=entropy.device) < lengths.unsqueeze(1)
+    total = torch.where(counted, entropy.float(), 0.0).sum(1)
+    return (total / lengths.clamp(min=1)).tolist()

@@ -1,4 +1,4 @@
-"""Mark the tokens of a rollout's answers, for methods that read `TokenBatch.span`."""
+"""Describe the rows of a rollout to methods that read `TokenBatch.span`, `.rewards` or `.group`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from entropilot.answers.locate import locate
+from entropilot.engines.trl.columns import GROUP, REWARDS, SPAN
 from entropilot.inputs.messages import text_of
 from entropilot.inputs.token_spans import tokens_of
 
@@ -55,3 +56,24 @@ def answer_spans(
         moved = [(start + begin, end + begin) for start, end in places]
         span[row, tokens_of(tokens, decode, moved)] = True
     return span, lost
+
+
+def describe_rows(
+    trainer: Any, output: dict[str, Any], rewards: Tensor, rows: slice, completions: list[Any]
+) -> dict[str, float]:
+    """Add what a method may read of each row; return what is recorded of the answers' places, over all ranks."""
+    output[REWARDS] = rewards[rows]
+    groups = torch.arange(len(rewards), device=rewards.device) // trainer.num_generations
+    output[GROUP] = groups[rows]
+    if not getattr(trainer.method, "reads_span", False):
+        return {}
+    ids, mask = output["completion_ids"], output["completion_mask"].bool()
+    rule = extraction_of(trainer.method, trainer.reward_funcs)
+    output[SPAN], lost = answer_spans(completions, ids, mask, trainer.processing_class, rule)
+    counts = torch.tensor([output[SPAN].sum(), mask.sum(), lost, len(ids)], device=rewards.device)
+    masked, tokens, lost, count = trainer.accelerator.reduce(counts, reduction="sum").tolist()
+    measured = {"answer/masked": masked / max(1, tokens), "answer/unlocated": lost / count}
+    if trainer.observer is None:  # an observer records it, and hands it to the trackers
+        for name, value in measured.items():
+            trainer._metrics["train"][name].append(value)
+    return measured

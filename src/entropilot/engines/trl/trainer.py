@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
@@ -30,18 +29,10 @@ from entropilot.engines.trl.checks import (
     refuse_rule,
     settle_clip,
 )
-from entropilot.engines.trl.columns import (
-    ELIGIBLE,
-    GROUP,
-    REWARDS,
-    SELECTED,
-    SPAN,
-    eligible_mask,
-    loss_mask,
-    of_rows,
-)
-from entropilot.engines.trl.scoring import at_temperature, batch_of, dropout_of, without_dropout
-from entropilot.engines.trl.spans import answer_spans, extraction_of
+from entropilot.engines.trl.choosing import choose_over_update, gathered_batch
+from entropilot.engines.trl.columns import ELIGIBLE, SELECTED, eligible_mask, loss_mask, of_rows
+from entropilot.engines.trl.scoring import at_temperature, dropout_of, mean_entropies, without_dropout
+from entropilot.engines.trl.spans import describe_rows
 from entropilot.engines.trl.tally import NonFiniteLossError as NonFiniteLossError
 from entropilot.engines.trl.tally import Tally
 from entropilot.engines.trl.teacher import teacher_of
@@ -113,9 +104,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         refuse_estimator(advantage_estimator, self.multi_objective_aggregation)
         self.method, self.clip = settle_clip(stack.token, self.args)
         self.stack = replace(stack, token=self.method)
-        if (
-            self.clip["source"] == "method"
-        ):  # TRL's own attributes carry the clip, the user's args stay untouched
+        if self.clip["source"] == "method":  # in TRL's own attributes; the user's args stay untouched
             self.epsilon_low, self.epsilon_high = self.clip["low"], self.clip["high"]
         self.advantage_estimator, self.observer = advantage_estimator, observer
         self.view = TRLView(self)
@@ -135,9 +124,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         self._update_choice: dict[int, Tensor] = {}
         self._rollout_began_at = -1
         self._left_out_said = False
-        self._acting = (
-            not self.stack.adapts
-        )  # the method is as it acts on the rollout that is being trained on
+        # The method is as it acts on the rollout that is being trained on.
+        self._acting = not self.stack.adapts
         self.leave_asked = self.leaving = False
         if self.accelerator.is_main_process:
             self._announce()
@@ -214,7 +202,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         """Keep the completions, and what their rewards were for all ranks, (n, functions); NaN where one gave None."""
         self._completions = completions
         if any(getattr(reward, "reads_entropy", False) for reward in self.reward_funcs):
-            means = self._mean_entropies(prompts, completion_ids_list)
+            means = mean_entropies(self, prompts, completion_ids_list)
             # TRL hands every column of the rows to the rewards.
             inputs = [row | {"mean_entropy": mean} for row, mean in zip(inputs, means, strict=True)]
         if self.teacher is not None:
@@ -222,22 +210,6 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             inputs = [row | {"teacher_completions": texts} for row, texts in zip(inputs, votes, strict=True)]
         self._rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._rewards
-
-    def _mean_entropies(self, prompts: Any, completion_ids: list[list[int]]) -> list[float]:
-        """Return the mean token entropy of this rank's completions at the policy that wrote them, nats.
-
-        From TRL's pass for the old log-probs where it ran one, else from a pass of its own.
-        """
-        entropy = next((entropies for _, entropies in self._scored or [] if entropies is not None), None)
-        if entropy is None:
-            prompt_ids, _, _ = self._tokenize_prompts(prompts)
-            _, entropy = self.score(
-                batch_of(prompt_ids, completion_ids, self._tokenizer.pad_token_id, self.accelerator.device)
-            )
-        lengths = torch.tensor([len(ids) for ids in completion_ids], device=entropy.device)
-        counted = torch.arange(entropy.shape[1], device=entropy.device) < lengths.unsqueeze(1)
-        total = torch.where(counted, entropy.float(), 0.0).sum(1)
-        return (total / lengths.clamp(min=1)).tolist()
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         estimated = self.advantage_estimator != "grpo"
@@ -260,9 +232,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         if estimated:
             advantages = estimate_advantages(rewards, self.num_generations, self.advantage_estimator)
             output["advantages"] = advantages[rows].to(output["advantages"])
-            self._logs["advantages"].extend(
-                advantages.tolist()
-            )  # in place of TRL's: the log holds one rollout
+            # In place of TRL's: the log holds one rollout.
+            self._logs["advantages"].extend(advantages.tolist())
         scores = self._rollout_scores(output, scored) if self.stack.reads_rollout else None
         adapted = {} if scores is None else act_on_rollout(self, output, rewards, rows, *scores)
         if self._filtering:
@@ -273,13 +244,15 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         output[ELIGIBLE] = signal[rows]
         if self.method is not None and self.method.count_zero_groups:
             output[ELIGIBLE] = torch.ones_like(output[ELIGIBLE])
-        measured = self._describe_rows(output, rewards, rows) if self.method is not None else {}
+        measured = (
+            describe_rows(self, output, rewards, rows, self._completions) if self.method is not None else {}
+        )
         if self.teacher is not None:
             measured |= {"seconds/teacher": self.teacher.seconds, "teacher/megabytes": self.teacher.megabytes}
         over_rollout = self.method is not None and self.method.scope == "rollout"
         if over_rollout or self.observer is not None:
             logp, entropy = scores or self._rollout_scores(output, scored)
-            whole, eligible = self._gathered_batch(output, logp, logp, entropy)
+            whole, eligible = gathered_batch(self, output, logp, logp, entropy)
             chosen = None
             if over_rollout:
                 candidates = replace(whole, mask=eligible, clipped=self._clipped(whole))
@@ -290,24 +263,6 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
                 rollout = Rollout(whole, eligible, chosen, rewards, output, first_row, seconds, measured)
                 self.observer.on_rollout(self.view, rollout)
         return output
-
-    def _describe_rows(self, output: dict[str, Any], rewards: Tensor, rows: slice) -> dict[str, float]:
-        """Add what a method may read of each row; return what is recorded of the answers' places, over all ranks."""
-        output[REWARDS] = rewards[rows]
-        groups = torch.arange(len(rewards), device=rewards.device) // self.num_generations
-        output[GROUP] = groups[rows]
-        if not getattr(self.method, "reads_span", False):
-            return {}
-        ids, mask = output["completion_ids"], output["completion_mask"].bool()
-        rule = extraction_of(self.method, self.reward_funcs)
-        output[SPAN], lost = answer_spans(self._completions, ids, mask, self.processing_class, rule)
-        counts = torch.tensor([output[SPAN].sum(), mask.sum(), lost, len(ids)], device=rewards.device)
-        masked, tokens, lost, count = self.accelerator.reduce(counts, reduction="sum").tolist()
-        measured = {"answer/masked": masked / max(1, tokens), "answer/unlocated": lost / count}
-        if self.observer is None:  # an observer records it, and hands it to the trackers
-            for name, value in measured.items():
-                self._metrics["train"][name].append(value)
-        return measured
 
     def _rollout_scores(self, output: dict[str, Any], scored: list[Any]) -> tuple[Tensor, Tensor]:
         """Return (logp, entropy) of this rank's rollout at its own policy, from TRL's pass where it ran one.
@@ -360,19 +315,6 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             values = self.accelerator.pad_across_processes(values, dim=1)
         return self.accelerator.gather(values)
 
-    def _gathered_batch(
-        self, inputs: dict[str, Any], logp: Tensor, old_logp: Tensor, entropy: Tensor
-    ) -> tuple[TokenBatch, Tensor]:
-        """Return the batch of all ranks, rank after rank as the sampler laid it out, and its eligible tokens."""
-        # As numbers: accelerate pads a bool to int64, on the ranks that need padding only, and the gather breaks.
-        parts = (logp, old_logp, entropy, loss_mask(inputs).int(), eligible_mask(inputs).int())
-        logp, old_logp, entropy, mask, eligible = map(self._gathered, parts)
-        more = {name: self._gathered(value) for name, value in of_rows(inputs).items() if name != "span"}
-        if SPAN in inputs:
-            more["span"] = self._gathered(inputs[SPAN].int()).bool()
-        advantages = self._gathered(inputs["advantages"])
-        return TokenBatch(old_logp, logp, advantages, mask, entropy, **more), eligible.bool()
-
     # --- choosing -------------------------------------------------------------------------------------------
 
     def _choose(self, candidates: TokenBatch, *salt: int) -> Tensor:
@@ -393,38 +335,6 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             batch, low, high, level=self.importance_sampling_level, delta=getattr(self.args, "delta", None)
         )
 
-    def _choose_over_update(self) -> None:
-        """Score the coming optimiser mini-batch of all ranks at the current weights, choose, keep each part's share."""
-        steps = range(self._step, self._step + self.current_gradient_accumulation_steps)
-        parts = [self._buffered_inputs[step % self.args.steps_per_generation] for step in steps]
-        wholes = []
-        for part in parts:
-            logp, entropy = self.score(part)
-            wholes.append(self._gathered_batch(part, logp, part.get("old_per_token_logps", logp), entropy))
-        width = max(batch.logp.shape[1] for batch, _ in wholes)
-
-        def stack(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([pad(x, (0, width - x.shape[1])) for x in tensors])
-
-        spans = [batch.span for batch, _ in wholes]
-        candidates = TokenBatch(
-            old_logp=stack([batch.old_logp for batch, _ in wholes]),
-            logp=stack([batch.logp for batch, _ in wholes]),
-            advantages=stack([batch.advantages for batch, _ in wholes]),
-            mask=stack([eligible for _, eligible in wholes]),
-            clipped=stack([self._clipped(batch) for batch, _ in wholes]),
-            span=None if spans[0] is None else stack(spans),
-            rewards=torch.cat([batch.rewards for batch, _ in wholes]),
-            group=torch.cat([batch.group for batch, _ in wholes]),
-        )
-        chosen = self._choose(candidates, self.state.global_step)
-        self._update_choice, first = {}, 0
-        for step, part, (batch, _) in zip(steps, parts, wholes, strict=True):
-            rows, width = part["completion_mask"].shape
-            start = first + rows * self.accelerator.process_index
-            self._update_choice[step] = chosen[start : start + rows, :width]
-            first += len(batch.logp)
-
     # --- seam: the loss -------------------------------------------------------------------------------------
 
     def compute_loss(
@@ -438,7 +348,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             and self.method.scope == "update"
             and self._step not in self._update_choice
         ):
-            self._choose_over_update()
+            self._update_choice = choose_over_update(self)
         began, current = time.perf_counter(), _Pass(inputs)
         self._pass = current
         try:
