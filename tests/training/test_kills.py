@@ -21,7 +21,10 @@ def _begun(out: Path) -> bool:
 
 
 def _rows(out: Path) -> int:
-    return (out / "run.jsonl").read_text().count('"step"') if _begun(out) else -1
+    try:
+        return (out / "run.jsonl").read_text().count('"step"')
+    except FileNotFoundError:  # not begun yet, or just put aside by a session that begins anew
+        return -1
 
 
 def _checkpoint(out: Path) -> int | None:
