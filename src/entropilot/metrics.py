@@ -13,6 +13,10 @@ REWARD = "reward/mean"
 
 # name: (unit, definition). A star stands for the shares and quadrants of entropilot.maths.covariance.
 METRICS: dict[str, tuple[str, str]] = {
+    "rollout": (
+        "count",
+        "rollouts before this one, so the first is 0; in the row of a rollout's first update",
+    ),
     "entropy/policy_T1": (
         "nats",
         "policy entropy, arXiv:2505.22617 Eq. 5: before the first update of a rollout, all its rows, full vocabulary, "
@@ -161,6 +165,43 @@ ENTROPY_MIN: dict[str, tuple[str, str]] = {
         "update; with official_mask the mean over micro-batches of their token means",
     ),
     "entropy_min/tokens": ("count", "tokens that the loss counted, over all micro-batches and ranks"),
+}
+
+# What our trainers hand to the log of their engine, and a record of entropilot does not hold.
+ENGINE_LOGS: dict[str, tuple[str, str]] = {
+    "ppl/labelled_tokens": ("share", "PPLTrainer: tokens of the batch whose author's log-prob is known"),
+    "ppl/kl": ("nats", "PPLTrainer: mean of log π_b − log π_θ over those tokens, π_b their author"),
+    "semantic/lost": ("count", "in verl: samples that verl lost; each counts as one without an answer"),
+    "label/score_mean": (
+        "reward",
+        "in verl: mean of verl's own score of the training samples; used for nothing",
+    ),
+}
+
+# The columns of a token sample, a file `tokens/step_000010.parquet`: one row per completion.
+TOKEN_COLUMNS: dict[str, tuple[str, str]] = {
+    "step": ("count", "optimiser step before which the completions were sampled"),
+    "prompt": ("text", "as the model read it, special tokens included"),
+    "prompt_id": ("text", "the same for equal prompts, in every sample"),
+    "role": (
+        "text",
+        "held_out: a fixed prompt that every sample completes; training: of the rollout, or fixed and trained on",
+    ),
+    "completion": ("text", "what the model wrote"),
+    "truncated": ("true or false", "the completion has no end token"),
+    "reward": ("reward", "of the completion; null where nothing scored it"),
+    "tokens": ("texts", "of the completion, one by one"),
+    "logp": ("nats, per token", "log-prob of the sampled token at the training temperature"),
+    "entropy": ("nats, per token", "of the whole vocabulary at that place, at the training temperature"),
+    "advantage": ("per token", "as the loss sees it; null outside of the rollout"),
+    "covariance": ("nats, per token", "(log π − mean)(A − mean); null outside of the rollout"),
+    "drift": (
+        "nats, per token",
+        "log-prob after the rollout's last update − before its first; null outside of it",
+    ),
+    "chosen": ("true or false, per token", "the method acts on this token"),
+    "cluster": ("number", "cluster of the answer; with several group rewards `cluster/REWARD`"),
+    "answer": ("text", "the extracted answer, null for none; with several group rewards `answer/REWARD`"),
 }
 
 SEMANTIC = "semantic/"

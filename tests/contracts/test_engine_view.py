@@ -183,7 +183,7 @@ def test_another_engine_writes_a_whole_record(tmp_path):
     assert [row["dynamics/entropy_after"] for row in rows[:3]] == [
         row["dynamics/entropy_before"] for row in rows[1:4]
     ]
-    names = {name for row in rows for name in row} - {"step", "rollout"}
+    names = {name for row in rows for name in row} - {"step"}
     starred = tuple(name[:-1] for name in METRICS if name.endswith("*"))
     assert all(name in METRICS or name.startswith(starred) for name in names)
     # What needs labels, prompts that come again, masked answers, five measurements, a finding or a stop is not there.

@@ -123,7 +123,7 @@ def differs(call: int) -> np.ndarray:
 
 
 def test_every_definition_is_measured_and_nothing_else(run):
-    seen = {name for row in run.rows.values() for name in row} - {"step", "rollout"}
+    seen = {name for row in run.rows.values() for name in row} - {"step"}
     starred = {name[:-1]: 0 for name in METRICS if name.endswith("*")}
     for name in seen:
         family = [prefix for prefix in starred if name.startswith(prefix)]

@@ -14,6 +14,7 @@ import torch
 from trl_helpers import letters, make_trainer, parameters, tiny_model
 
 from entropilot.evaluation.sampling.sampler import sample
+from entropilot.metrics import TOKEN_COLUMNS
 from entropilot.recording import token_samples
 from entropilot.recording.fixed_prompts import STREAM, FixedPrompts
 from entropilot.recording.probe import Probe, Validation
@@ -83,6 +84,9 @@ def test_the_same_prompts_at_every_sample_and_a_bound_on_size(tmp_path, monkeypa
     prompts = []
     for path in sorted((tmp_path / "tokens").iterdir()):
         table = pq.read_table(path).to_pydict()
+        assert set(TOKEN_COLUMNS) - {"cluster", "answer"} == set(table), (
+            "columns without a definition, or never there"
+        )
         lengths = [len(row) for row in table["tokens"]]
         held = [role == "held_out" for role in table["role"]]
         prompts.append([p for p, here in zip(table["prompt"], held, strict=True) if here][0])

@@ -27,6 +27,7 @@ from entropilot.answers.math_sets import solve
 
 
 def main() -> None:
+    """Answer requests, one JSON line each, until the input ends."""
     seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     null = os.open(os.devnull, os.O_WRONLY)

@@ -209,15 +209,18 @@ def find_judge(name: str, model: str | None, arguments: list[str] | None) -> Jud
 
 
 def say_more(rows: int) -> None:
+    """Say that a table is cut, and where the other rows are."""
     if rows > 0:
         typer.echo(f"and {rows} more; --show, --out and --json hold them")
 
 
 def json_line(row: dict[str, Any]) -> str:
+    """Return a row as a line of JSON."""
     return json.dumps(row, ensure_ascii=False, default=str) + "\n"
 
 
 def left_out(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each kind of row that was left out."""
     if torn := summary["torn_rows"]:
         shown = ", ".join(map(str, torn[:10])) + (", …" if len(torn) > 10 else "")
         yield f"{len(torn)} rows are torn, or no JSON object, and are left out (row {shown})"

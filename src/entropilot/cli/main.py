@@ -59,7 +59,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Take the options of the program itself."""
 
 
 app.add_typer(train.app)

@@ -110,6 +110,7 @@ def assess_one(
     graders: Sequence[Grader],
     settings: Settings,
 ) -> Outcome:
+    """Sample and grade one model on every task."""
     temporary = None
     if folder is None:
         folder = temporary = Path(tempfile.mkdtemp(prefix="entropilot-evaluate-"))
@@ -284,5 +285,6 @@ def _mean(model: str, parts: Sequence[Sequence[Line]], seed: int) -> dict[str, A
 
 
 def given_up(grader: Grader, before: int) -> list[str]:
+    """Return a note where the judge gave comparisons up since it had given up `before`."""
     failed = grader.failures() - before
     return [f"the judge gave {failed} comparisons up; they count as different"] if failed else []

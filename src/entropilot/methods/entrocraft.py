@@ -27,7 +27,7 @@ class Entrocraft:
     low: float = 0.6  # h_low at the start, nats; the authors' entropy_lower_bound_range = [0.6, 0.4]
     high: float = 0.7  # h_high at the start, nats; entropy_upper_bound_range = [0.7, 0.5]
     low_end: float | None = 0.4  # at the end of training; none: as at the start
-    high_end: float | None = 0.5
+    high_end: float | None = 0.5  # the same for h_high
     width: float = 0.05  # ours: half the band, as a share of the target, under `entropy_target`
     sign: int = 0  # m of the rollout; set by `adapt`, 0 keeps all
 

@@ -30,7 +30,7 @@ class EntropyTarget:
     # H*: nats, "0.6×start" for a share of the first rollout's, or {step: either}, linear between the steps
     target: Target | dict[int, Target] = "0.6×start"
     gain: float = 0.1  # of the integral, per rollout
-    proportional: float = 1.0
+    proportional: float = 1.0  # weight of e itself, beside its integral
     dead_band: float = 0.05  # |ln(H*/H)| up to which nothing moves: 5 %
     low: float = -4.0  # of u: e^-4 is 0.018 times the strength that is set
     high: float = 2.0  # e^2 is 7.4 times

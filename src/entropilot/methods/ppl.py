@@ -42,10 +42,12 @@ class PPL:
 
     alpha: float = 0.1  # CPL's, for 64 steps; the paper's is not public
     lam: float = 0.5  # CPL's; 1 is the pure model
-    gamma: float = 1.0
+    gamma: float = 1.0  # γ, discount of the steps ahead
     look_ahead: int | None = 16  # L; None looks to the end of the segment
-    window: Window = "mean_L"
-    constant: Constant = "keep"
+    window: Window = "mean_L"  # how the steps ahead are weighed, see above
+    constant: Constant = (
+        "keep"  # keep: the whole KL; drop: without the author's own entropy; means: of the means alone
+    )
 
     def __post_init__(self) -> None:
         check_positive("PPL", {"alpha": self.alpha})

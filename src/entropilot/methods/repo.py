@@ -28,7 +28,7 @@ class REPO:
 
     zeta: float = 0.01  # ours: ζ of the first rollout
     lowest: float = 1e-4  # ours: doubling and halving stop at these bounds, so that ζ comes back in time
-    highest: float = 1.0
+    highest: float = 1.0  # ours, too
     target: float | None = None  # H_0, nats; none: the entropy of the first rollout, as in the paper
     adaptive: bool = True  # False keeps ζ
 

@@ -47,17 +47,18 @@ class Data(_Strict):
     `source` is `sandbox` or `sandbox:TIER`, a JSONL, Parquet or CSV file, a Hub id, or `reasoning_gym:TASK`.
     """
 
+    # sandbox, sandbox:TIER, reasoning_gym:TASK, a JSONL, Parquet or CSV file, or a Hub id
     source: str = "sandbox"
-    split: str = "train"
-    config: str | None = None  # of a Hub dataset
+    split: str = "train"  # train, validation or test; of a Hub dataset any that it has
+    config: str | None = None  # configuration of a Hub dataset
     options: dict[str, Any] = {}  # of a reasoning_gym task, such as {max_digits: 1}
     prompt_column: str | None = None  # default: prompt, problem or question
     answer_column: str | None = None  # default: answer, solution, or verl's reward_model.ground_truth
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1)  # take the first so many rows only
     # Keep the answers of this share of the rows, drawn with `seed`, and forget the others: for experiments on few labels.
     labelled_share: float | None = Field(default=None, ge=0, le=1)
-    seed: int = 0
-    system: str | None = None
+    seed: int = 0  # of what is drawn: sandbox and reasoning_gym problems, and the rows that keep their answer
+    system: str | None = None  # system turn before every prompt
     suffix: str = ""  # added to the user's turn
     # chat: prompts are a user's turn, through the tokenizer's chat template. none: raw text, as base models continue it.
     template: Literal["chat", "none"] = "chat"
@@ -67,7 +68,7 @@ class Data(_Strict):
     max_prompt_length: int | None = Field(
         default=None, ge=1
     )  # tokens; default: what the model's context leaves
-    over_length: Literal["refuse", "drop"] = "refuse"
+    over_length: Literal["refuse", "drop"] = "refuse"  # what to do where a prompt is longer
 
     @model_validator(mode="after")
     def _text_fits(self) -> Data:
@@ -96,13 +97,15 @@ class Data(_Strict):
 class Validate(_Strict):
     """Held-out accuracy during training; `every` counts rollouts."""
 
-    every: int = Field(default=1, ge=1)
-    problems: int = Field(default=128, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    samples: int = Field(default=1, ge=1)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    batch_size: int = Field(default=256, ge=1)
-    seed: int = 0
+    every: int = Field(default=1, ge=1)  # rollouts between two validations
+    problems: int = Field(default=128, ge=1)  # the first so many of the held-out problems
+    temperature: float = Field(default=1.0, ge=0)  # of sampling; 0 is greedy
+    samples: int = Field(default=1, ge=1)  # completions per problem
+    top_p: float = Field(
+        default=1.0, gt=0, le=1
+    )  # sample from the likeliest tokens of this total probability
+    batch_size: int = Field(default=256, ge=1)  # completions that are sampled together
+    seed: int = 0  # of the sampling
     # Default: the first reward that compares with an answer; sandbox or math where none does.
     reward: str | None = None
     data: Data | None = None  # default: the training source's validation split
@@ -120,10 +123,11 @@ class ProbeSettings(_Strict):
 
     # Optimiser steps between token samples; 0 takes none. Default: so many that a run has about 20.
     tokens_every: int | None = Field(default=None, ge=0)
-    tokens_rows: int = Field(
-        default=16, ge=1
-    )  # completions of the rollout in each, beside 16 of four fixed prompts
-    entropy_every: int = Field(default=1, ge=1)  # rollouts, where training is not at T = 1
+    # Completions of the rollout in each token sample, beside 16 of four fixed prompts.
+    tokens_rows: int = Field(default=16, ge=1)
+    entropy_every: int = Field(
+        default=1, ge=1
+    )  # rollouts between two entropies at T = 1, where training is at another
     # Problems on whose fixed completions entropy is measured around every update (`entropilot dynamics`); 0: none.
     prefixes: int = Field(default=0, ge=0)
     # Where a reward needs no label: say, or end training, when its answers no longer change (`analysis.stopping`).
@@ -135,26 +139,28 @@ class ProbeSettings(_Strict):
 class Recipe(_Strict):
     """Hold what `entropilot train` takes. `grpo` holds any field of TRL's `GRPOConfig`."""
 
-    name: str = "run"
-    model: str = "sandbox"
-    data: Data = Data()
+    name: str = "run"  # default: the recipe file's name; the run's folder is runs/NAME unless --out is given
+    model: str = "sandbox"  # sandbox, a model folder, a GGUF file, or a Hub id
+    data: Data = Data()  # what is trained on; `data: X` is short for `data: {source: X}`
+    # sandbox, exact, math, reasoning_gym, empo, majority, scrl, trapo, format, random, a dotted path, or a list of them
     reward: str | list[str] = "sandbox"
     # Arguments of the reward; by its name where there are several: {empo: {judge: math}}.
     reward_args: dict[str, Any] = {}
-    # A name in `methods.registry`, the name of an entry point, or package.module:Class; or several that act together.
+    # none, the name of a method, an entry point or package.module:Class; or a list of methods that act together
     method: str | list[str] = "none"
     # Arguments of the method; by its name where there are several: {qae: {quantile: 0.6}}.
     method_args: dict[str, Any] = {}
+    # how rewards of a group become advantages
     advantage_estimator: Literal["grpo", "rloo", "reinforce++", "reinforce++_baseline"] = "grpo"
-    lora: dict[str, Any] | None = None  # fields of peft's LoraConfig
-    grpo: dict[str, Any] = {}
-    # Not `validate`: that name is taken by pydantic; the YAML key is `validate`.
+    lora: dict[str, Any] | None = None  # fields of peft's LoraConfig; left out, all weights are trained
+    grpo: dict[str, Any] = {}  # any field of TRL's GRPOConfig
+    # held-out accuracy while training
     validation: Validate | None = Field(default=None, alias="validate")
-    probe: ProbeSettings = ProbeSettings()
-    seed: int = 0
-    # Several trainings in a row, each from the last one's model: names in order, and what each changes in this recipe.
+    probe: ProbeSettings = ProbeSettings()  # what is recorded beside the scalars
+    seed: int = 0  # of training and sampling
+    # Several trainings in a row, each from the last one's model, by name: [em, grpo].
     stages: list[str] = []
-    stage: dict[str, dict[str, Any]] = {}
+    stage: dict[str, dict[str, Any]] = {}  # what each stage changes in this recipe, by its name
 
     @field_validator("data", mode="before")
     @classmethod
