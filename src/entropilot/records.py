@@ -266,7 +266,11 @@ def read_run(path: str | Path) -> Run:
     return Run(path=file.parent, header=header, rows=[rows[step] for step in sorted(rows)])
 
 
-def write_tokens(folder: Path, step: int, columns: Mapping[str, list[Any]]) -> Path:
+def _tokens_file(folder: Path, step: int) -> Path:
+    return folder / TOKENS_FOLDER / f"step_{step:06d}.parquet"
+
+
+def write_tokens(folder: Path, step: int, columns: Mapping[str, Any]) -> Path:
     """Write sampled completions of a step as Parquet: one row per completion, per-token lists in the columns.
 
     Returns the file, `tokens/step_000010.parquet`; it appears whole or not at all.
@@ -274,10 +278,28 @@ def write_tokens(folder: Path, step: int, columns: Mapping[str, list[Any]]) -> P
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    target = folder / TOKENS_FOLDER / f"step_{step:06d}.parquet"
+    target = _tokens_file(folder, step)
     with written_whole(target) as file:
         pq.write_table(pa.table(dict(columns)), file)
     return target
+
+
+def read_tokens(folder: Path, step: int) -> dict[str, Any] | None:
+    """Return the columns that `write_tokens` wrote for a step, as arrow arrays by name; None where there is no file."""
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(_tokens_file(folder, step))
+    except FileNotFoundError:
+        return None
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def forget_tokens(folder: Path, after: int) -> None:
+    """Remove the sampled completions of the steps behind `after`: a resumed run takes them again."""
+    for step in token_steps(folder):
+        if step > after:
+            _tokens_file(folder, step).unlink(missing_ok=True)
 
 
 def token_steps(folder: Path) -> list[int]:

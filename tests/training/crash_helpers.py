@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from run_helpers import rows_of
 from safetensors.torch import load_file
@@ -18,7 +19,7 @@ from trl_helpers import tiny_model
 
 from entropilot.engines.trl.checkpoints import MANIFEST, read_manifest, write_manifest
 from entropilot.recipes.schema import Recipe
-from entropilot.records import RecordWarning, read_run
+from entropilot.records import RecordWarning, read_run, token_steps
 from entropilot.sandbox.tokenizer import build_tokenizer
 from entropilot.training.stages import train
 
@@ -92,7 +93,7 @@ def finish(recipe: Recipe, out: Path, resume: bool = False) -> None:
 
 
 def left_by(out: Path) -> dict[str, Any]:
-    """Return what a run left: weights, the whole of its last checkpoint, records, without clocks and token samples."""
+    """Return what a run left: weights, the whole of its last checkpoint, records without clocks, token samples."""
     checkpoint = max((out / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     state = {
         name: torch.load(checkpoint / name, weights_only=True) for name in ("optimizer.pt", "scheduler.pt")
@@ -103,6 +104,11 @@ def left_by(out: Path) -> dict[str, Any]:
         "model": load_file(out / "model" / "model.safetensors"),
         "weights": load_file(checkpoint / "model.safetensors"),
         "rollout": [load_file(file) for file in rollout],
+        "observer": [load_file(file) for file in sorted(checkpoint.glob("observer_*"))],
+        "tokens": {
+            step: pq.read_table(out / "tokens" / f"step_{step:06d}.parquet").to_pydict()
+            for step in token_steps(out)
+        },
         "optimizer": state["optimizer.pt"],
         "scheduler": state["scheduler.pt"],
         "random": [file.read_bytes() for file in sorted(checkpoint.glob("rng_state*"))],

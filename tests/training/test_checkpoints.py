@@ -17,6 +17,7 @@ from crash_helpers import STEPS, difference, left_by, sign_again, tiny_recipe
 
 from entropilot.engines.trl.checkpoints import MANIFEST, read_manifest
 from entropilot.errors import UserError
+from entropilot.recording import token_samples
 from entropilot.records import read_run
 from entropilot.training.resume import last_checkpoint
 from entropilot.training.stages import train
@@ -74,6 +75,7 @@ def test_every_file_is_in_the_manifest(whole: Path) -> None:
         "rng_state.pth",
         "trainer_state.json",
         "config.json",
+        "observer_0.safetensors",
         "rollout_0.safetensors",  # 8 = 3 + 3 + 2 updates: the run ends inside a rollout
     }
     manifest = read_manifest(whole / "checkpoints" / LAST)
@@ -237,3 +239,19 @@ def test_rows_are_on_disk_before_the_checkpoint_takes_its_name(
         "run.jsonl",
         *json.loads((tmp_path / "run/checkpoints/checkpoint-1" / MANIFEST).read_text())["files"],
     } <= set(events[:named])
+
+
+def test_token_samples_go_on_inside_a_rollout(tmp_path: Path, monkeypatch: Any) -> None:
+    # Rollouts are at steps 1, 4 and 7. Each gives a sample, whose drift is known after its third update; the second one
+    # spares the fixed prompts, because the first one has completed them lately.
+    monkeypatch.setattr(token_samples, "PER_RUN", 3)
+    open_schedule = {"validate": None, "probe": {"tokens_every": None, "prefixes": 2}}
+    recipe = tiny_recipe(tmp_path / "tiny", {"save_total_limit": 9}, **open_schedule)
+    train(recipe, tmp_path / "whole")
+    first = left_by(tmp_path / "whole")
+    rows = {step: len(table["drift"]) for step, table in first["tokens"].items()}
+    assert list(rows) == [1, 4, 7] and rows[4] < rows[1] == rows[7]
+    for step in (2, 5):
+        cut = _copy(tmp_path / "whole", tmp_path / f"cut-{step}", *range(step + 1, STEPS + 1))[0]
+        train(recipe, cut, resume=True)
+        assert difference(left_by(cut), first) is None, step

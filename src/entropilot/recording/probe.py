@@ -90,9 +90,11 @@ class Probe(TrainerCallback):
     _pending: dict[str, Any] = field(default_factory=dict, init=False)
     _passes: list[MicroBatch] = field(default_factory=list, init=False)
     _covariance_signs: list[bool] = field(default_factory=list, init=False)
-    _tokens: TokenSamples = field(default_factory=TokenSamples, init=False)
+    _samples: TokenSamples | None = field(default=None, init=False)
     _steps: int | None = field(default=None, init=False)  # of the whole training, where it is known
-    _resumed: int | None = field(default=None, init=False)  # step of the last token sample of a resumed run
+    # What the checkpoint of a resumed run kept of the token samples; without it, the step of the last one.
+    _kept: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = field(default=None, init=False)
+    _resumed: int | None = field(default=None, init=False)
     _step_began: float = field(default=0.0, init=False)
     _learning_rate: float = field(default=0.0, init=False)
     leaving: bool = field(
@@ -130,15 +132,10 @@ class Probe(TrainerCallback):
         broken = any(sentence.startswith("error") for sentence in self.told.values())
         return (self.stopped and self.stop == "stop") or (broken and self.on_finding == "stop")
 
-    def _watch(self, past: Sequence[Mapping[str, Any]] = ()) -> LiveFindings:
-        return LiveFindings({"recipe": {"method": self.settings.get("method")}}, past, self.told)
-
-    # --- as an observer -------------------------------------------------------------------------------------
-
-    def before_rollout(self, engine: EngineView) -> None:
-        """Measure held-out accuracy where it is due: with the very policy that the rollout's entropy is of."""
-        if self._engine is None:
-            self._tokens = TokenSamples(
+    @property
+    def _tokens(self) -> TokenSamples:
+        if self._samples is None:  # not earlier: the number of steps has to be known
+            self._samples = TokenSamples(
                 self.folder,
                 self.tokens_every,
                 self.tokens_rows,
@@ -147,6 +144,25 @@ class Probe(TrainerCallback):
                 steps=self._steps,
                 last=self._resumed,
             )
+            if self._kept is not None:
+                self._samples.take_up(*self._kept)
+        return self._samples
+
+    def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+        """Return what a checkpoint has to keep that the record does not hold, plain data and tensors; None for nothing."""
+        return None if self.folder is None or self.tokens_every == 0 else self._tokens.state()
+
+    def restore(self, facts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Take what `state` returned when the checkpoint was written; training has not begun yet."""
+        self._kept = facts, tensors
+
+    def _watch(self, past: Sequence[Mapping[str, Any]] = ()) -> LiveFindings:
+        return LiveFindings({"recipe": {"method": self.settings.get("method")}}, past, self.told)
+
+    # --- as an observer -------------------------------------------------------------------------------------
+
+    def before_rollout(self, engine: EngineView) -> None:
+        """Measure held-out accuracy where it is due: with the very policy that the rollout's entropy is of."""
         self._engine = engine
         self.rollouts = engine.rollout
         self._tokens.finish(engine)

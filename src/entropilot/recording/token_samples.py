@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,23 @@ from entropilot.recording.observer import Rollout
 from entropilot.recording.padding import padded
 from entropilot.recording.sample_rows import choose_rows
 from entropilot.recording.validation import Validation
-from entropilot.records import write_tokens
+from entropilot.records import read_tokens, write_tokens
 from entropilot.rewards.groups import named_group_rewards
 
 # Of the training rows of a sample, and as many of the others; a row that is too much is left out.
 MOST_TOKENS = 65_536
 PER_RUN = 20  # samples, where nothing is set and the number of steps is known
 EVERY = 50  # steps between two samples, where neither is
-PER_TOKEN = ("logp", "entropy", "advantage", "covariance", "drift")
+PER_TOKEN = ("logp", "entropy", "advantage", "covariance")
 
 
 @dataclass
 class _Taken:
-    """A sample whose drift is not known yet, as this rank needs it."""
+    """A sample whose drift is not known yet, as this rank needs it; the rest of it is in its file."""
 
     step: int
-    inputs: dict[str, Tensor] | None  # None where the rows can't be scored again
+    inputs: dict[str, Tensor]  # of its rows
     logp: Tensor
-    columns: dict[str, list[Any]]
 
 
 @dataclass
@@ -141,13 +140,12 @@ class TokenSamples:
         width = output["completion_ids"].shape[1]
         places = [rollout.first_row + row for row in chosen]
         names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-        inputs = None
+        self._taken = None
         if not any(
             name.startswith("pixel_values") for name in output
         ):  # images are cut by other rules than rows
             inputs = {name: output[name][chosen] for name in names}
-        logp = rollout.batch.logp[places][:, :width]
-        columns: dict[str, list[Any]] = {}
+            self._taken = _Taken(step, inputs, rollout.batch.logp[places][:, :width])
         if engine.is_main:
             columns = self._columns(engine, rollout, chosen)
             for name, values in fixed.items():
@@ -157,7 +155,6 @@ class TokenSamples:
                 name: values + [None] * (count - len(values)) for name, values in columns.items()
             }
             self._write(step, columns)
-        self._taken = _Taken(step, inputs, logp, columns)
 
     def finish(self, engine: EngineView) -> None:
         """After the last update of a rollout: add how far the log-probs of its stored rows have moved since."""
@@ -165,20 +162,28 @@ class TokenSamples:
         if taken is None or engine.step < taken.step:  # an update may take several rollouts
             return
         self._taken = None
-        if taken.inputs is None:
-            return
-        now, _ = engine.score(taken.inputs)
-        if not engine.is_main:
-            return
-        moved = now.float() - taken.logp.float()
-        drift = [
-            row[mask.bool()].tolist()
-            for row, mask in zip(moved, taken.inputs["completion_mask"], strict=True)
-        ]
-        drift = [drift[row] for row in _within(map(len, drift))]
-        others = taken.columns["tokens"][len(drift) :]
-        taken.columns["drift"] = drift + [[None] * len(tokens) for tokens in others]
-        self._write(taken.step, taken.columns)
+        inputs = {name: value.to(engine.device) for name, value in taken.inputs.items()}
+        now, _ = engine.score(inputs)
+        if engine.is_main:
+            moved = now.float() - taken.logp.to(now.device).float()
+            masks = inputs["completion_mask"].bool()
+            drift = [row[mask].tolist() for row, mask in zip(moved, masks, strict=True)]
+            self._write_drift(taken.step, [drift[row] for row in _within(map(len, drift))])
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what a checkpoint has to keep of this rank, so that a resumed run takes the same samples."""
+        facts = {"last": self.last, "completed": self._completed, "taken": None}
+        if self._taken is None:
+            return facts, {}
+        return facts | {"taken": self._taken.step}, {**self._taken.inputs, "logp": self._taken.logp}
+
+    def take_up(self, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.last, self._completed = facts["last"], facts["completed"]
+        if facts["taken"] is not None:
+            inputs = dict(tensors)
+            logp = inputs.pop("logp")
+            self._taken = _Taken(facts["taken"], inputs, logp)
 
     def _columns(self, engine: EngineView, rollout: Rollout, chosen: Sequence[int]) -> dict[str, list[Any]]:
         """Return the columns of these rows of this rank's rollout."""
@@ -250,6 +255,18 @@ class TokenSamples:
         single = pa.list_(pa.float32())  # half the size, and 7 digits are more than a page shows
         typed = {name: pa.array(columns[name], single) for name in PER_TOKEN if name in columns}
         write_tokens(self.folder, step, columns | typed)
+
+    def _write_drift(self, step: int, drift: list[list[float]]) -> None:
+        """Write the sample of a step again, with the drift of its training rows, which come first."""
+        import pyarrow as pa
+
+        assert self.folder is not None
+        columns = read_tokens(self.folder, step)
+        if columns is None:  # removed meanwhile
+            return
+        others = [[None] * len(tokens) for tokens in columns["tokens"].to_pylist()[len(drift) :]]
+        columns["drift"] = pa.array([*drift, *others], pa.list_(pa.float32()))
+        write_tokens(self.folder, step, columns)
 
 
 def _within(lengths: Any) -> list[int]:

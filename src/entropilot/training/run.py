@@ -19,7 +19,7 @@ from entropilot.errors import UserError
 from entropilot.files import claim, unclaim
 from entropilot.inputs.models import first_line, quiet
 from entropilot.metrics import definitions
-from entropilot.records import FILE_NAME, RunWriter
+from entropilot.records import FILE_NAME, RunWriter, forget_tokens
 from entropilot.rewards.groups import named_group_rewards
 from entropilot.training.finish import _end, _ended, _only_load, _save
 from entropilot.training.leave import GRACE_SECONDS, Leave, Terminated
@@ -105,6 +105,8 @@ def _run(
         if writer is None and trainer.accelerator.is_main_process:
             if resume and point is None:
                 (out / FILE_NAME).replace(out / f"{FILE_NAME}.interrupted")
+            if resume:
+                forget_tokens(out, after=step or 0)
             writer = probe.writer = RunWriter(out, _header(plan, trainer), resume_step=step)
             trainer.before_commit = writer.sync
 

@@ -1,7 +1,8 @@
 """Write checkpoints that a crash can't spoil, and find one that is spoilt before anything of it is loaded.
 
 A checkpoint is written to a temporary folder, gets a manifest with the size and checksum of each file, is synced, and
-only then takes its name. One in the middle of a rollout holds the samples that are still to be trained on, too.
+only then takes its name. One in the middle of a rollout holds the samples that are still to be trained on, too, and
+what the observer knows of the rollout.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
@@ -99,12 +100,15 @@ class CheckpointingTrainer(GRPOTrainer):
             on disk by then.
         saving: a checkpoint is being written.
         teacher: `entropilot.engines.trl.teacher.Teacher`; None without one.
+        observer: is asked for its `state()`, plain data and tensors, and given it back with `restore(...)`, where it has
+            these.
     """
 
     crash_safe: bool = False
     before_commit: Callable[[], None] | None = None
     saving: bool = False
     teacher: Any = None
+    observer: Any = None
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train as transformers does; what rewards remember goes on from the checkpoint, too."""
@@ -168,6 +172,7 @@ class CheckpointingTrainer(GRPOTrainer):
         super()._save_checkpoint(model, trial)
         if self.crash_safe:
             self._rollout_state = self._keep_rollout(folder)
+            self._keep_observed(folder)
 
     def _commit(self, staging: Path, final: Path) -> None:
         states = gather_objects(self._rollout_state)  # and by then all processes have written their files
@@ -205,11 +210,19 @@ class CheckpointingTrainer(GRPOTrainer):
                 elif value is not None:  # images come as lists
                     return "lost"
         place = {"step": str(self._step), "parts": str(len(self._buffered_inputs))}
-        save_file(tensors, folder / self._rollout_name(), metadata=place)
+        save_file(tensors, folder / self._own("rollout"), metadata=place)
         return "kept"
 
-    def _rollout_name(self) -> str:
-        return f"rollout_{self.accelerator.process_index}.safetensors"
+    def _keep_observed(self, folder: Path) -> None:
+        """Write what this process's observer has to keep."""
+        state = self.observer.state() if hasattr(self.observer, "state") else None
+        if state is not None:
+            facts, tensors = state
+            tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+            save_file(tensors, folder / self._own("observer"), metadata={"facts": json.dumps(facts)})
+
+    def _own(self, kind: str) -> str:
+        return f"{kind}_{self.accelerator.process_index}.safetensors"
 
     def take_up(self, checkpoint: Path) -> None:
         """Go on in the middle of the rollout that a checkpoint holds, where it holds one.
@@ -220,18 +233,24 @@ class CheckpointingTrainer(GRPOTrainer):
         self._load_rng_state(
             str(checkpoint)
         )  # loaded again when training begins; an error there would be late
-        file = checkpoint / self._rollout_name()
+        observed, file = checkpoint / self._own("observer"), checkpoint / self._own("rollout")
+        if observed.is_file() and hasattr(self.observer, "restore"):
+            facts, tensors = _load(observed)
+            self.observer.restore(json.loads(facts["facts"]), tensors)
         if not file.is_file():
             return
-        from safetensors import safe_open
-
-        with safe_open(file, framework="pt") as opened:
-            place = opened.metadata()
+        place, tensors = _load(file)
         buffered: list[dict[str, Any]] = [{} for _ in range(int(place["parts"]))]
-        for key, value in load_file(file).items():
+        for key, value in tensors.items():
             part, name = key.split("/", 1)
             buffered[int(part)][name] = value.to(self.accelerator.device)
         self._buffered_inputs, self._step = buffered, int(place["step"])
+
+
+def _load(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a safetensors file."""
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata(), load_file(file)
 
 
 def reason(error: BaseException) -> str:
