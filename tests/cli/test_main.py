@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 import typer
@@ -342,6 +344,33 @@ def test_train_then_evaluate(run, recipe: Path, tmp_path: Path) -> None:
         and "problems:             2\n" in result.out
         and "accuracy:             0.0000" in result.out
     )
+
+
+@needs_torch
+def test_a_run_is_watched_while_it_trains_and_not_after(run, recipe: Path, monkeypatch) -> None:
+    from entropilot.cli.progress import Progress
+    from entropilot.reports.page.beside import LivePage
+
+    pages, states = [], []
+    begin, row = LivePage.__init__, Progress.row
+
+    def opened(self, *arguments):
+        begin(self, *arguments)
+        pages.append(self)
+
+    def seen(self, step, values):
+        row(self, step, values)
+        with urlopen(f"{pages[0].address}state", timeout=60) as answer:
+            states.append(json.load(answer))
+
+    monkeypatch.setattr(LivePage, "__init__", opened)
+    monkeypatch.setattr(Progress, "row", seen)
+    result = run("train", "small.yaml", "grpo.max_steps=2", "--watch")
+    assert result.code == 0, result.err
+    assert f"watch: {pages[0].address} (this computer only, until training ends)" in result.err
+    assert any("step 1" in state["text"] for state in states), states
+    with pytest.raises(URLError):
+        urlopen(pages[0].address, timeout=60)
 
 
 @needs_torch

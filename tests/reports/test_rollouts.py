@@ -56,6 +56,19 @@ def test_roles_ids_and_cut_completions(tmp_path: Path, token_columns) -> None:
     assert document["texts"][answers[0] - 1] == "7" and answers[1] == 0
 
 
+def test_of_several_group_rewards_the_first_one_s_answers_are_shown(tmp_path: Path, token_columns) -> None:
+    columns = token_columns(2, "x") | {
+        "cluster/majority": [1, 0],
+        "answer/majority": ["8", "7"],
+        "cluster/empo": [0, 0],
+        "answer/empo": ["9", "9"],
+    }
+    write_tokens(tmp_path, 4, columns)
+    document, packer = packed(Run(tmp_path, {}, []))
+    assert read(packer, document["cluster"]) == [2, 1]
+    assert [document["texts"][i - 1] for i in read(packer, document["answer"])] == ["8", "7"]
+
+
 def test_completions_that_trl_logs(tmp_path: Path) -> None:
     folder = tmp_path / "completions"
     folder.mkdir()

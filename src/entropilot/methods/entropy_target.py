@@ -18,7 +18,7 @@ class EntropyTarget:
     """Entropy on target (ours): raise or lower the strength of another method until entropy H is what was asked for.
 
         e = ln(H* / H),  0 where |e| ≤ dead_band
-        I ← clip(I + gain·e, low, high), unless u stands at the bound that e pushes against
+        I ← clip(I + gain·e, low, high), unless |e| > integrate_within or u stands at the bound that e pushes against
         u = clip(proportional·e + I, low, high)
 
     Once per rollout, H its policy entropy (see `Reading`). u is the logarithm of a strength, 0 the driven method as it
@@ -32,6 +32,8 @@ class EntropyTarget:
     gain: float = 0.1  # of the integral, per rollout
     proportional: float = 1.0  # weight of e itself, beside its integral
     dead_band: float = 0.05  # |ln(H*/H)| up to which nothing moves: 5 %
+    # Far off, entropy needs time rather than more strength: what an integral sums up on the way, it overshoots by.
+    integrate_within: float = 0.5
     low: float = -4.0  # of u: e^-4 is 0.018 times the strength that is set
     high: float = 2.0  # e^2 is 7.4 times
 
@@ -47,7 +49,7 @@ class EntropyTarget:
                 raise ValueError(f"entropy_target: target={value!r} must be above 0.")
             if step < 0:
                 raise ValueError(f"entropy_target: step {step} of target must be at least 0.")
-        for name in ("gain", "proportional", "dead_band"):
+        for name in ("gain", "proportional", "dead_band", "integrate_within"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
                     f"entropy_target: {name}={getattr(self, name)} must be a number of at least 0."
@@ -83,9 +85,10 @@ class EntropyTarget:
         error = math.log(max(target, _SMALLEST) / max(reading.entropy, _SMALLEST))
         acting = 0.0 if abs(error) <= self.dead_band else error
         integral, before = memory.get("integral", 0.0), memory.get("strength", 0.0)
-        # No wind-up: at a bound the integral only moves back.
+        # No wind-up: far from the target the integral waits, and at a bound it only moves back.
+        far = abs(acting) > self.integrate_within
         stuck = (before >= self.high and acting > 0) or (before <= self.low and acting < 0)
-        if not stuck:
+        if not far and not stuck:
             integral = min(self.high, max(self.low, integral + self.gain * acting))
         strength = min(self.high, max(self.low, self.proportional * acting + integral))
         after = {"integral": integral, "strength": strength, "start": start, "entropy_target": target}

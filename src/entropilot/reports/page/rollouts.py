@@ -168,6 +168,10 @@ def _own_file(path: Path, samples: Samples) -> None:
     def column(name: str, default: Any) -> list[Any]:
         return table[name].to_pylist() if name in names else [default] * rows
 
+    # Several group rewards write `cluster/NAME` and `answer/NAME`, each its own; the page has room for the first one's.
+    labels = [name.partition("/")[2] for name in table.column_names if name.startswith("cluster/")]
+    end = f"/{labels[0]}" if labels and "cluster" not in names else ""
+
     samples.per_token = True
     samples.tokens.append(tokens.flatten().to_numpy(zero_copy_only=False))
     for name in PER_TOKEN:
@@ -180,9 +184,9 @@ def _own_file(path: Path, samples: Samples) -> None:
         str(name if name is not None else text)
         for name, text in zip(column("prompt_id", None), column("prompt", ""), strict=True)
     ]
-    samples.answer += [None if answer is None else str(answer) for answer in column("answer", None)]
+    samples.answer += [None if answer is None else str(answer) for answer in column(f"answer{end}", None)]
     samples.reward += [_number(value) for value in column("reward", None)]
-    samples.cluster += [-1 if value is None else int(value) for value in column("cluster", None)]
+    samples.cluster += [-1 if value is None else int(value) for value in column(f"cluster{end}", None)]
     samples.truncated += [None if value is None else bool(value) for value in column("truncated", None)]
     samples.held_out += [role == "held_out" for role in column("role", None)]
 
