@@ -58,7 +58,7 @@ test-verl: $(VERL)/.verl ## inside verl: its real engine, losses, trainer parts 
 	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/engines/verl -q
 
 test-distributed: $(VENV)/.dev ## several processes on one CPU: trajectories of DDP and FSDP2, faults of one rank, accelerate launch
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed tests/trajectory tests/engines/trl/test_entropy_min_ranks.py -q
 
 test-browser: $(VENV)/.dev ## the page in a real browser: installs Debian's chromium if there is none (needs root then)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from entropilot.methods import registry
 from entropilot.records import read_run
 
 pytest.importorskip("torch")
@@ -92,15 +95,22 @@ def test_a_method_from_outside_is_trained_by_its_path(package: Path) -> None:
     assert (package / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_an_entry_point_gives_it_a_name(package: Path) -> None:
-    result = entropilot(package, "check", "mine.yaml", "method=first_tokens", "method_args.count=3")
-    assert result.returncode == 0, result.stderr
-    assert "method:               FirstTokens(count=3, scope='rollout'" in result.stdout
+@pytest.fixture
+def check(package: Path, run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Check the recipe in this process, with the package on its path."""
+    monkeypatch.syspath_prepend(package)
+    registry._outside.cache_clear()
+    yield lambda *overrides: run("check", package / "mine.yaml", *overrides)
+    registry._outside.cache_clear()
 
 
-def test_its_settings_are_checked_as_ours_are(package: Path) -> None:
-    result = entropilot(package, "check", "mine.yaml", "method=first_tokens", "method_args.cuont=3")
-    assert result.returncode == 2
-    assert (
-        "method_args.cuont does not exist for first_tokens (did you mean method_args.count?)" in result.stderr
-    )
+def test_an_entry_point_gives_it_a_name(check) -> None:
+    result = check("method=first_tokens", "method_args.count=3")
+    assert result.code == 0, result.err
+    assert "method:               FirstTokens(count=3, scope='rollout'" in result.out
+
+
+def test_its_settings_are_checked_as_ours_are(check) -> None:
+    result = check("method=first_tokens", "method_args.cuont=3")
+    assert result.code == 2
+    assert "method_args.cuont does not exist for first_tokens (did you mean method_args.count?)" in result.err

@@ -23,7 +23,7 @@ def strengths(controller: EntropyTarget, entropies: list[float], start: int = 0)
 
 def test_proportional_and_integral_by_hand():
     """H* = 1. ln(1/e^−0.5) = 0.5: I = 0.05, u = 2·0.5 + 0.05. Then e = −1: I = −0.05, u = −2.05. Then 0: u = I."""
-    controller = EntropyTarget(target=1.0, gain=0.1, proportional=2.0, low=-9.0, high=9.0)
+    controller = EntropyTarget(target=1.0, proportional=2.0, integrate_within=1.0, low=-9.0, high=9.0)
     assert strengths(controller, [exp(-0.5), e, 1.0]) == pytest.approx([1.05, -2.05, -0.05])
 
 
@@ -42,7 +42,7 @@ def test_nothing_moves_inside_the_dead_band():
 
 def test_the_integral_does_not_wind_up_at_a_bound():
     """Far below for 50 rollouts: u stands at 2. The integral stops once it does, and one rollout above brings u down."""
-    controller = EntropyTarget(target=1.0, gain=0.1, proportional=1.0, high=2.0)
+    controller = EntropyTarget(target=1.0, gain=0.1, proportional=1.0, integrate_within=9.0, high=2.0)
     memory: dict[str, float] = {}
     for step in range(50):
         strength, _, memory = controller.steer_to(memory, Reading(exp(-3), step, 100))
@@ -52,8 +52,15 @@ def test_the_integral_does_not_wind_up_at_a_bound():
     assert strength == pytest.approx(-1 + 0.2)
 
 
+def test_far_from_the_target_the_integral_waits():
+    """ln(1/e^2) = −2 is farther than 0.5 for ten rollouts; then −0.4: I = 0.1·(−0.4), u = −0.4 − 0.04."""
+    entropies = [exp(2)] * 10 + [exp(0.4)]
+    assert strengths(EntropyTarget(target=1.0), entropies) == pytest.approx([-2.0] * 10 + [-0.44])
+    assert strengths(EntropyTarget(target=1.0, integrate_within=2.0), entropies)[-1] == pytest.approx(-2.44)
+
+
 def test_the_lower_bound_holds_too():
-    controller = EntropyTarget(target=1.0, gain=0.1, proportional=1.0, low=-2.0)
+    controller = EntropyTarget(target=1.0, integrate_within=9.0, low=-2.0)
     assert strengths(controller, [exp(3)] * 9 + [exp(-1)])[-2:] == pytest.approx([-2.0, 1 - 0.2])
 
 

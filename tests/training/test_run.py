@@ -281,6 +281,7 @@ def test_a_run_that_the_stop_rule_ended_takes_no_further_step(
     assert len(read_run(tmp_path / "run").rows) == 5, "whoever turns the rule off goes on"
 
 
+@pytest.mark.slow
 def test_a_dead_run_ends_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is ever right, so every reward is 0: the checks at rows 30 and 40 see it, and 40 is the last update."""
     shape = {

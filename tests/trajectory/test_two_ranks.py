@@ -20,6 +20,8 @@ from trl.trainer import grpo_trainer
 from trl_helpers import distance
 from two_ranks_worker import CASES, as_on_two_ranks, train
 
+pytestmark = pytest.mark.distributed
+
 WORKER = Path(__file__).with_name("two_ranks_worker.py")
 TOLERANCE = 1e-6  # relative L2 in float32
 DEADLINE = 360  # seconds; a hang is a failure, a busy machine is none

@@ -59,7 +59,7 @@ def train(out: Path, world: int, official: bool) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_ranks_are_one_process_with_twice_the_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -104,7 +104,7 @@ def test_streams_differ_and_begin_alike() -> None:
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.8, "temperature": 0.7}, {"temperature": 0.0}])
 def test_nothing_but_seed_problem_and_number_decides(base: tuple, settings: dict[str, Any]) -> None:
     whole = {index: [s.ids for s in group] for index, group in draw(base, **settings).items()}
-    for batch_size in (1, 4, 7):
+    for batch_size in (1, 7):
         again = draw(base, batch_size=batch_size, **settings)
         assert {index: [s.ids for s in group] for index, group in again.items()} == whole
     some = draw(base, places=[4, 1], **settings)  # an evaluation that was taken up again
