@@ -53,10 +53,13 @@ def test_the_integral_does_not_wind_up_at_a_bound():
 
 
 def test_far_from_the_target_the_integral_waits():
-    """ln(1/e^2) = −2 is farther than 0.5 for ten rollouts; then −0.4: I = 0.1·(−0.4), u = −0.4 − 0.04."""
+    """ln(1/e^2) = −2 is farther than 0.5 for ten rollouts; then −0.4: I = 0.1·(−0.4), u = −0.4 − 0.04.
+
+    An integral that does not wait stands at −2 by then, with u at its bound of −4, and waits for that: u = −0.4 − 2.
+    """
     entropies = [exp(2)] * 10 + [exp(0.4)]
     assert strengths(EntropyTarget(target=1.0), entropies) == pytest.approx([-2.0] * 10 + [-0.44])
-    assert strengths(EntropyTarget(target=1.0, integrate_within=2.0), entropies)[-1] == pytest.approx(-2.44)
+    assert strengths(EntropyTarget(target=1.0, integrate_within=2.0), entropies)[-1] == pytest.approx(-2.4)
 
 
 def test_the_lower_bound_holds_too():
