@@ -113,6 +113,31 @@ def test_the_fast_way_takes_no_text_that_the_parser_refuses(monkeypatch) -> None
     assert fast == [rows_of("\n".join([*good, line, ""]).encode()) for line in bad]
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["0.1", "2", "-3e-7", "1e300"], [0.1, 2.0, -3e-7, 1e300]),
+        (["9007199254740993", "0.500000000000000166533453693773481063544750213623046875"], [2.0**53, 0.5 + 2.0**-52]),
+        (["+1", ".5", "5.", "007"], [1.0, 0.5, 5.0, 7.0]),  # no numbers of JSON
+        (["true", "1"], None),
+        (["null", "1"], None),
+        (['"1"', "1"], None),
+        (["[1]", "1"], None),
+        (["1,2", "3"], None),  # not three numbers
+        (["1,2", ""], None),
+        (["1e999", "1"], None),
+        (["NaN", "1"], None),
+        (["Infinity", "1"], None),
+        (["9" * 400, "1"], None),
+    ],
+)  # fmt: skip
+def test_texts_become_numbers_as_float_makes_them(values: list[str], expected: list[float] | None) -> None:
+    names = [f"c{i}" for i in range(len(values))]
+    row = alike._row(names, tuple(value.encode() for value in values))
+    assert row == (None if expected is None else dict(zip(names, expected, strict=True)))
+    assert row is None or set(map(type, row.values())) == {float}
+
+
 STEPS = [(step, 1.25 - step / 8, step / 16) for step in range(1, 9)]
 DICTS = [
     f"{{'loss': 0.01, 'reward': {r}, 'reward_std': 0.2, 'entropy': {h}, 'epoch': {s / 8}}}"

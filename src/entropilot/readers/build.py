@@ -80,7 +80,7 @@ def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path:
     for row in gathered.rows:
         step = _step(row, axis)
         if step is None:
-            needed = not wanted.isdisjoint(row)
+            needed = not row.keys().isdisjoint(wanted)
             gathered.skipped[NO_STEP] += needed
             aside += not needed
             continue
@@ -89,7 +89,7 @@ def by_step(gathered: Gathered, axis: Sequence[str], roles: Sequence[str], path:
             if any(role in kept and role in row for role in roles):
                 again.add(step)
             kept.update(row)
-        if not wanted.isdisjoint(row):
+        if not row.keys().isdisjoint(wanted):
             last = step
     gathered.rows = []
     if not steps:
@@ -178,8 +178,9 @@ def rename(steps: Steps, columns: Sequence[Column], gathered: Gathered) -> None:
     """
     taken = {column.name for column in columns if column.name != column.source}
     dropped = sorted({name for row in steps.values() for name in taken if name in row})
+    pairs = [(column.name, column.source) for column in columns]
     for step, row in steps.items():
-        values = {column.name: row[column.source] for column in columns if column.source in row}
+        values = {name: row[source] for name, source in pairs if source in row}
         if gathered.thinned:
             steps[step] = {column.source: row[column.source] for column in columns if column.source in row}
             row = steps[step]
@@ -235,16 +236,16 @@ def doubts(steps: Steps, columns: Sequence[Column], performance: Column, gathere
     for column in columns:
         if count := gathered.unusable[column.source]:
             notes.append(f"{shown(column.source)}: {count} of its values are NaN or ±inf and were skipped.")
-    for entropy in columns:
-        below = sum(row.get(entropy.name, 0.0) < 0 for row in steps.values())
-        if entropy.role == "entropy" and below:
+    for entropy in (column for column in columns if column.role == "entropy"):
+        if below := sum(row.get(entropy.name, 0.0) < 0 for row in steps.values()):
             notes.append(
                 f"{shown(entropy.source)} is below 0 at {below} steps, which the entropy of a token never is; check its "
                 "sign."
             )
-    top = max((row[performance.name] for row in steps.values() if performance.name in row), default=0.0)
-    if performance.name == ACCURACY and top > 1:
-        notes.append(
-            f"{shown(performance.source)} reaches {top:.4g}, so it is neither a share between 0 and 1 nor percent."
-        )
+    if performance.name == ACCURACY:
+        top = max((row[ACCURACY] for row in steps.values() if ACCURACY in row), default=0.0)
+        if top > 1:
+            notes.append(
+                f"{shown(performance.source)} reaches {top:.4g}, so it is neither a share between 0 and 1 nor percent."
+            )
     return notes

@@ -57,7 +57,7 @@ class Gathered:
         self.thinned = False
         self.wanted = wanted
         self._columns: set[str] = set()
-        self._values = 0
+        self._values, self._bound = 0, MANY_VALUES
 
     def name(self, raw: bytes | str) -> str | None:
         """Return the one copy of a column's name; None where the column is not kept."""
@@ -81,17 +81,15 @@ class Gathered:
             UserError: the log holds more rows than any run has.
         """
         self.rows.append(row)
-        self.count(len(row) + _EMPTY)
+        self._values += len(row) + _EMPTY
+        if self._values > self._bound:
+            self._too_many()
 
     def count(self, values: int) -> None:
         """Count values that were put into rows kept already."""
         self._values += values
-        if self._values > MANY_VALUES and not self.thinned:
-            self._thin()
-        if self._values > MOST_VALUES:
-            raise UserError(
-                f"The log holds more than {len(self.rows):,} rows, too many for one run; cut it, or thin it out."
-            )
+        if self._values > self._bound:
+            self._too_many()
 
     def take(self, cells: Mapping[str, Any], *, null_is_nan: bool = False) -> None:
         """Keep the numbers among the cells of a row; what is neither number nor NaN is passed over.
@@ -151,6 +149,20 @@ class Gathered:
     def columns(self) -> list[str]:
         """Return the columns that hold a number anywhere, in the order of the file."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def _too_many(self) -> None:
+        """Thin the rows once; refuse the log where there are too many values after that.
+
+        Raises:
+            UserError: the log holds more rows than any run has.
+        """
+        if not self.thinned:
+            self._thin()
+            self._bound = MOST_VALUES
+        if self._values > self._bound:
+            raise UserError(
+                f"The log holds more than {len(self.rows):,} rows, too many for one run; cut it, or thin it out."
+            )
 
     def _thin(self) -> None:
         """Drop the columns that are not wanted, from here back and from here on."""

@@ -29,17 +29,19 @@ def read_dicts(log: Log, gathered: Gathered, run: str | None) -> Source:
     """
     rows: list[dict[str, float]] = []
     told, bars, totals, evaluated = array("q"), array("q"), array("q"), array("b")
-    kinds: dict[tuple[str, ...], tuple[bool, bool]] = {}
+    kinds: dict[tuple[str, ...], tuple[bool, bool, bool]] = {}
+    last: list[str] = []
+    metrics = evaluation = has_step = False
     own = 0
     with open_text(log.path) as file:
         for before, row in Printed(gathered).read(file):
-            columns = tuple(row)
-            if columns not in kinds:
-                if len(kinds) > 10_000:
-                    kinds.clear()
-                kinds[columns] = _kind(row, gathered)
-            metrics, evaluation = kinds[columns]
-            has_step = not gathered.steps.isdisjoint(row)
+            if (names := list(row)) != last:  # nearly always as before, and comparing is faster than hashing
+                last, columns = names, tuple(names)
+                if columns not in kinds:
+                    if len(kinds) > 10_000:
+                        kinds.clear()
+                    kinds[columns] = _kind(row, gathered)
+                metrics, evaluation, has_step = kinds[columns]
             step = _STEP.search(before, max(before.rfind(b"\n") + 1, len(before) - _LONGEST_STEP))
             if not metrics and not has_step and step is None:
                 continue  # a configuration, a summary
@@ -79,8 +81,9 @@ def read_dicts(log: Log, gathered: Gathered, run: str | None) -> Source:
     return Source([log.path], log.path.stem)
 
 
-def _kind(row: dict[str, float], gathered: Gathered) -> tuple[bool, bool]:
-    """Return whether a row holds a column that matters, and whether it is an evaluation."""
+def _kind(row: dict[str, float], gathered: Gathered) -> tuple[bool, bool, bool]:
+    """Return whether a row holds a column that matters, whether it is an evaluation, and whether it has its step."""
     metrics = [name for name in row if name not in gathered.steps and gathered.wanted(name)]
     of_eval = any(name.startswith(_EVALUATED) for name in row)
-    return bool(metrics), of_eval and all(name.startswith(_EVALUATED) for name in metrics)
+    evaluation = of_eval and all(name.startswith(_EVALUATED) for name in metrics)
+    return bool(metrics), evaluation, not gathered.steps.isdisjoint(row)

@@ -21,7 +21,6 @@ _NUMPY = re.compile(rb"(?:np|numpy)\.\w{1,20}\(([^()\s]{1,64})\)")  # numpy 2 pr
 _WORDS = frozenset({b"True", b"False", b"None", b"np.True_", b"np.False_"})
 _STEP_KEY = re.compile(rb"(?:^|[^a-zA-Z0-9_/.-])step$")
 _END = rb"(?:\x1b\[[0-9;]{0,20}[A-Za-z])*+(?=[\r\n])"
-_RETURN = ord("\r")
 _LONG_LINE = 1 << 17
 CUT = "values at the end of a line that was cut"
 _BEFORE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_/.-")
@@ -53,17 +52,22 @@ def read_console(path: Path, gathered: Gathered) -> None:
         UserError: the file holds NUL bytes, so it is no text.
     """
     console = _Console(gathered)
-    longest, cut = 0, list[tuple[int, dict[str, float], str]]()  # length, row, and the column at its end
+    longest, cut = (
+        0,
+        list[tuple[dict[str, float], str]](),
+    )  # of the longest lines: row, and the column at its end
     with open_text(path) as file:
-        for line in console.read(file):
-            gathered.add(line.row)
-            longest = max(longest, line.length)
-            if line.whole and is_cut(line.length, line.text):
-                last = line.text.rpartition(b" - ")[2].rpartition(b":")[0]
-                cut.append((line.length, line.row, last.decode("utf-8", "replace").strip()))
-    cut = [entry for entry in cut if entry[0] == longest]
+        for text, whole, length, row in console.read(file):
+            gathered.add(row)
+            if length < longest:
+                continue
+            if length > longest:
+                longest, cut = length, []
+            if whole and is_cut(length, text):
+                last = text.rpartition(b" - ")[2].rpartition(b":")[0]
+                cut.append((row, last.decode("utf-8", "replace").strip()))
     if len(cut) > 1 or longest in WANDB_CUT:
-        for _, row, name in cut:
+        for row, name in cut:
             row.pop(name, None)
         gathered.skipped[CUT] += len(cut)
         gathered.notes.append(
@@ -140,10 +144,16 @@ class _Console:
         """Yield the lines of metrics of some lines."""
         at = _next_head(piece, 0)
         while at >= 0:
-            line = self._as_before(piece, at)
-            if line is not None:
-                yield line
-                at = _next_head(piece, at + len(line.text))
+            if self._thinned is not self.gathered.thinned:
+                self._thinned = True
+                self._alike.forget()
+            row, end = self._alike.match(piece, at) or (None, at)
+            newline = end + (piece[end : end + 1] == b"\r")
+            if (
+                row is not None and piece[newline : newline + 1] == b"\n"
+            ):  # the keys of an earlier line, and its end
+                yield _Line(piece[at:end], True, newline - _begin(piece, at), row)
+                at = _next_head(piece, newline)
                 continue
             after = _next_head(piece, at + 5)
             stop = len(piece) if after < 0 else after  # within a line, it is torn there
@@ -157,20 +167,6 @@ class _Console:
             if len(row) > 1:  # a step alone says nothing
                 yield _Line(piece[at:end], whole, length, row)
             at = after
-
-    def _as_before(self, piece: bytes, at: int) -> _Line | None:
-        """Return a line with the keys of an earlier one and nothing but finite numbers, that a newline ends; else None."""
-        if self._thinned is not self.gathered.thinned:
-            self._thinned = True
-            self._alike.forget()
-        match = self._alike.match(piece, at)
-        if match is None:
-            return None
-        row, end = match
-        newline = end + (piece[end] == _RETURN)
-        if piece[newline : newline + 1] != b"\n":
-            return None
-        return _Line(piece[at:end], True, newline - _begin(piece, at), row)
 
     def _one_by_one(self, text: bytes, whole: bool) -> dict[str, float]:
         """Return the row of any line, from `step:` on; a value that is not whole, at its end, is left out."""
