@@ -14,12 +14,14 @@ import yaml
 
 from entropilot.engines.trl.checkpoints import write_manifest
 from entropilot.errors import UserError
+from entropilot.metrics import METRICS
 from entropilot.recipes.schema import Recipe
 from entropilot.records import ACCURACY, RunWriter
 from entropilot.training.plan import check
 from experiments.label_free import store
-from experiments.label_free.falls import course, course_of
-from experiments.label_free.screen import ARMS, CONTROLS, UPDATES, lead_of
+from experiments.label_free.compare import ARMS, PARTS, by_arm, recipe_of
+from experiments.label_free.falls import Course, course, course_of
+from experiments.label_free.signals import SIGNALS, alarms, best_limit, first_beyond
 from experiments.label_free.store import OutOfTime, arm, hour, train
 
 
@@ -148,32 +150,63 @@ def test_an_hour_is_todays() -> None:
     assert (at.hour, at.minute, at.date()) == (8, 5, datetime.now().date())
 
 
-@pytest.mark.parametrize("name", [*ARMS, *CONTROLS])
-def test_every_arm_of_the_screen_is_a_recipe_that_the_check_accepts(name: str) -> None:
-    values = arm(name, 2, 256, UPDATES)
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_is_a_recipe_that_the_check_accepts(name: str) -> None:
+    values = recipe_of(name, 2, 256, 360)
     recipe = Recipe.model_validate(values)
     check(recipe, processes=1, elsewhere=True)
-    control = arm("empo", 2, 256, UPDATES)
-    # One setting for all: only the reward, the method, or the scaling differ.
+    control = recipe_of("empo", 2, 256, 360)
+    # One setting for all: only the reward, the method, the labels, or the scaling differ.
     assert {key: value for key, value in values["grpo"].items() if key != "scale_rewards"} == control["grpo"]
-    assert (values["data"], values["validate"]) == (control["data"], control["validate"])
+    data = {key: value for key, value in values["data"].items() if key != "labelled_share"}
+    assert (data, values["validate"]) == (control["data"], control["validate"])
 
 
-def test_how_long_a_rise_of_the_flip_rate_comes_before_the_fall_of_the_majority(tmp_path: Path) -> None:
-    writer = RunWriter(tmp_path, {"name": "x"})
-    for rollout in range(40):
-        flips = 0.02 if rollout < 20 else 0.12
-        right = 1.0 if rollout < 30 else 0.8
-        writer.row(4 * rollout + 1, {"semantic/flip_rate": flips, "semantic/majority_accuracy": right})
+def test_every_part_has_arms_of_the_study_and_its_control() -> None:
+    assert all(name in ARMS for part in PARTS.values() for name in part.arms)
+    assert {name for part in PARTS.values() for name in part.arms} == set(ARMS)
+    assert not {*PARTS["screen"].seeds} & {*PARTS["confirm"].seeds}, "screening seeds confirm nothing"
+
+
+def test_a_table_of_arms_pairs_the_falls_and_counts_them() -> None:
+    """Falls .2, .0, .1 against .1, .0, .0: differences −.1, 0, −.1. Two of three fell, none of three: p = 0.4."""
+    empo = {("empo", seed): (Course(0.6, 0.9, 1, 0.7, end), 1.0) for seed, end in enumerate((0.7, 0.9, 0.8))}
+    cure = {
+        ("scrl", seed): (Course(0.6, 0.9, 1, 0.7, end), None) for seed, end in enumerate((0.86, 0.9, 0.9))
+    }
+    _, control, found = by_arm(empo | cure)
+    assert control[5:8] == ["–", "2 of 3", "–"]
+    assert found[5].startswith("-0.087") and found[6:] == ["0 of 3", "0.40", "–"]
+
+
+def recorded(folder: Path, flips: list[float], right: list[float], accuracy: float) -> Path:
+    """Write a run of one update a rollout whose accuracy is 0.9 and then, for the last half, another."""
+    writer = RunWriter(folder, {"name": "x"})
+    for step, (rate, share) in enumerate(zip(flips, right, strict=True), 1):
+        measured = 0.9 if step <= len(flips) // 2 else accuracy
+        writer.row(
+            step, {"semantic/flip_rate": rate, "semantic/majority_accuracy": share, ACCURACY: measured}
+        )
     writer.close()
-    # Means of eight: flips exceed 0.02 + 0.05 where five of eight are high, rollout 24 (step 97); majorities lie 5 points
-    # below their best where three of eight are low (0.925), rollout 32 (step 129): two of eight are exactly 5 points.
-    assert lead_of(tmp_path) == (97, 129)
+    return folder
 
 
-def test_a_run_without_a_fall_has_no_lead(tmp_path: Path) -> None:
-    writer = RunWriter(tmp_path, {"name": "x"})
-    for step in range(1, 81, 4):
-        writer.row(step, {"semantic/flip_rate": 0.02, "semantic/majority_accuracy": 1.0})
-    writer.close()
-    assert lead_of(tmp_path) == (None, None)
+def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> None:
+    """Flips rise by 0.04 in the run that falls and by 0.02 in the one that holds: the limit is 0.03, between them."""
+    fallen = recorded(tmp_path / "a", [0.01] * 20 + [0.05] * 20, [1.0] * 40, 0.5)
+    held = recorded(tmp_path / "b", [0.01] * 20 + [0.03] * 20, [1.0] * 40, 0.9)
+    assert best_limit([fallen, held], "semantic/flip_rate", 1) == pytest.approx(0.03)
+    assert best_limit([held], "semantic/flip_rate", 1) is None, "nothing fell"
+    # Means of eight: flips exceed 0.01 + 0.03 where seven of eight are high (0.035), at step 27; majorities are 5 points
+    # below their best where three of eight are wrong by 0.2 (0.075), at step 33.
+    new = recorded(tmp_path / "c", [0.01] * 20 + [0.05] * 20, [1.0] * 30 + [0.8] * 10, 0.5)
+    quiet = recorded(tmp_path / "d", [0.01] * 40, [1.0] * 40, 0.5)
+    alarming = recorded(tmp_path / "e", [0.01] * 20 + [0.05] * 20, [1.0] * 40, 0.9)
+    assert first_beyond(new, "semantic/flip_rate", 1, 0.03) == 27
+    table = {row[0]: row[1:] for row in alarms([fallen, held], [new, quiet, alarming])}
+    assert table["flip rate rises"] == ["0.03", "1 of 2", "1 of 1", "6"]
+    assert table["margin falls"] == ["–"] * 4, "what was not recorded sets no alarm"
+
+
+def test_every_signal_is_a_metric_that_is_recorded() -> None:
+    assert {metric for metric, _ in SIGNALS.values()} <= set(METRICS)

@@ -1,0 +1,98 @@
+"""Ask what tells a fall without labels: set an alarm of every signal on some runs, and count its hits on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from entropilot.records import read_run
+from experiments.label_free.falls import FALL, course_of
+
+WINDOW = 8  # rollouts that are averaged
+MAJORITY = "semantic/majority_accuracy"
+
+# A rise (1) or a fall (-1) of the signal is taken for a warning.
+SIGNALS: dict[str, tuple[str, int]] = {
+    "flip rate rises": ("semantic/flip_rate", 1),
+    "margin falls": ("semantic/margin", -1),
+    "semantic entropy rises": ("semantic/entropy", 1),
+    "reward falls": ("reward/mean", -1),
+    "token entropy rises": ("entropy/policy_T1", 1),
+    "token entropy falls": ("entropy/policy_T1", -1),
+    "length rises": ("completion/length", 1),
+    "length falls": ("completion/length", -1),
+}
+
+
+def smoothed(folder: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps and the means over eight rollouts of a metric; both empty where there are fewer."""
+    measured = read_run(folder).column(metric)
+    if len(measured) < WINDOW:
+        return np.empty(0), np.empty(0)
+    steps, values = map(np.array, zip(*measured, strict=True))
+    return steps[WINDOW - 1 :], np.convolve(values, np.full(WINDOW, 1 / WINDOW), mode="valid")
+
+
+def departure(folder: Path, metric: str, direction: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps, and how far the smoothed metric has gone in a direction from its best so far."""
+    steps, values = smoothed(folder, metric)
+    return steps, direction * values - np.minimum.accumulate(direction * values)
+
+
+def first_beyond(folder: Path, metric: str, direction: int, limit: float) -> int | None:
+    """Return the first step at which a metric has gone farther than `limit` in a direction; None if it never does."""
+    steps, gone = departure(folder, metric, direction)
+    places = np.flatnonzero(gone > limit + 1e-9)
+    return int(steps[places[0]]) if places.size else None
+
+
+def best_limit(folders: Sequence[Path], metric: str, direction: int) -> float | None:
+    """Return the limit that tells runs that fall from runs that do not best; None where there are not both.
+
+    Best is the largest share of falling runs with an alarm less that of the others; of several limits in a row the one in
+    their middle.
+    """
+    reached = [float(departure(folder, metric, direction)[1].max(initial=0.0)) for folder in folders]
+    fell = np.array([course is not None and course.fell for course in map(course_of, folders)])
+    if fell.all() or not fell.any():
+        return None
+    edges = np.unique([0.0, *reached])
+    limits = (edges[1:] + edges[:-1]) / 2
+    if not limits.size:
+        return None
+    alarm = np.array(reached)[None, :] > limits[:, None]
+    score = alarm[:, fell].mean(axis=1) - alarm[:, ~fell].mean(axis=1)
+    best = np.flatnonzero(score == score.max())
+    return float(limits[best[len(best) // 2]])
+
+
+def alarms(tuned_on: Sequence[Path], folders: Sequence[Path]) -> list[list[str]]:
+    """Return a table: for every signal its limit, set on some runs, and what it does on others.
+
+    The lead is in updates, the median over falling runs with an alarm, before majority accuracy has lost 5 points.
+    """
+    table = [["signal", "limit", "falls told", "false alarms", "lead (updates)"]]
+    fell = [folder for folder in folders if (course := course_of(folder)) is not None and course.fell]
+    held = [folder for folder in folders if folder not in fell]
+    for words, (metric, direction) in SIGNALS.items():
+        limit = best_limit(tuned_on, metric, direction)
+        if limit is None:
+            table.append([words, "–", "–", "–", "–"])
+            continue
+        told = {folder: first_beyond(folder, metric, direction, limit) for folder in [*fell, *held]}
+        leads = [
+            damage - at
+            for folder in fell
+            if (at := told[folder]) is not None and (damage := first_beyond(folder, MAJORITY, -1, FALL))
+        ]
+        table.append(
+            [
+                *(words, f"{limit:.3g}"),
+                f"{sum(told[folder] is not None for folder in fell)} of {len(fell)}",
+                f"{sum(told[folder] is not None for folder in held)} of {len(held)}",
+                f"{np.median(leads):.0f}" if leads else "–",
+            ]
+        )
+    return table
