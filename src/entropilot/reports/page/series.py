@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from itertools import chain
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,16 @@ MOST_METRICS = 400  # a page with more would not be read; how many were left out
 
 def columns_of(run: Run) -> tuple[list[int], dict[str, np.ndarray]]:
     """Return the steps of a run and each numeric metric, NaN where a row does not have it."""
-    steps = [row["step"] for row in run.rows]
     values: dict[str, np.ndarray] = {}
-    for place, row in enumerate(run.rows):
-        for name, value in row.items():
-            if name == "step":
-                continue
-            if type(value) is float and isfinite(value):  # nearly all of them, and pages have millions
-                number = value
-            elif (number := finite_number(value)) is None:
-                continue
-            if name not in values:
-                values[name] = np.full(len(steps), np.nan)
-            values[name][place] = number
-    return steps, values
+    for name in dict.fromkeys(chain.from_iterable(run.rows)):
+        column = [row.get(name) for row in run.rows]
+        if not set(map(type, column)) <= {float, NoneType}:  # nearly all are plain, and pages have millions
+            column = [finite_number(value) for value in column]
+        numbers = np.array(column, dtype=np.float64)  # None becomes NaN
+        numbers[np.isinf(numbers)] = np.nan
+        if name != "step" and not np.isnan(numbers).all():
+            values[name] = numbers
+    return [row["step"] for row in run.rows], values
 
 
 def pack_series(steps: Sequence[int], values: Mapping[str, np.ndarray], packer: Packer) -> dict[str, Any]:
