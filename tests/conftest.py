@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -55,6 +56,12 @@ class ModuleOfTheCore(pytest.Module):
             pytest.skip(
                 f"{missing} is not installed; pip install 'entropilot[train]'", allow_module_level=True
             )
+
+
+def pytest_collection_finish() -> None:
+    """Take what collecting made out of the garbage collector, which every training calls: a quarter of its time here."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
