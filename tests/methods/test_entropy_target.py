@@ -21,19 +21,24 @@ def strengths(controller: EntropyTarget, entropies: list[float], start: int = 0)
     return seen
 
 
+def plain(**settings) -> EntropyTarget:
+    """Return a controller that looks at where entropy is, and not at where it goes."""
+    return EntropyTarget(derivative=0.0, **settings)
+
+
 def test_proportional_and_integral_by_hand():
     """H* = 1. ln(1/e^−0.5) = 0.5: I = 0.05, u = 2·0.5 + 0.05. Then e = −1: I = −0.05, u = −2.05. Then 0: u = I."""
-    controller = EntropyTarget(target=1.0, proportional=2.0, integrate_within=1.0, low=-9.0, high=9.0)
+    controller = plain(target=1.0, proportional=2.0, integrate_within=1.0, low=-9.0, high=9.0)
     assert strengths(controller, [exp(-0.5), e, 1.0]) == pytest.approx([1.05, -2.05, -0.05])
 
 
 def test_below_the_target_it_strengthens_and_above_it_weakens():
-    controller = EntropyTarget(target=0.5)
+    controller = plain(target=0.5)
     assert strengths(controller, [0.25])[0] > 0 > strengths(controller, [1.0])[0]
 
 
 def test_nothing_moves_inside_the_dead_band():
-    controller = EntropyTarget(target=1.0, dead_band=0.1, gain=0.5, proportional=1.0)
+    controller = plain(target=1.0, dead_band=0.1, gain=0.5, proportional=1.0)
     assert strengths(controller, [exp(0.09), exp(-0.09)]) == [0.0, 0.0]
     assert strengths(controller, [exp(-0.11)]) == pytest.approx([0.165])
     # What the integral holds stays: it is what keeps entropy there.
@@ -42,7 +47,7 @@ def test_nothing_moves_inside_the_dead_band():
 
 def test_the_integral_does_not_wind_up_at_a_bound():
     """Far below for 50 rollouts: u stands at 2. The integral stops once it does, and one rollout above brings u down."""
-    controller = EntropyTarget(target=1.0, gain=0.1, proportional=1.0, integrate_within=9.0, high=2.0)
+    controller = plain(target=1.0, gain=0.1, proportional=1.0, integrate_within=9.0, high=2.0)
     memory: dict[str, float] = {}
     for step in range(50):
         strength, _, memory = controller.steer_to(memory, Reading(exp(-3), step, 100))
@@ -58,17 +63,32 @@ def test_far_from_the_target_the_integral_waits():
     An integral that does not wait stands at −2 by then, with u at its bound of −4, and waits for that: u = −0.4 − 2.
     """
     entropies = [exp(2)] * 10 + [exp(0.4)]
-    assert strengths(EntropyTarget(target=1.0), entropies) == pytest.approx([-2.0] * 10 + [-0.44])
-    assert strengths(EntropyTarget(target=1.0, integrate_within=2.0), entropies)[-1] == pytest.approx(-2.4)
+    assert strengths(plain(target=1.0), entropies) == pytest.approx([-2.0] * 10 + [-0.44])
+    assert strengths(plain(target=1.0, integrate_within=2.0), entropies)[-1] == pytest.approx(-2.4)
 
 
 def test_the_lower_bound_holds_too():
-    controller = EntropyTarget(target=1.0, integrate_within=9.0, low=-2.0)
+    controller = plain(target=1.0, integrate_within=9.0, low=-2.0)
     assert strengths(controller, [exp(3)] * 9 + [exp(-1)])[-2:] == pytest.approx([-2.0, 1 - 0.2])
 
 
 def test_an_entropy_of_0_has_a_bounded_answer():
-    assert strengths(EntropyTarget(target=0.5), [0.0]) == [2.0]
+    assert strengths(plain(target=0.5), [0.0]) == [2.0]
+
+
+def test_a_fall_is_met_before_it_has_gone_too_far():
+    """ln H = 1, 0, 0 and H* = 1. Means of ln H: fast 1, 0.5, 0.25; slow 1, 0.9, 0.81. e = −1, 0.4, 0.56; u = e."""
+    looking_ahead = EntropyTarget(target=1.0, gain=0.0)
+    assert strengths(looking_ahead, [e, 1.0, 1.0]) == pytest.approx([-1.0, 0.4, 0.56])
+    assert strengths(plain(target=1.0, gain=0.0), [e, 1.0, 1.0]) == pytest.approx([-1.0, 0.0, 0.0])
+
+
+def test_on_a_ramp_it_looks_eight_rollouts_ahead():
+    """ln H falls by 0.01 a rollout: the means lag by 0.01·(1 − w)/w, 0.01 and 0.09, so they are 0.08 apart."""
+    falling = [exp(-0.01 * rollout) for rollout in range(200)]
+    ahead = strengths(EntropyTarget(target=1.0, gain=0.0, dead_band=0.0, high=9.0), falling)
+    here = strengths(plain(target=1.0, gain=0.0, dead_band=0.0, high=9.0), falling)
+    assert ahead[-1] - here[-1] == pytest.approx(0.08, abs=1e-6)
 
 
 @pytest.mark.parametrize("text", ["0.6×start", "0.6x start", " 0.6 * start ", "0.6*start"])
@@ -105,6 +125,7 @@ def test_what_it_drives():
         ({"target": math.nan}, r"target=nan must be above 0"),
         ({"target": {}}, r"target has no step"),
         ({"target": {-1: 0.3}}, r"step -1 of target must be at least 0"),
+        ({"derivative": math.nan}, r"derivative=nan must be a number of at least 0"),
         ({"gain": -0.1}, r"gain=-0\.1 must be a number of at least 0"),
         ({"dead_band": math.inf}, r"dead_band=inf must be"),
         ({"low": 0.5}, r"low=0\.5 and high=2\.0 must lie on both sides of 0"),

@@ -71,10 +71,10 @@ def test_every_kind_remembers_for_itself():
 
 
 def test_the_controller_drives_one_and_leaves_the_other():
-    """H* = 0.4, H = 0.2: e = ln 2, u = ln 2·1.1."""
+    """H* = 0.4, H = 0.3: e = ln 4/3, near enough for the integral to count, and u = 1.1·e."""
     stack = Stack.of([EntropyTarget(target=0.4), QAE(), KLCov(coef=3.0)])
-    acting, memory = stack.adapt({}, Reading(0.2, 0, 10))
-    assert acting.advantage == QAE() and acting.token.coef == pytest.approx(3 * 2**1.1)
+    acting, memory = stack.adapt({}, Reading(0.3, 0, 10))
+    assert acting.advantage == QAE() and acting.token.coef == pytest.approx(3 * (4 / 3) ** 1.1)
     assert set(memory) == {"controller"}
 
 
