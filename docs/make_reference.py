@@ -16,7 +16,6 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import click
 import typer
 import yaml
 from pydantic import BaseModel
@@ -297,7 +296,7 @@ def helps() -> list[tuple[str, str]]:
     """Return (command, help text) of every command that `--help` shows, in its order."""
     found: list[tuple[str, str]] = []
 
-    def visit(command: click.Command, name: str, parent: click.Context | None) -> None:
+    def visit(command: Any, name: str, parent: Any) -> None:
         size = {"terminal_width": WIDTH, "max_content_width": WIDTH}
         context = command.context_class(
             command, info_name=name, parent=parent, **size, **command.context_settings
