@@ -59,8 +59,12 @@ def cluster(
             help="Groups that give a reward: none, below_log_g, max_share_0.2, max_share_0.25, window."
         ),
     ] = "none",
-    low: Annotated[float | None, typer.Option(help="Of the window on H, nats.")] = None,
-    high: Annotated[float | None, typer.Option(help="Of the window on H, nats.")] = None,
+    low: Annotated[
+        float | None, typer.Option(help="With --threshold window: lowest semantic entropy (nats).")
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option(help="With --threshold window: highest semantic entropy (nats).")
+    ] = None,
     level: LevelOption = 0.95,
     show: ShowOption = 20,
     out: Annotated[Path | None, typer.Option(help="JSONL with every row and what was found.")] = None,

@@ -33,7 +33,9 @@ def fit(
     step: StepOption = None,
     framework: FrameworkOption = None,
     name: NameOption = None,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the interval.")] = 0.95,
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Confidence level of the interval.")
+    ] = 0.95,
     as_json: JsonOption = False,
 ) -> None:
     """Fit R = -a*exp(H) + b to runs of any framework and say how far to trust the ceiling -a + b."""
