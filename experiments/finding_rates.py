@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from entropilot.law.findings.find import CHECKS, find, unchecked
+from entropilot.law.findings.find import CHECKS, NOT_PUBLIC, find, unchecked
 from entropilot.law.findings.live import LiveFindings
 from entropilot.law.findings.signals import Signal, Signals
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run, read_run
-from experiments.forecast_calibration import Series, load
+from experiments.forecast_calibration.cases import Series, load
 
 TABLE = Path(__file__).parents[1] / "src/entropilot/law/findings/rates.json"
-MEASURED = ("dead run", "reward collapse", "entropy explosion", "entropy collapse", "validation falls")
+MEASURED = tuple(name for name in CHECKS if name not in NOT_PUBLIC)
 LEAST = 10
 NOISE = 2.0  # standard deviations of the difference of two means
 
@@ -113,7 +113,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for name in CHECKS:
         if name not in MEASURED:
-            print(f"| {name} | not measured | not measured | not measured | – |")
+            print(f"| {name} | not measured: {NOT_PUBLIC[name]} | – | – | – |")
             continue
         cells = [f"{spoke[name, healthy]} of {judged[name, healthy]}" for healthy in (True, False)]
         sources = ", ".join(f"{source} {count}" for source, count in sorted(where[name].items())) or "–"

@@ -67,10 +67,11 @@ def test_the_table_in_the_package() -> None:
 
 @pytest.mark.slow
 def test_the_table_is_what_the_study_makes(data_dir, tmp_path, monkeypatch) -> None:
-    from experiments import forecast_calibration as study
+    from experiments.forecast_calibration import __main__ as study
+    from experiments.forecast_calibration.procedure import Study
 
     monkeypatch.setattr(study, "TABLE", tmp_path / "calibration.json")
-    study.write(list(study.cases(study.load(data_dir))))
+    study.write(Study(list(study.cases(study.load(data_dir)))))
     made = json.loads((tmp_path / "calibration.json").read_text())
     for row, own in zip(made["rows"], table(), strict=True):
         assert (row["share"], row["floor"]) == (own.share, own.floor)
@@ -81,10 +82,10 @@ def test_the_table_is_what_the_study_makes(data_dir, tmp_path, monkeypatch) -> N
 
 def test_public_runs_keep_to_the_intervals(data_dir) -> None:
     # The constants are quantiles over sources; all 98 runs were part of them, so this is no test of a forecast.
-    from experiments import forecast_calibration as study
+    from experiments.forecast_calibration.cases import load
 
     inside = []
-    for run in study.load(data_dir):
+    for run in load(data_dir):
         known = np.isfinite(run.reward)
         cut = known & (run.steps - run.steps[0] <= 0.15 * (run.steps[-1] - run.steps[0]))
         values = run.reward[cut] if cut.any() else run.reward[known][:1]
@@ -95,7 +96,8 @@ def test_public_runs_keep_to_the_intervals(data_dir) -> None:
 
 
 def test_a_study_by_hand() -> None:
-    from experiments.forecast_calibration import interval_score, over_sources, quantile
+    from experiments.forecast_calibration.procedure import interval_score, quantile
+    from experiments.forecast_calibration.tables import median_over_sources, over_sources
 
     values, weight = np.array([3.0, 1.0, 2.0]), np.array([0.5, 0.25, 0.25])
     assert [quantile(values, weight, level) for level in (0.2, 0.25, 0.3, 0.5, 0.51, 1)] == [1, 1, 2, 2, 3, 3]
@@ -105,3 +107,48 @@ def test_a_study_by_hand() -> None:
     assert over_sources(np.ones(5), list("aabbc")) == (1.0, 1.0)
     low, high = over_sources(np.array([1, 1, 1, 0]), list("aaab"))
     assert (low, high) == (0.0, 1.0)
+    assert median_over_sources([1.0, 1.0, 5.0], list("aab")) == (1.0, 5.0)
+
+
+def made_up_cases(targets_of: dict[str, float]) -> list:
+    """Return three runs of each of six sources; a linear trend is right in all, but by `targets_of` in one."""
+    from experiments.forecast_calibration.cases import SHARES, Case
+
+    rng, made = np.random.default_rng(0), []
+    for source in "abcdef":
+        for _ in range(3):
+            first, rise = rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.5)
+            for share in SHARES:
+                values = first + rise * np.linspace(0, share, 20) + 0.01 * rng.standard_normal(20)
+                now, end = recent(values), first + rise + 0.01 * rng.standard_normal()
+                predictions = {
+                    "no change": now,
+                    "linear in log step": end + 0.02 * rng.standard_normal(),
+                    "law": now,
+                }
+                made.append(
+                    Case(
+                        source, share, "reward/mean", values, allowed_range(values, False), predictions,
+                        "linear in log step", targets_of.get(source, end), {"no change": 0.5}, 0.4,
+                    )
+                )  # fmt: skip
+    return made
+
+
+def test_nothing_is_chosen_by_the_source_that_is_held_out() -> None:
+    from experiments.forecast_calibration.procedure import STILL, Study, be_still, required
+
+    studies = [Study(made_up_cases(targets)) for targets in ({}, {"a": 0.0})]
+    tables = [study.held_out(study.sources, study.choose) for study in studies]
+    of_a, others = (
+        [[(row.choice, *vars(row).values())[2:] for row in rows if (row.case.source == "a") is own] for rows in tables]
+        for own in (True, False)
+    )  # fmt: skip
+    assert [row[1:] for row in of_a[0]] == [row[1:] for row in of_a[1]]
+    assert [row[1:] for row in others[0]] != [row[1:] for row in others[1]]
+    assert all(row.choice.name in ("linear in log step", "best on the prefix's own end") for row in tables[0])
+    still = studies[0].held_out(studies[0].sources, be_still)
+    assert {row.choice for row in still} == {STILL} and not any(row.speaks for row in still)
+    met = required(tables[0], still, 0.15)
+    assert (met.runs, met.spoken, met.sources, met.met) == (18, 18, 6, True) and met.gain < -0.05
+    assert not required(still, tables[0], 0.15).met

@@ -131,5 +131,11 @@ def test_the_best_on_its_own_end_is_named() -> None:
     r = 1 - 0.8 * (STEPS + 1) ** -0.5
     ahead = forecast(STEPS[:60], H[:60], r[:60], 239)
     assert ahead.best[0] == "log(1 - R) linear in log step"
-    (line,) = [line for line in describe(ahead, 0.25) if line.startswith("best on the last third")]
-    assert f"which says {r[-1]:.3g}" in line
+    lines = describe(ahead, 0.25)
+    at = lines.index("for comparison, validation/accuracy at step 239 as each of these predicts it:")
+    assert lines[at + 1].split(maxsplit=1) == ["prediction", "error on the last third of the known points"]
+    (line,) = [line for line in lines[at:] if line.startswith("  log(1 - R) linear in log step ")]
+    assert line.split()[-2:] == [f"{r[-1]:.3g}", f"{ahead.best[1]:.3g}"]
+    # Fitted on the first 40 points: the mean of points 37 to 40 against that of 55 to 60, each the last tenth.
+    error = abs(r[36:40].mean() - r[54:60].mean())
+    assert lines[at + 2].split() == ["no", "change", f"{r[54:60].mean():.3g}", f"{error:.3g}"]

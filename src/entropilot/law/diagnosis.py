@@ -186,9 +186,10 @@ def _few(fit: LawFit) -> Finding | None:
     points = fit.noise.effective_n
     if points >= FEW or not fit.noise.variance.any():
         return None
+    are, noun = ("is", "point") if round(points) == 1 else ("are", "points")
     return Finding(
         "few points",
-        f"there are only about {points:.0f} effectively independent points (autocorrelation "
+        f"there {are} only about {points:.0f} effectively independent {noun} (autocorrelation "
         f"{fit.noise.persistence:.2f}), so the interval may be too narrow",
     )
 

@@ -1,7 +1,7 @@
 """Forecast where a run will end from its first part, with intervals calibrated on public runs.
 
-The forecast is "no change". On public runs neither the law nor any shape over the steps beat it when every choice was
-made on other repositories' runs (docs/results/real_runs.md), so what they say stands beside it.
+The forecast is "no change". On public runs neither the law nor any shape over the steps beat it reliably when every
+choice was made on other repositories' runs (docs/results/real_runs.md), so what they say stands beside it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Forecast:
         silent: why the law says nothing of the end; None where it does.
         law: what the law says of R at the end, at the entropy that the courses continue to; None where it is silent.
         predictions: what each rival says of R (`rivals.RIVALS`), and the law under "law" where it is not silent.
-        best: the rival that did best on the prefix's own end, and its error there; None where the prefix is too short.
+        errors_on_own_end: by how much each rival misses the end of the prefix, fitted on two thirds of it; empty where
+            the prefix is too short.
         continuation: the law's own continuation, with its course of entropy; None where it is silent.
         fit: the law on the prefix; None where it can't be fitted.
         points: how many values of R the prefix holds.
@@ -66,11 +67,16 @@ class Forecast:
     silent: str | None
     law: float | None
     predictions: dict[str, float]
-    best: tuple[str, float] | None
+    errors_on_own_end: dict[str, float]
     continuation: Continuation | None
     fit: LawFit | None
     points: int
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> tuple[str, float] | None:
+        """Return the rival that did best on the prefix's own end, and its error there; None where that is not known."""
+        return min(self.errors_on_own_end.items(), key=lambda item: item[1], default=None)
 
     def document(self) -> dict[str, Any]:
         """Return the forecast as plain values, for JSON."""
@@ -164,7 +170,7 @@ def forecast(
         silent=silent,
         law=law,
         predictions=predictions,
-        best=min(errors.items(), key=lambda item: item[1]) if errors else None,
+        errors_on_own_end=errors,
         continuation=continuation,
         fit=fit,
         points=int(with_r.sum()),
@@ -232,39 +238,54 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
         prefix: the share of the run that was used.
         protocol: of `by_law.paper_protocol`, where there is one.
     """
-    where = f"the first {prefix:.0%}" if prefix < 1 else "the whole run"
-    low, high = (f"{value:.3g}" for value in ahead.interval)
-    entropy_low, entropy_high = (f"{value:.3g}" for value in ahead.entropy_interval)
+    where = f"the first {100 * prefix:g} % of the run" if prefix < 1 else "the whole run"
+    low, high, entropy_low, entropy_high = (
+        f"{value:.3g}" for value in (*ahead.interval, *ahead.entropy_interval)
+    )
     law = (
         f"no forecast from the law: {ahead.silent}"
         if ahead.silent is not None
-        else f"the law says {ahead.law:.3g}; on public runs it was no better than no change, so it is not the forecast"
+        else f"the law predicts {ahead.law:.3g}; on public runs it was no better than no change, so it is not the forecast"
     )
-    rest = [
-        f"{name} {value:.3g}" for name, value in ahead.predictions.items() if name not in ("no change", "law")
-    ]
     lines = [
         *ahead.notes,
         f"{where}: {ahead.verdict}",
         law,
         f"forecast: {ahead.performance_name} at step {ahead.last_step:g} is {ahead.performance:.3g}, no change "
-        f"(95 % interval of one measurement: {low} to {high}; such intervals held {100 * ahead.held:.0f} % of public runs)",
-        f"entropy there: {ahead.entropy:.3g} nats, no change (95 %: {entropy_low} to {entropy_high})",
+        f"(95 % interval of one measurement: {low} to {high}; on public runs, {100 * ahead.held:.0f} % of such intervals "
+        "held the measurement)",
+        f"entropy at step {ahead.last_step:g}: {ahead.entropy:.3g} nats, no change (95 % interval: {entropy_low} to "
+        f"{entropy_high})",
     ]
-    if rest:
-        lines.append("other shapes over the steps say: " + ", ".join(rest))
-    if ahead.best is not None:
-        name, error = ahead.best
-        lines.append(
-            f"best on the last third of what is known: {name} (error {error:.3g}), which says {ahead.predictions[name]:.3g}"
-        )
+    if len(ahead.predictions) > 1:
+        lines += [
+            "",
+            f"for comparison, {ahead.performance_name} at step {ahead.last_step:g} as each of these predicts it:",
+        ]
+        lines += _predictions(ahead)
     if protocol is not None:
         lines.append(
-            f"the paper's protocol, told the later entropies: fitted on {protocol['fitted']} points, RMSE "
-            f"{protocol['rmse']:.4f} on the other {protocol['predicted']} (no change: {protocol['naive_rmse']:.4f}), "
-            f"error at the end {protocol['final_error']:.4f}"
+            f"the paper's method, which is told the later entropies: fitted on the first {protocol['fitted']} points, it "
+            f"misses the other {protocol['predicted']} by {protocol['rmse']:.3g} (root mean square; no change: "
+            f"{protocol['naive_rmse']:.3g}) and the last one by {protocol['final_error']:.3g}"
         )
     return lines
+
+
+def _predictions(ahead: Forecast) -> list[str]:
+    """Write what each shape predicts, and by how much it missed the last third of the prefix."""
+    errors = ahead.errors_on_own_end
+    rows = [
+        (name, f"{value:.3g}", f"{errors[name]:.3g}" if name in errors else "-")
+        for name, value in ahead.predictions.items()
+    ]
+    if errors:
+        rows.insert(0, ("", "prediction", "error on the last third of the known points"))
+    width, column = (max(len(row[place]) for row in rows) for place in (0, 1))
+    return [
+        f"  {name:<{width}}  {value:>{column}}" + (f"  {error}" if errors else "")
+        for name, value, error in rows
+    ]
 
 
 def _choose(rows: list[dict[str, Any]], default: str, training_reward: str) -> tuple[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entropilot.law.findings.find import CHECKS, NEEDS, find, healthy_rate, unchecked
+from entropilot.law.findings.find import CHECKS, NEEDS, NOT_PUBLIC, find, healthy_rate, unchecked
 from entropilot.law.findings.live import LiveFindings
 from entropilot.law.findings.signals import Signals
 from entropilot.records import Run
@@ -61,7 +61,11 @@ CASES: dict[str, dict[str, np.ndarray | None]] = {
         "entropy/train_token_mean": np.maximum(0.6 - 6 * T, 0.005),
         "reward/mean": 0.5 + NOISE,
     },
-    "groups without contrast": {"groups/all_right": 0.1 + 0.8 * T},
+    "groups without contrast": {
+        "groups/all_right": 0.1 + 0.6 * T**0.3,
+        "groups/all_wrong": 0.3 + 0 * T,
+        "reward/mean": np.minimum(0.3 + 0.8 * T, 0.65) + NOISE,
+    },
     "zero-gradient steps": {"grad_norm": np.where(np.arange(N) % 4 == 0, 0.0, 0.5)},
     "truncation": {"completion/truncated": 0.02 + 0.4 * T, "completion/length": 200 + 300 * T},
     "clip at its limit": {"clip/high": 0.4 * T},
@@ -78,6 +82,14 @@ CASES: dict[str, dict[str, np.ndarray | None]] = {
 
 def test_every_check_has_a_case_and_its_needs() -> None:
     assert set(CHECKS) == set(NEEDS) == set(CASES)
+
+
+def test_every_check_tells_its_false_alarms_or_why_they_are_not_known() -> None:
+    for name in CHECKS:
+        measured = name not in NOT_PUBLIC
+        assert healthy_rate(name).startswith(
+            "spoke on " if measured else "not measured, because the public runs log no "
+        )
 
 
 def test_a_healthy_run_has_no_finding() -> None:
@@ -100,12 +112,14 @@ def test_numbers_by_hand() -> None:
     # Means over a tenth: 0.8 up to step 60, where the first of the highest means ends at step 10.
     assert collapse.numbers == {"peak": pytest.approx(0.8), "end": pytest.approx(0.2)}
     assert collapse.steps == (10, 100)
-    (groups,) = find(signals({"groups/all_right": 0.6 + 0 * T, "groups/all_wrong": 0.25 + 0 * T}))
-    assert groups.numbers["share"] == pytest.approx(0.85)
+    stuck = {"groups/all_right": 0.6 + 0 * T, "reward/mean": 0.6 + NOISE}
+    (groups,) = find(signals(stuck | {"groups/all_wrong": 0.37 + 0 * T}))
+    assert groups.numbers["share"] == pytest.approx(0.97)
     assert (
-        "85 % of the groups have equal rewards in the last quarter (60 % all right, 25 % all wrong)"
+        "97 % of the groups have equal rewards in the last quarter (60 % all right, 37 % all wrong)"
         in groups.evidence
     )
+    assert find(signals(stuck | {"groups/all_wrong": 0.34 + 0 * T})) == []
     (zero,) = find(signals(CASES["zero-gradient steps"]))
     assert "grad_norm is 0 at 25 of 100 steps" in zero.evidence and zero.steps == (1, 97)
     (clip,) = find(signals({"clip/high": 0.3 + 0 * T}))
@@ -131,7 +145,7 @@ def test_a_method_is_inert_only_where_it_was_asked_for() -> None:
     # Clip-Cov acts while the log-ratio is 0; neither acts where no token is chosen.
     assert find(signals(CASES["inert method"], method="clip_cov")) == []
     (finding,) = find(signals({"chosen/tokens": 0 * T}, method="clip_cov"))
-    assert finding.name == "inert method" and finding.meaning.endswith("this is a run without clip_cov.")
+    assert finding.name == "inert method" and finding.meaning.startswith("clip_cov changes nothing: ")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +159,9 @@ def test_a_method_is_inert_only_where_it_was_asked_for() -> None:
         {"completion/length": 200 - 100 * T, "completion/truncated": 0.02 + 0.4 * T},
         {"clip/high": np.where(T < 0.2, 0.9, 0.0)},
         {"validation/accuracy": 0.6 + 5 * NOISE},
-        # Groups without contrast in a task that is solved.
-        {"groups/all_right": 0.1 + 0.8 * T, "reward/mean": np.minimum(0.3 + T, 0.97)},
+        # Groups without contrast in a task that is solved, and in one whose reward still rises.
+        {"groups/all_right": 0.97 + 0 * T, "groups/all_wrong": 0 * T, "reward/mean": 0.96 + NOISE},
+        {"groups/all_right": 0.6 + 0 * T, "groups/all_wrong": 0.37 + 0 * T},
         {"kl": 0.01 * np.exp(4 * T)},  # grows fifty times, and stays small at 0.5
     ],
 )
@@ -155,7 +170,7 @@ def test_what_is_no_finding(changes) -> None:
 
 
 def test_names_of_other_frameworks() -> None:
-    trl = {"entropy": 0.2 + 3 * T**4, "reward": 0.5 + NOISE, "frac_reward_zero_std": 0.9 + 0 * T}
+    trl = {"entropy": 0.2 + 3 * T**4, "reward": 0.5 + NOISE, "frac_reward_zero_std": 0.97 + 0 * T}
     rows = [{"step": i, **{key: float(value[i]) for key, value in trl.items()}} for i in range(N)]
     names = [finding.name for finding in find(Signals(Run(Path("x"), {}, rows)))]
     assert names == ["entropy explosion", "groups without contrast"]
@@ -232,7 +247,7 @@ def test_the_number_of_checks_grows_with_the_logarithm_of_the_rows(monkeypatch: 
 
 def test_rates_on_healthy_public_runs_are_low(data_dir) -> None:
     from experiments.finding_rates import MEASURED, as_run, is_healthy
-    from experiments.forecast_calibration import load
+    from experiments.forecast_calibration.cases import load
 
     runs = [run for run in load(data_dir) if is_healthy(run)]
     spoke = dict.fromkeys(MEASURED, 0)
@@ -240,8 +255,9 @@ def test_rates_on_healthy_public_runs_are_low(data_dir) -> None:
         for finding in find(Signals(as_run(run))):
             spoke[finding.name] += 1
     assert len(runs) == 59 and max(spoke.values()) <= 0.2 * len(runs)
-    assert healthy_rate("entropy collapse") == f"speaks on {spoke['entropy collapse']} of 59"
-    assert healthy_rate("truncation") == "not measured"
+    assert (
+        healthy_rate("entropy collapse") == f"spoke on {spoke['entropy collapse']} of 59 healthy public runs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,7 +271,7 @@ def test_rates_on_healthy_public_runs_are_low(data_dir) -> None:
 )
 def test_public_runs(name, expected, data_dir) -> None:
     from experiments.finding_rates import as_run
-    from experiments.forecast_calibration import load
+    from experiments.forecast_calibration.cases import load
 
     (series,) = [run for run in load(data_dir) if run.name == name]
     assert {finding.name for finding in find(Signals(as_run(series)))} >= expected

@@ -28,7 +28,7 @@ def entropy_collapse(signals: Signals) -> RunFinding | None:
     reward = signals.get("reward", LEAST)
     if reward is not None:
         late = Signal(reward.name, *(part[reward.steps >= reached] for part in (reward.steps, reward.values)))
-        if late.values.size < 6 or late.end - late.start > 2 * np.sqrt(2) * late.mean_noise:
+        if late.values.size < 6 or late.rises:
             return None
         if reward.end >= SOLVED and reward.values.max() <= 1:
             return None
@@ -36,10 +36,10 @@ def entropy_collapse(signals: Signals) -> RunFinding | None:
         "entropy collapse",
         "warning",
         (reached, entropy.steps[-1]),
-        f"{entropy.name} fell from {entropy.start:.3g} to {entropy.end:.2g} nats and the reward has not risen since",
+        f"{entropy.name} fell from {entropy.start:.3g} to {entropy.end:.2g} nats, and the reward has not risen since",
         {"start": entropy.start, "end": entropy.end},
-        "The policy no longer explores, so it hardly finds better answers.",
-        f"Go back to an earlier checkpoint and set method: {_HOLDING}, or raise epsilon_high to 0.28 (clip-higher).",
+        "The model gives nearly the same answer every time, so it hardly finds better ones.",
+        f"Go back to an earlier checkpoint. Set method: {_HOLDING}, or raise epsilon_high to 0.28 (clip-higher).",
     )
 
 
@@ -59,8 +59,8 @@ def entropy_explosion(signals: Signals) -> RunFinding | None:
         (entropy.smooth_steps[at], entropy.steps[-1]),
         f"{entropy.name} rose from {entropy.start:.3g} to {float(smooth.max()):.3g} nats",
         {"start": entropy.start, "highest": float(smooth.max())},
-        "The policy drifts towards random text; the reward usually follows it down.",
-        "Go back to a checkpoint before the rise; lower the entropy bonus, epsilon_high or the learning rate.",
+        "The model drifts towards random text, and then the reward usually falls.",
+        "Go back to a checkpoint before the rise. Lower the entropy bonus, epsilon_high or the learning rate.",
     )
 
 
@@ -80,7 +80,7 @@ def entropies_apart(signals: Signals) -> RunFinding | None:
     if far.mean() < 0.5:
         return None
     text = (
-        f"{rollout.name} and {training.name} differ by more than {APART:g} times at {far.sum()} of {far.size} steps "
+        f"{rollout.name} and {training.name} differ by a factor above {APART:g} at {far.sum()} of {far.size} steps "
         f"(medians {np.median(rollout.values):.3g} and {np.median(training.values):.3g} nats)"
     )
     return _apart(rollout, text, {"share": float(far.mean())})
@@ -101,8 +101,8 @@ def repetition(signals: Signals) -> RunFinding | None:
         f"{length.name} grew from {late.start:.0f} to {late.end:.0f} while {entropy.name} fell from {calm.start:.3g} to "
         f"{calm.end:.2g} nats",
         {"length": late.end / late.start, "entropy": calm.end / calm.start},
-        "Longer and surer text is often text that repeats itself.",
-        "Read a few long completions; penalise length or stop at repeated phrases.",
+        "Text that grows longer and more predictable often repeats itself.",
+        "Read a few of the longest answers. Penalise length, or stop at repeated phrases.",
     )
 
 
@@ -118,6 +118,8 @@ def _apart(signal: Signal, text: str, numbers: dict[str, float]) -> RunFinding:
         (signal.steps[0], signal.steps[-1]),
         text,
         numbers,
-        "Either the two have different definitions (temperature, mean), or sampler and trainer are not the same policy.",
-        "Compare both at one temperature; check the sampler's weights and precision, and correct by importance sampling.",
+        "Either the two are defined differently (temperature, kind of mean), or the engine that samples does not run the "
+        "same model as the one that trains.",
+        "Measure both at the same temperature. If they still differ, check the sampler's weights and precision, and "
+        "correct by importance sampling.",
     )

@@ -49,6 +49,20 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
+# What the public runs don't log, so that a check's false alarms could not be counted on them.
+NOT_PUBLIC: dict[str, str] = {
+    "drift": "no KL",
+    "inert method": "no chosen tokens",
+    "groups without contrast": "no rewards by group",
+    "zero-gradient steps": "no gradient norm",
+    "truncation": "no truncated completions",
+    "clip at its limit": "no clip ratio",
+    "entropies apart": "no second entropy",
+    "majorities flip": "no majority answers",
+    "repetition": "no completion lengths",
+}
+
+
 def unchecked(signals: Signals) -> list[str]:
     """List the checks for which the run logged nothing."""
     return [
@@ -106,9 +120,10 @@ def below_controls(signals: Signals, controls: Sequence[Signals]) -> RunFinding 
         f"{own.name} ends at {own.end:.3g} and the mean of {len(ends)} control{'s' * (len(ends) > 1)} is {middle:.3g}, two "
         "standard deviations or more apart",
         {"own": own.end, "controls": middle, "controls compared": float(len(ends))},
-        "The method costs performance here."
-        + (" One control does not show how much seeds differ." if len(ends) == 1 else ""),
-        "Compare several seeds of both before a conclusion; weaken the method.",
+        "The run ends below the runs without the method."
+        + (" A single control does not show how much seeds differ." if len(ends) == 1 else ""),
+        "Compare several seeds of both before you conclude anything, or weaken the method.",
+        "not measured, because the public runs have no controls",
     )
 
 
@@ -119,9 +134,11 @@ def _at(signal: Signal, step: float) -> Signal:
 
 
 def healthy_rate(name: str) -> str:
-    """Say how often a check speaks on healthy public runs."""
+    """Say how often a check spoke on healthy public runs, or why that is not known."""
     rate = _rates().get(name)
-    return "not measured" if rate is None else f"speaks on {rate[0]} of {rate[1]}"
+    if rate is None:
+        return f"not measured, because the public runs log {NOT_PUBLIC[name]}"
+    return f"spoke on {rate[0]} of {rate[1]} healthy public runs"
 
 
 @cache

@@ -25,7 +25,7 @@ class RunFinding:
         numbers: the same, by name.
         meaning: what it means.
         advice: what to try.
-        healthy: how often the check speaks on healthy public runs, in words.
+        healthy: how often the check spoke on healthy public runs, in words.
         also_in: the controls that show it too.
     """
 
@@ -58,7 +58,7 @@ class RunFinding:
             f"{self.severity}: {self.name}, steps {self.steps[0]:g} to {self.steps[1]:g}: {self.evidence}.",
             f"  meaning: {self.meaning}{also}",
             f"  try: {self.advice}",
-            f"  on healthy public runs: {self.healthy}",
+            f"  false alarms: {self.healthy}",
         ]
 
 

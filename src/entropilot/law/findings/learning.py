@@ -8,7 +8,7 @@ from entropilot.law.findings.finding import RunFinding
 from entropilot.law.findings.signals import Signal, Signals
 
 LEAST = 10  # points below which a course is not judged
-ONE_SIDED = 0.8  # share of groups without contrast
+ONE_SIDED = 0.95  # share of groups without contrast; docs/how-to/diagnose-a-run.md says how it was chosen
 SOLVED = 0.95  # mean reward, of at most 1, from which a task counts as solved
 ZERO_STEPS = 0.1  # share of steps without gradient
 FLIPS = 0.05  # rise of the flip rate of majorities above its lowest mean; as `analysis.stopping`
@@ -42,13 +42,14 @@ def dead_run(signals: Signals) -> RunFinding | None:
         (shown.steps[0], shown.steps[-1]),
         text,
         {"value": float(shown.values[0]), "steps": float(shown.values.size)},
-        "No answer is better than another of its group, so every advantage is 0 and nothing is learnt.",
-        "Check the reward on a few completions by hand; take easier problems, more samples per prompt, or a warm start.",
+        "All answers to a problem get the same reward, so the model can't learn which of them is better.",
+        "Check the reward of a few answers by hand. Take easier problems, sample more answers per problem, or start from "
+        "a model that solves some of them.",
     )
 
 
 def one_sided_groups(signals: Signals) -> RunFinding | None:
-    """Find groups that are nearly all entirely right or entirely wrong, in the last quarter, before the task is solved."""
+    """Find groups of which nearly all have equal rewards in the last quarter, in a run that no longer learns."""
     equal = equal_groups(signals)
     if equal is None or equal.values.size < LEAST:
         return None
@@ -57,8 +58,10 @@ def one_sided_groups(signals: Signals) -> RunFinding | None:
     if share < ONE_SIDED or equal.values.min() >= 1 - 1e-9:
         return None
     reward = signals.get("reward", LEAST)
-    if reward is not None and reward.end >= SOLVED and reward.values.max() <= 1:
-        return None  # nothing is left to learn
+    if reward is not None and (
+        reward.since(0.5).rises or (reward.end >= SOLVED and reward.values.max() <= 1)
+    ):
+        return None  # the other groups are enough, or nothing is left to learn
     numbers, split = {"share": share}, ""
     right, wrong = signals.get("all right"), signals.get("all wrong")
     if right is not None and wrong is not None:
@@ -73,9 +76,9 @@ def one_sided_groups(signals: Signals) -> RunFinding | None:
         (late.steps[0], late.steps[-1]),
         f"{100 * share:.0f} % of the groups have equal rewards in the last quarter{split}",
         numbers,
-        "Only groups with different rewards give a gradient; the rest of the compute is wasted.",
-        "Rank prompts by the variance of their reward (entropilot prompts rank), filter those groups, or raise the "
-        "samples per prompt.",
+        "Only a group with better and worse answers to its problem teaches anything, and the reward no longer rises.",
+        "Take problems that are solved now and then (entropilot prompts rank finds them), leave out groups with equal "
+        "rewards, or sample more answers per problem.",
     )
 
 
@@ -95,8 +98,8 @@ def zero_gradients(signals: Signals) -> RunFinding | None:
         (steps[0], steps[-1]),
         f"{gradient.name} is 0 at {zero.sum()} of {zero.size} steps",
         {"share": share, "steps": float(zero.sum())},
-        "These steps cost rollouts and change nothing.",
-        "Filter groups of equal rewards, take harder or easier problems, or gather more prompts per step.",
+        "Sampling answers for these steps took time, and the steps changed nothing.",
+        "Leave out groups with equal rewards, take harder or easier problems, or use more problems per step.",
     )
 
 
@@ -117,8 +120,9 @@ def reward_collapse(signals: Signals) -> RunFinding | None:
         (reward.smooth_steps[at], reward.steps[-1]),
         f"{reward.name} fell from {peak:.3g} to {reward.end:.3g} (means over a tenth of the run)",
         {"peak": peak, "end": reward.end},
-        "The policy has lost what it had learnt.",
-        "Go back to a checkpoint before the fall; lower the learning rate, add a reference KL, or bound the ratio.",
+        "The model has lost what it had learnt.",
+        "Go back to a checkpoint before the fall. Lower the learning rate, add a KL penalty towards the reference model, "
+        "or clip the ratio.",
     )
 
 
@@ -135,8 +139,7 @@ def validation_falls(signals: Signals) -> RunFinding | None:
     if fall <= bound or later.sum() < 2 * reward.width:
         return None
     part = Signal(reward.name, reward.steps[later], reward.values[later])
-    rise = part.end - part.start
-    if rise <= 2 * np.sqrt(2) * part.mean_noise or rise <= 0:
+    if not part.rises:
         return None
     return RunFinding(
         "validation falls",
@@ -144,9 +147,10 @@ def validation_falls(signals: Signals) -> RunFinding | None:
         (validation.smooth_steps[at], validation.steps[-1]),
         f"{reward.name} rose from {part.start:.3g} to {part.end:.3g} while {validation.name} fell from "
         f"{float(smooth[at]):.3g} to {validation.end:.3g}",
-        {"reward rise": rise, "validation fall": fall},
-        "The policy learns the training problems or the reward's gaps, not the task.",
-        "Take the checkpoint at the peak of validation; use more problems, or look for ways to please the reward.",
+        {"reward rise": part.end - part.start, "validation fall": fall},
+        "The model learns the training problems by heart, or ways to get reward without solving the task.",
+        "Use the checkpoint at which validation was highest. Train on more problems, and look for wrong answers that get "
+        "reward.",
     )
 
 
@@ -166,6 +170,8 @@ def majorities_flip(signals: Signals) -> RunFinding | None:
         (flips.smooth_steps[at], flips.steps[-1]),
         f"{flips.name} rose from {float(smooth[at]):.3g} to {flips.end:.3g} (means over a tenth of the run)",
         {"lowest": float(smooth[at]), "end": flips.end},
-        "The most frequent answers change again. A reward that pays for agreement may be confirming wrong ones.",
-        "Go back to the checkpoint where the rate was lowest; stop there, or let a slow teacher or a few labels vote.",
+        "The most frequent answer to a problem changes more often than before. A reward for agreement may be confirming "
+        "wrong answers.",
+        "Go back to the checkpoint where the rate was lowest. Stop there, or let a slowly updated teacher (teacher: ema) "
+        "or a few labels decide.",
     )

@@ -88,6 +88,11 @@ class Signal:
         """Return the standard deviation of a mean over a tenth, were its points independent."""
         return self.noise / math.sqrt(self.width)
 
+    @property
+    def rises(self) -> bool:
+        """Tell whether the end lies above the start, by two standard deviations of such a difference or more."""
+        return self.end - self.start > 2 * math.sqrt(2) * self.mean_noise
+
     def since(self, share: float) -> Signal:
         """Return the part after a share of the points."""
         first = int(share * self.values.size)

@@ -30,7 +30,7 @@ def drift(signals: Signals) -> RunFinding | None:
             if not high.any():
                 continue
             step = float(signal.smooth_steps[int(high.argmax())])
-            text = f"{signal.name} reached {size.max():.3g}, from a median of {usual:.2g} in the first half"
+            text = f"{signal.name} reached {size.max():.3g}, and its median in the first half was {usual:.2g}"
             numbers = {"highest": float(size.max()), "usual": usual}
         return RunFinding(
             "drift",
@@ -38,8 +38,9 @@ def drift(signals: Signals) -> RunFinding | None:
             (step, signal.steps[-1]),
             text,
             numbers,
-            "Updates carry the policy far from the one that sampled; its log-probs no longer describe the data.",
-            "Lower the learning rate, take fewer updates per rollout, clip the ratio, or add a reference KL.",
+            "The model is now far from the one that sampled the answers, so the updates rest on outdated probabilities.",
+            "Lower the learning rate, make fewer updates per rollout, clip the ratio, or add a KL penalty towards the "
+            "reference model.",
         )
     return None
 
@@ -59,8 +60,9 @@ def clip_at_limit(signals: Signals) -> RunFinding | None:
         (late.steps[0], late.steps[-1]),
         f"{100 * share:.0f} % of the tokens are clipped in the last quarter ({clip.name})",
         {"share": share},
-        "Clipped tokens give no gradient, so the step is larger than the clip can hold.",
-        "Lower the learning rate or take fewer updates per rollout; check that sampler and trainer agree.",
+        "Clipped tokens add nothing to an update, so most likely the updates are too large for the clip range.",
+        "Lower the learning rate or make fewer updates per rollout. Check that the engine that samples and the one that "
+        "trains give the same log-probs.",
     )
 
 
@@ -80,8 +82,8 @@ def truncation(signals: Signals) -> RunFinding | None:
         (truncated.steps[0], truncated.steps[-1]),
         f"{truncated.name} rose from {100 * truncated.start:.0f} to {100 * truncated.end:.0f} %{grown}",
         {"start": truncated.start, "end": truncated.end},
-        "Answers are cut before they end and count as wrong, which punishes long reasoning at random.",
-        "Raise the length limit, leave truncated completions out of the loss, or penalise length softly.",
+        "Answers that reach the length limit are cut off and count as wrong, however good their reasoning is.",
+        "Raise the length limit, leave truncated answers out of the loss, or add a small penalty on length.",
     )
 
 
@@ -101,10 +103,10 @@ def inert_method(signals: Signals) -> RunFinding | None:
     ratio, chosen = signals.get("log ratio"), signals.get("chosen")
     if chosen is not None and not chosen.values.any():
         shown, text = chosen, f"{chosen.name} is 0 at all {chosen.values.size} steps"
-        advice = "Raise fraction or the batch, or set restrain, so that some tokens are chosen."
+        advice = "Raise fraction or the batch size, or set restrain, so that some tokens are chosen."
     elif entry.needs_stale_logp and ratio is not None and float(np.abs(ratio.values).max()) < 1e-6:
         shown, text = ratio, f"{ratio.name} is 0 at all {ratio.values.size} steps"
-        advice = "Set steps_per_generation above gradient_accumulation_steps, so that log-probs are stale."
+        advice = "Set steps_per_generation above gradient_accumulation_steps: then the model changes after it has sampled."
     else:
         return None
     return RunFinding(
@@ -113,6 +115,6 @@ def inert_method(signals: Signals) -> RunFinding | None:
         (shown.steps[0], shown.steps[-1]),
         text,
         {"value": 0.0, "steps": float(shown.values.size)},
-        f"The method changes nothing, so this is a run without {entry.name}.",
+        f"{entry.name} changes nothing: the run is the same as one without it.",
         advice,
     )

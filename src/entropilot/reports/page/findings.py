@@ -52,4 +52,4 @@ def _sentence(text: str) -> str:
 
 def _false_alarms(healthy: str) -> str:
     """Say how often a check speaks without need, where that was measured."""
-    return "" if healthy.startswith("not measured") else f" On healthy public runs: {_sentence(healthy)}"
+    return "" if healthy.startswith("not measured") else f" False alarms: {healthy}."
