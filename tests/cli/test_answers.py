@@ -639,3 +639,18 @@ def test_help_names_what_there_is_and_ranking_a_file_needs_no_torch(run, file: P
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["prompts"] == 4
+
+
+@pytest.mark.parametrize("command", [("cluster",), ("prompts", "rank")])
+def test_no_answer_at_all_is_a_warning_with_an_example(run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    row = {"prompt": "q", "completions": ["I do not know.", "Nor do I."], "answer": "3"}
+    (tmp_path / "none.jsonl").write_text(json.dumps(row) + "\n")
+    result = run(*command, "none.jsonl", "--judge", "exact", "--extract", "boxed")
+    assert result.code == 0
+    assert result.err == (
+        "warning: none.jsonl: none of 2 completions holds an answer by the rule 'boxed'; the first one ends with 'I do not "
+        "know.'. Choose another rule with --extract.\n"
+    )
+    row["completions"][1] = r"\boxed{4}"
+    (tmp_path / "none.jsonl").write_text(json.dumps(row) + "\n")
+    assert run(*command, "none.jsonl", "--judge", "exact", "--extract", "boxed").err == ""

@@ -41,7 +41,7 @@ def blocks(page: Path, *kinds: str) -> Iterator[tuple[str | None, str]]:
 
 def pages_with(python: bool) -> list[Path]:
     """Return the pages with Python blocks that need torch, or with those that need none."""
-    needs = re.compile(r"torch|trl|Trainer|preferences|methods\.(ppl|cpl)")
+    needs = re.compile(r"torch|trl|Trainer|preferences|methods\.(ppl|cpl)|REGISTRY")
     found = []
     for page in PAGES:
         texts = [text for why, text in blocks(page, "python") if why is None]

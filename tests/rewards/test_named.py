@@ -16,7 +16,9 @@ pytest.importorskip("trl")
 pytest.importorskip("math_verify")
 
 from entropilot.errors import UserError
+from entropilot.methods.empo import EMPO
 from entropilot.rewards import named as trl_rewards
+from entropilot.rewards.groups import GroupReward
 from entropilot.rewards.named import build_reward, text_of
 
 
@@ -257,3 +259,16 @@ def test_reasoning_gym_scores_with_the_tasks_own_function(monkeypatch: pytest.Mo
     entry = json.dumps({"answer": "4", "metadata": {"source_dataset": "legs"}})
     reward = build_reward("reasoning_gym", None)
     assert reward(completions=[chat(" 4\n"), "5"], entry=[entry, entry], answer=["4", "4"]) == [0.5, 0.0]
+
+
+def test_a_rollout_without_any_answer_is_a_loud_warning_once(caplog: pytest.LogCaptureFixture) -> None:
+    reward = GroupReward(EMPO(), judge="exact", extract="boxed", name="mine", num_generations=2)
+    prompts = ["a", "a"]
+    assert reward(prompts, ["I give up.", r"\boxed{3}"]) == [0.5, 0.5]
+    assert caplog.records == []
+    for _ in range(2):
+        assert reward(prompts, ["I give up.", "So do I."]) == [0.5, 0.5]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(
+        "mine: none of 2 completions holds an answer by the rule 'boxed'; the first one ends with 'I give up.'. So all"
+    )

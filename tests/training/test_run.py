@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from run_helpers import finished_run, recipe, rows_of, same_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -69,10 +70,21 @@ def test_token_samples_of_a_run(finished: Path) -> None:
         assert prompt.startswith("<|user|>") and prompt.endswith("=?<|assistant|>")
 
 
+def test_the_models_card_says_what_the_record_says(finished: Path) -> None:
+    text, run = (finished / "model" / "README.md").read_text(encoding="utf-8"), read_run(finished)
+    for name in ("validation/accuracy", "entropy/policy_T1", "reward/mean"):
+        values = run.column(name)
+        assert f"(`{name}`) | {values[0][1]:.3f} | {values[-1][1]:.3f} |\n" in text
+    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == run.header["recipe"]
+    assert "Trained with entropilot from the model `sandbox`" in text
+    assert "was not fitted: " in text, "two rollouts were measured"
+    assert "](" not in text and "http" not in text.split("## Recipe")[0], "no link, so no dead one"
+
+
 def test_the_model_is_a_plain_folder_that_transformers_loads(finished: Path) -> None:
     folder = finished / "model"
     assert sorted(path.name for path in finished.iterdir()) == ["checkpoints", "model", FILE_NAME, "tokens"]
-    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".jinja"}
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors", ".jinja", ".md"}
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "1+1+1=?"}], add_generation_prompt=True, return_tensors="pt"

@@ -21,6 +21,7 @@ from entropilot.cli.common import (
     json_line,
     left_out,
     print_json,
+    say,
     say_more,
 )
 from entropilot.errors import UserError
@@ -72,6 +73,7 @@ def cluster(
     as_json: JsonOption = False,
 ) -> None:
     """Cluster the answers of every prompt: semantic entropy, EMPO rewards, and whether the majority is right."""
+    from entropilot.answers.unanswered import Unanswered
     from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
     from entropilot.reports.text import aligned, number, one_line
 
@@ -84,9 +86,10 @@ def cluster(
     asked = find_judge(judge, model, judge_args)
     torn: list[int] = []
     found: list[dict[str, Any]] = []
+    unanswered = Unanswered(extract)
     table = [["row", "answers", "clusters", "share", "H", "majority", "right", "accuracy"]]
     with writing(out) as file_out:
-        for judged in judged_file(file, asked, extract, torn, "judge"):
+        for judged in unanswered.over(judged_file(file, asked, extract, torn, "judge")):
             result = _row(judged, method.rewards(judged.clusters.labels, judged.clusters.missing))
             if file_out is not None:
                 file_out.write(json_line(judged.sampled.row | {"clusters": result}))
@@ -109,6 +112,8 @@ def cluster(
         "threshold": threshold,
     }
     summary = _summary(found, asked, torn, level)
+    if wrong := unanswered.sentence():
+        say(f"warning: {file}: {wrong}. Choose another rule with --extract.")
     if as_json:
         print_json({**settings, "summary": summary, "rows": found})
         return

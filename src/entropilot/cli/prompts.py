@@ -98,6 +98,7 @@ def rank(
 ) -> None:
     """Rank prompts by the variance of accuracy over k samples, or, without labels, by how much the samples disagree."""
     from entropilot.analysis.prompts import RULES
+    from entropilot.answers.unanswered import Unanswered
     from entropilot.evaluation.prompt_ranking import rank as rank_rows
     from entropilot.recipes.schema import Data
     from entropilot.reports.text import aligned, number, one_line
@@ -119,6 +120,7 @@ def rank(
         raise UserError("--top-p 0 leaves no token to draw; give a share above 0, or 1 for all.")
     text = {**text_settings(template, prefix, stop), "suffix": suffix}
     torn: list[int] = []
+    unanswered = Unanswered(extract or "auto")
     progress = None
     if file is not None:
         asked = find_judge(judge, judge_model, judge_args)
@@ -138,10 +140,12 @@ def rank(
             temperature=temperature, top_p=top_p, max_new_tokens=max_tokens, batch_size=batch_size, seed=seed,
         )  # fmt: skip
     try:
-        ranked = rank_rows(rows, str(file or data), by, level, torn)
+        ranked = rank_rows(unanswered.over(rows), str(file or data), by, level, torn)
     finally:
         if progress is not None:
             progress.close()
+    if wrong := unanswered.sentence():
+        say(f"warning: {file or data}: {wrong}. Choose another rule with --extract.")
     written = 0 if out is None else ranked.write(out, top)
     results, summary = ranked.results, ranked.summary
     if as_json:

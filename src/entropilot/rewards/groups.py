@@ -27,6 +27,7 @@ from entropilot.methods.majority import Majority
 from entropilot.metrics import semantic_name
 from entropilot.ranks import gather_objects, rank
 from entropilot.rewards.taught import TeacherSettings, taught
+from entropilot.rewards.unanswered import WarnOnce
 from entropilot.rewards.visits import Visits, margin, vote
 
 logger = logging.getLogger("entropilot")
@@ -94,6 +95,7 @@ class GroupReward:
         self.measured: dict[str, float] = {}  # what a subclass reports of a call, the same on all ranks
         self.visits = Visits()
         self._said = False  # that there are no entropies
+        self._warn = WarnOnce(name, extract if isinstance(extract, str) else "your own")
 
     def state(self) -> dict[str, Any]:
         """Return what must be saved with a checkpoint, as plain data: the majorities of past visits."""
@@ -144,6 +146,8 @@ class GroupReward:
         ):  # or copying a prompt that holds an example would make all completions agree
             texts = list(map(without_copy, texts, questions))
         extracted = [self.extract(text) for text in texts]
+        if in_training(log_metric):
+            self._warn(texts, extracted)
         gold: list[str | None] = [None] * len(extracted)
         if answer is not None:
             gold = [None if value is None else gold_answer(str(value)) for value in answer]

@@ -31,6 +31,7 @@ from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
 from entropilot.rewards.taught import TeacherSettings
 from entropilot.rewards.trajectories import TrajectoryReward
+from entropilot.rewards.unanswered import WarnOnce
 from entropilot.sandbox.tasks import get_tier
 
 RewardFunction = Callable[..., list[float | None]]
@@ -79,12 +80,17 @@ def math(
     longer than its deadline counts as wrong.
     """
     golds = [None if gold is None else gold_answer(str(gold)) for gold in answer]
-    found = [extract(text_of(completion)) for completion in completions]
+    texts = [text_of(completion) for completion in completions]
+    found = [extract(text) for text in texts]
+    _warn(texts, found)
     questions = [""] * len(found) if prompts is None else [last_user_turn(prompt) or "" for prompt in prompts]
     asked = [i for i, (text, gold) in enumerate(zip(found, golds, strict=True)) if text and gold]
     pairs = [(cast(str, found[i]), cast(str, golds[i])) for i in asked]
     verdicts = dict(zip(asked, _judge().equivalent(pairs, [questions[i] for i in asked]), strict=True))
     return [None if gold is None else float(verdicts.get(i, False)) for i, gold in enumerate(golds)]
+
+
+_warn = WarnOnce("math", "auto")
 
 
 @cache

@@ -132,6 +132,9 @@ def check(
     method, adapter = build_method(recipe), adapter_of(entries[0] if entries else None)
     brought = adapter.grpo_settings(method, recipe.method_args, recipe.grpo)
     config = build_config(recipe, out / "checkpoints", brought, anywhere=elsewhere)
+    source = Path(recipe.data.source).expanduser()
+    if source.suffix in FILE_KINDS and not elsewhere and not source.is_file():
+        raise UserError(f"data.source: the file {recipe.data.source} does not exist; check the path.")
     borrowed = recipe.validation is not None and recipe.validation.data is None
     if borrowed and Path(recipe.data.source).suffix in FILE_KINDS:
         raise UserError(

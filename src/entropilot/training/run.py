@@ -21,6 +21,7 @@ from entropilot.inputs.models import first_line, quiet
 from entropilot.metrics import definitions
 from entropilot.records import FILE_NAME, RunWriter, forget_tokens
 from entropilot.rewards.groups import named_group_rewards
+from entropilot.training.card import write_card
 from entropilot.training.finish import _end, _ended, _only_load, _save
 from entropilot.training.leave import GRACE_SECONDS, Leave, Terminated
 from entropilot.training.plan import Plan
@@ -135,6 +136,8 @@ def _run(
             )
         _save(trainer, out)
         _end(writer, "finished", began)
+        if writer is not None:
+            write_card(out)
     except (KeyboardInterrupt, Terminated) as stop:
         why = "terminated" if isinstance(stop, Terminated) else "interrupted"
         _end(writer, why, began, step=trainer.state.global_step)
