@@ -1,9 +1,12 @@
-"""The pages hold together: no dead link, every page in the index, a way back from each."""
+"""The pages hold together: no dead link, every page in the index, a way back from each, figures as in their tables."""
 
 from __future__ import annotations
 
+import json
 import re
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +46,47 @@ def test_the_index_names_every_page_and_every_page_leads_back() -> None:
         if page != index
         and not re.search(r"^\[Documentation\]\(\S*README\.md\)$", page.read_text(), re.MULTILINE)
     ] == []
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+HEADLINES = json.loads((ROOT / "docs" / "results" / "headlines.json").read_text(encoding="utf-8"))
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"\d+(?:\.\d+)?", text)
+
+
+def prose(path: str) -> str:
+    return " ".join((ROOT / path).read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("entry", HEADLINES, ids=lambda entry: entry["quoted"])
+def test_a_quoted_figure_is_that_of_its_table(entry: dict[str, Any]) -> None:
+    """`text` stands in the source, in the row named; `quoted` is the same, scaled and rounded, on every page named."""
+    source = (ROOT / entry["source"]).read_text(encoding="utf-8")
+    rows = [line for line in source.splitlines() if line.startswith(f"| {entry['row']} |")] or [source]
+    assert any(entry["text"] in row for row in rows), "the table has another figure"
+    quoted = [number for number in numbers(entry["quoted"]) if float(number) not in entry.get("ignore", [])]
+    for said, measured in zip(quoted, numbers(entry["text"]), strict=True):
+        value = Decimal(measured) * entry["scale"]
+        places = Decimal(1).scaleb(-len(said.partition(".")[2]))
+        assert said == str(value.quantize(places, rounding=ROUND_HALF_UP))
+    for page in entry["pages"]:
+        assert entry["quoted"] in prose(page), page
+
+
+def test_every_interval_of_the_readme_has_a_source() -> None:
+    quoted = [entry["quoted"] for entry in HEADLINES if "README.md" in entry["pages"]]
+    said = re.findall(r"\d+\.\d+ ± \d+\.\d+", prose("README.md"))
+    assert said and [figure for figure in said if figure not in quoted] == []
+
+
+def test_the_quickstarts_table_is_the_same_wherever_it_stands() -> None:
+    table = [re.findall(r"^    (?:grpo|kl_cov) .*$", text, re.MULTILINE) for text in (
+        (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    )]  # fmt: skip
+    assert len(table[0]) == 2 and table[0] == table[1]
+    for row in table[0]:  # the ceiling is b − a, and each of the three is rounded by itself
+        a, b, ceiling = (float(cell) for cell in row.split()[6:9])
+        assert abs(b - a - ceiling) < 0.0016
