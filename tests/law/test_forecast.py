@@ -139,3 +139,12 @@ def test_the_best_on_its_own_end_is_named() -> None:
     # Fitted on the first 40 points: the mean of points 37 to 40 against that of 55 to 60, each the last tenth.
     error = abs(r[36:40].mean() - r[54:60].mean())
     assert lines[at + 2].split() == ["no", "change", f"{r[54:60].mean():.3g}", f"{error:.3g}"]
+
+
+def test_an_exploding_run_stays_within_what_is_possible() -> None:
+    steps = np.arange(60.0)
+    h, r = np.minimum(0.3 * np.exp(steps / 5), 11.9), np.maximum(0, 0.5 - 0.02 * steps)
+    ahead = forecast(steps[:18], h[:18], r[:18], 59, performance_name="reward/mean")
+    assert ahead.silent == "entropy has not fallen" and len(ahead.predictions) == 4
+    assert all(0 <= value <= 1 for value in (*ahead.predictions.values(), *ahead.interval))
+    assert ahead.entropy == pytest.approx(h[15:18].mean()) and ahead.entropy_interval.high <= 12.5

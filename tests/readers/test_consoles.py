@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from entropilot.errors import UserError
 from entropilot.readers import read
 from entropilot.readers.gather import TORN
 
@@ -147,3 +148,29 @@ def test_a_dict_cut_by_its_collector(log) -> None:
     reading = read(log("\n".join(rows) + "\n"))
     assert reading.skipped == {TORN: 5} and len(reading.run.column(H)) == 5
     assert {row.get("reward") for row in reading.run.rows} <= {None, *(r for _, _, r in STEPS)}
+
+
+def test_dicts_of_one_rank_among_those_of_others_with_times_and_colours(log) -> None:
+    """As loguru prints on three ranks; the percentage of rank 0 is a share, and the others' dicts hold no metric."""
+    lines = []
+    for step, h, r in STEPS:
+        lines.append(f"[rank1] WARNING: {{'pending': {step}}}\n")
+        lines.append(
+            f"[rank0] \x1b[32m2026-01-01 10:{step:02d}:00.123\x1b[0m | \x1b[1mINFO\x1b[0m | step={step} "
+            f"{{'train/entropy': {h:.6e}, 'train/reward': {r}, 'lr': 1e-06, 'truncated': '12.5%', 'rate': '3.2 it/s'}}\n"
+        )
+        lines.append(f"[rank2] 2026-01-01 10:{step:02d}:00 ok {{'pending': 0}}\n")
+    reading = read(log("".join(lines)))
+    assert reading.run.column(H, R) == STEPS
+    assert {row.get("truncated") for row in reading.run.rows} == {0.125}
+
+
+def test_dicts_without_a_known_column_are_named(log) -> None:
+    text = "".join(
+        f'INFO: Step {step}: {{"stats": {{"H": {h:.5E}, "mean": {r}}}, "took": "0:01:02"}}\n'
+        for step, h, r in STEPS
+    )
+    with pytest.raises(UserError, match="prints dicts, .* stats/H, stats/mean; name them with --entropy"):
+        read(log(text))
+    reading = read(log(text), entropy="stats/H", performance="stats/mean")
+    assert reading.run.column(reading.entropy, reading.performance) == STEPS

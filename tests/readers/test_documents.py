@@ -124,6 +124,17 @@ def test_an_array_is_read_item_by_item(log) -> None:
     assert peak < 12 << 20
 
 
+@pytest.mark.parametrize("opening", ["[", '{"log_history": ['])
+def test_one_object_per_line_is_a_document_and_is_reported(log, run, opening: str) -> None:
+    pytest.importorskip("jinja2")
+    closing = "]" if opening == "[" else "]}"
+    path = log(f"{opening}\n" + ",\n".join(map(json.dumps, ROWS)) + f"\n{closing}\n", "state.json")
+    assert read(path).run.column(H, R) == STEPS
+    done = run("report", str(path), "--out", "page.html")
+    assert done.code == 0 and "warning" not in done.err and len(done.err.splitlines()) < 8
+    assert Path("page.html").stat().st_size > 10_000
+
+
 def test_one_object_beyond_the_limit_is_refused(log, monkeypatch) -> None:
     monkeypatch.setattr(documents, "LARGEST", 1 << 20)
     monkeypatch.setattr(documents, "BLOCK", 1 << 16)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -146,19 +144,16 @@ def test_the_rewards_that_a_forecast_may_fall_back_on(log) -> None:
 
 
 @pytest.mark.parametrize("performance", [None, "mine"])
-def test_fit_takes_what_read_wrote(log, tmp_path: Path, performance: str | None) -> None:
+def test_fit_takes_what_read_wrote(log, run, performance: str | None) -> None:
     rows = [{"step": s, "entropy": h, "reward": r, "mine": 1 - r} for s, h, r in STEPS]
     path = log("\n".join(map(json.dumps, rows)), "x.jsonl")
-    command = [sys.executable, "-m", "entropilot"]
     option = ["--performance", performance] if performance else []
-    run = str(tmp_path / "run")
-    done = subprocess.run([*command, "read", str(path), "--to", run, *option], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    again = subprocess.run([*command, "fit", run, "--json"], capture_output=True, text=True)
-    (fit,) = json.loads(again.stdout)
+    done = run("read", str(path), "--to", "run", *option)
+    assert done.code == 0, done.err
+    (fit,) = json.loads(run("fit", "run", "--json").out)
     reading = read(path, performance=performance)
     expected, _ = fit_run(reading.run, reading.entropy, reading.performance)
     assert (fit["a"], fit["b"], fit["n"]) == (expected.a, expected.b, 4)
     assert fit["performance"] == (performance or R)
-    refused = subprocess.run([*command, "read", str(path), "--to", run], capture_output=True, text=True)
-    assert refused.returncode == 2 and "already holds a run" in refused.stderr
+    refused = run("read", str(path), "--to", "run")
+    assert refused.code == 2 and "already holds a run" in refused.err

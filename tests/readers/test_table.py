@@ -204,3 +204,27 @@ def test_what_people_see(log) -> None:
         "Of 4 values of reward, 3 have the entropy of their step, 1 none and take no part in a law.",
         "entropy: 1 of its values are NaN or ±inf and were skipped.",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # As a spreadsheet in German writes it, and as tables for people do: 12.5 % is 0.125.
+        "Step;Entropy [nats];Val acc (%)\n1;1,25;12,5\n2;0,5;50,0\n3;0,25;75,5\n",
+        "step, Entropy (nats), Val acc (%)\n1, 1.25, 12.5%\n2, 5e-1, 50 %\n3, .25, 75.5%\n",
+        "step\tentropy\teval_acc\n1\t1,250\t,125\n2\t0,500\t0,5\n3\t0,250\t0,755\n",
+    ],
+)  # fmt: skip
+def test_units_percent_and_decimal_commas(log, text: str) -> None:
+    reading = read(log(text, "x.csv"))
+    assert reading.run.column(H, ACC) == [(1, 1.25, 0.125), (2, 0.5, 0.5), (3, 0.25, pytest.approx(0.755))]
+    assert any("decimal comma" in note for note in reading.notes) is ("," in text and ", " not in text)
+
+
+def test_a_comma_that_may_part_thousands_is_no_decimal_comma(log) -> None:
+    text = "step;entropy;reward\n" + "".join(f"{s};0.{s};1,{s}00\n" for s in range(1, 4))
+    with pytest.raises(UserError, match="reward"):
+        read(log(text, "x.csv"), performance="reward")
+    text = "step;entropy;reward\n" + "".join(f"{s};1,{s}00;{s}\n" for s in range(1, 4))  # 1100 or 1.1?
+    with pytest.raises(UserError, match="entropy"):
+        read(log(text, "x.csv"))

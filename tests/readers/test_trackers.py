@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -228,12 +226,11 @@ def test_trackio_of_several_runs(tmp_path: Path, old: bool) -> None:
     assert read(path, run="b").run.column(H)[0] == (0, 0.5)
 
 
-def test_the_command_line_names_a_run_of_several(tmp_path: Path) -> None:
+def test_the_command_line_names_a_run_of_several(run, tmp_path: Path) -> None:
     path = project(tmp_path / "p.db", [("1", "a"), ("2", "b")])
-    command = [sys.executable, "-m", "entropilot", "read", str(path), "--to", str(tmp_path / "out")]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "--run" in refused.stderr and not (tmp_path / "out").exists()
-    subprocess.run([*command, "--run", "b"], capture_output=True, check=True)
+    refused = run("read", str(path), "--to", "out")
+    assert refused.code == 2 and "--run" in refused.err and not (tmp_path / "out").exists()
+    assert run("read", str(path), "--to", "out", "--run", "b").code == 0
     assert read_run(tmp_path / "out").column(H)[0] == (0, 0.5)
 
 

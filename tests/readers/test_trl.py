@@ -143,6 +143,19 @@ def test_nulls_and_nans_of_a_history(tmp_path: Path) -> None:
     )
 
 
+def test_rewards_of_generation_steps_only(tmp_path: Path) -> None:
+    """With steps_per_generation = 4 TRL logs a reward at every fourth step; only these points take part in a law."""
+    entries = [
+        {"step": s, "loss": 0.0, "entropy": 1 - s / 32} | ({"reward": s / 16} if s % 4 == 1 else {})
+        for s in range(1, 17)
+    ]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 16, "log_history": entries}))
+    reading = read(tmp_path)
+    assert len(reading.run.rows) == 16 and reading.run.column(H)[-1] == (16, 0.5)
+    assert reading.run.column(H, R) == [(s, 1 - s / 32, s / 16) for s in (1, 5, 9, 13)]
+    assert fit_run(reading.run, reading.entropy, reading.performance)[0].n == 4
+
+
 def test_several_evaluation_sets_are_told_apart(tmp_path: Path) -> None:
     """TRL logs each under `eval_reward`; only the loss and the times carry the set's name."""
     entries = []

@@ -249,7 +249,7 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
     )
     lines = [
         *ahead.notes,
-        f"{where}: {ahead.verdict}",
+        *([f"{where}: {ahead.verdict}"] if ahead.fit is not None else []),
         law,
         f"forecast: {ahead.performance_name} at step {ahead.last_step:g} is {ahead.performance:.3g}, no change "
         f"(95 % interval of one measurement: {low} to {high}; on public runs, {100 * ahead.held:.0f} % of such intervals "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,9 @@ from entropilot.readers.reader import Known, Reader
 MEANT = {"entropy": "the policy's entropy", "performance": "performance"}
 _NEEDED = 3  # points that a law needs
 _ROLES = ("entropy", "performance")
+_UNIT = re.compile(
+    r"\s*(?:\((?:nats?|%|percent)\)|\[(?:nats?|%|percent)\]|%)\s*$", re.IGNORECASE
+)  # of entropy or accuracy
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ class Catalogue:
                 self._known.clear()
             entries = [entry for entry in self._entries if entry.role == role]
             exact = next((entry for entry in entries if entry.pattern.fullmatch(column)), None)
-            loose = exact or next((entry for entry in entries if entry.loose.fullmatch(column)), None)
+            plain = _UNIT.sub("", column.strip()).replace(
+                " ", "_"
+            )  # "Mean reward (%)", as tables for people have it
+            loose = exact or next((entry for entry in entries if entry.loose.fullmatch(plain)), None)
             self._known[key] = (loose, exact is not None) if loose else None
         return self._known[key]
 

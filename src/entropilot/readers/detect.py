@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from entropilot.errors import UserError
-from entropilot.readers.columns import Catalogue
+from entropilot.readers.columns import Catalogue, option
 from entropilot.readers.lines import listed
 from entropilot.readers.peek import Peek
 from entropilot.readers.reader import Log, Reader
@@ -27,13 +27,14 @@ _REFUSED = {
 }
 
 
-def detect(path: Path, framework: str | None, readers: Sequence[Reader]) -> Log:
+def detect(path: Path, framework: str | None, readers: Sequence[Reader], named: Collection[str] = ()) -> Log:
     """Return the one log at a path, a file or a folder.
 
     Args:
         path: where to look.
         framework: whose log to expect; of several logs in a folder, the one of this framework is taken.
         readers: those to ask.
+        named: the columns that the user named; they count as known.
 
     Raises:
         UserError: there is none, or there are several.
@@ -42,11 +43,15 @@ def detect(path: Path, framework: str | None, readers: Sequence[Reader]) -> Log:
     if framework is not None and framework not in names:
         raise UserError(f"There is no reader for {framework}; choose one of {', '.join(names)}.")
     catalogue = Catalogue(readers)
+
+    def is_known(column: str) -> bool:
+        return column in named or catalogue.is_known(column)
+
     try:
         logs = (
             list(_in_folder(path, readers, catalogue))
             if path.is_dir()
-            else _in_file(Peek(path, catalogue.is_known), readers, framework)
+            else _in_file(Peek(path, is_known), readers, framework)
         )
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}).") from error
@@ -80,6 +85,12 @@ def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
         table = not header.startswith(("{", "[")) and any(mark in header for mark in ",\t;")
         if peek.kind == "text" and "\n" not in header and table:
             return f"{path} has one line, perhaps the header of a table, and no rows; give a log that holds steps."
+        columns = list(dict.fromkeys(name for row in peek.first_printed for name in row if not name.isdigit()))
+        if columns:
+            return (
+                f"{path} prints dicts, but of their columns none is known as an entropy or a performance: "
+                f"{listed(columns, 20)}; name them with {option('entropy')} and {option('performance')}."
+            )
     return (
         f"{path} holds no log that can be read: neither a table with a column of steps, nor metrics of "
         f"{', '.join(names)}; docs/how-to/read-logs.md lists what is read."

@@ -183,7 +183,7 @@ def number_of(value: Any, key: str = "") -> float | None:
     """Return a number, infinity for what stands for NaN or ±inf, and None for what is no number.
 
     Args:
-        value: also text that is a number, as transformers 5 prints it.
+        value: also text that is a number, as transformers 5 prints it; "3.1%" is 0.031.
         key: the column; where it counts steps, `"5/60"` is step 5.
     """
     if isinstance(value, float | int) and not isinstance(value, bool):
@@ -195,7 +195,11 @@ def number_of(value: Any, key: str = "") -> float | None:
         return None
     if _NUMBER.fullmatch(value):
         return float(value)
-    if value.strip().lower() in _WORDS:
+    text = value.strip()
+    if text.endswith("%"):
+        percent = text[:-1].rstrip()
+        return float(percent) / 100 if _NUMBER.fullmatch(percent) else None
+    if text.lower() in _WORDS:
         return INF
     of_many = _OF_MANY.fullmatch(value)
     return float(of_many[1]) if of_many and "step" in key.lower() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from functools import cached_property
 from itertools import islice
@@ -92,6 +93,11 @@ class Peek:
         if self.kind == "csv":
             return self.csv[1] if self.csv else []
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @cached_property
+    def first_printed(self) -> list[dict[str, float]]:
+        """Return the printed dicts in the head of a text that hold any number."""
+        return [row for _, row in printed.peek(io.BytesIO(self.head), None)] if self.kind == "text" else []
 
     @cached_property
     def printed(self) -> list[tuple[bytes, dict[str, float]]]:

@@ -83,14 +83,14 @@ def read_with(
     need_entropy: bool = True,
 ) -> Reading:
     """Read a log by one of the given readers; `read` says what the arguments are."""
-    log = detect(path, framework, readers)
+    named = {name for name in asked.values() if name is not None}
+    log = detect(path, framework, readers, named)
     reader = next(reader for reader in readers if reader.name == log.framework)
     if run is not None and not (reader.runs and log.form in ("sqlite", "chart")):
         raise UserError(
             f"{path} holds one run ({log.framework}), so leave out --run (run={shown(run)} in Python)."
         )
     catalogue = Catalogue(readers, log.framework)
-    named = {name for name in asked.values() if name is not None}
     gathered = Gathered(
         lambda column: column in named or column in catalogue.step_names or catalogue.is_known(column),
         catalogue.step_names | ({asked["step"]} if asked["step"] else set()),

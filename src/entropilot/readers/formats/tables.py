@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from entropilot.errors import UserError
@@ -15,6 +17,7 @@ from entropilot.readers.gather import TORN, Gathered, number_of
 from entropilot.readers.lines import json_rows, listed, open_log, pieces, shown
 
 DELIMITERS = ",\t;"
+_COMMA = re.compile(r"\s*([+-]?\d*),(\d+)(?:[eE][+-]?\d+)?\s*(?:%\s*)?", re.ASCII)
 _BEGINNING = 1 << 20  # bytes
 _FIELD = 1 << 20  # characters of one field; a completion may stand in a table
 
@@ -72,6 +75,15 @@ def csv_form(path: Path) -> tuple[str, list[str]] | None:
     return found[0] if len(found) == 1 else None
 
 
+def _has_decimal_commas(path: Path, delimiter: str) -> bool:
+    """Return whether the first rows hold commas that can't part thousands, and no decimal point."""
+    rows = [row for row in islice(csv_rows(path, delimiter), 1, 201) if row]
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = [match for cell in cells if (match := _COMMA.fullmatch(cell))]
+    points = any("." in cell and _number(cell) for cell in cells)
+    return not points and any(len(match[2]) != 3 or match[1].strip("+-") in ("", "0") for match in commas)
+
+
 def _number(text: str) -> bool:
     try:
         float(text)
@@ -106,10 +118,15 @@ def read_csv(
         raise UserError(f"{path} has more than one column named {listed(twice)}; rename one of them.")
     names = [name and gathered.name(name) for name in columns]
     every = [name for name in names if name]
+    decimal_comma = delimiter != "," and _has_decimal_commas(path, delimiter)
+    if decimal_comma:
+        gathered.notes.append("Numbers are written with a decimal comma: 0,5 is read as 0.5.")
     for cells in rows:
         if cells is None or len(cells) != len(columns):
             gathered.skipped[TORN] += 1
             continue
+        if decimal_comma:
+            cells = [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in cells]
         if len(every) == len(cells) and not gathered.thinned:
             try:
                 numbers = list(map(float, cells))
