@@ -85,8 +85,8 @@ def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
         table = not header.startswith(("{", "[")) and any(mark in header for mark in ",\t;")
         if peek.kind == "text" and "\n" not in header and table:
             return f"{path} has one line, perhaps the header of a table, and no rows; give a log that holds steps."
-        columns = list(dict.fromkeys(name for row in peek.first_printed for name in row if not name.isdigit()))
-        if columns:
+        columns = list(dict.fromkeys(name for row in peek.first_printed for name in row))
+        if columns and not header.startswith(('{"', "[")):  # a JSON document that is torn
             return (
                 f"{path} prints dicts, but of their columns none is known as an entropy or a performance: "
                 f"{listed(columns, 20)}; name them with {option('entropy')} and {option('performance')}."
