@@ -37,10 +37,15 @@ test: $(VENV)/.dev ## the fast suite
 # Without bytecode: most of it is never imported.
 $(CORE)/.core: pyproject.toml constraints.txt
 	@test -x $(CORE)/bin/python || $(PYTHON) -m venv $(CORE)
-	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e . pytest pytest-xdist
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt build hatchling pytest pytest-xdist
 	@touch $@
 
-test-core: $(CORE)/.core ## what runs without torch, in an environment of its own that has only the core
+# The source archive, the wheel made from it, and that wheel installed: what it lacks is missed by a test.
+test-core: $(CORE)/.core ## what runs without torch, against the wheel, in an environment of its own that has only the core
+	@rm -rf build/dist && mkdir -p build
+	$(CORE)/bin/python -m build --no-isolation --outdir build/dist . >build/dist.log 2>&1 || { cat build/dist.log >&2; exit 1; }
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt build/dist/*.whl
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --force-reinstall build/dist/*.whl
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser

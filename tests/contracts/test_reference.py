@@ -18,15 +18,15 @@ SOURCE = ROOT / "src" / "entropilot"
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-REFERENCE = load()
+REFERENCE, DRAWN = load("make_reference"), load("make_pictures")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,15 @@ REFERENCE = load()
 def test_a_page_is_up_to_date(name: str) -> None:
     written = (REFERENCE.FOLDER / name).read_text(encoding="utf-8")
     assert written == REFERENCE.PAGES[name](), "run: python docs/make_reference.py"
+
+
+@pytest.mark.parametrize("name", DRAWN.PICTURES)
+def test_a_picture_is_up_to_date_and_shown(name: str) -> None:
+    assert (DRAWN.FOLDER / name).read_text(encoding="utf-8") == DRAWN.PICTURES[name](), (
+        "run: python docs/make_pictures.py"
+    )
+    page = DRAWN.FOLDER / name.replace(".svg", ".md")
+    assert re.search(rf"^!\[.+\]\({name}\)$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_there_is_no_other_page() -> None:
