@@ -29,11 +29,12 @@ class Progress:
         self._latest: dict[str, str] = {}
         self._steps = self._step = 0
         self._said_at = 0.0
+        self._first: tuple[float, int] | None = None  # when the first row came, and its step
 
     def start(self, steps: int) -> None:
         """Open the bar; the one of an earlier stage is closed."""
         self.close()
-        self._steps, self._said_at = steps, time.monotonic()
+        self._steps, self._said_at, self._first = steps, time.monotonic(), None
         if _has_terminal():
             self._bar = tqdm(total=steps, desc=self.name, unit=self.unit, mininterval=0.5, dynamic_ncols=True)
 
@@ -43,6 +44,7 @@ class Progress:
             if values.get(name) is not None:
                 self._latest[label] = form.format(values[name])
         self._step = max(0, min(step, self._steps or step))  # validation after the last step is one past it
+        self._first = self._first or (time.monotonic(), self._step)
         if self._bar is not None:
             self._bar.set_postfix(self._latest, refresh=False)
             self._bar.update(self._step - self._bar.n)
@@ -63,9 +65,17 @@ class Progress:
 
     def _say(self) -> None:
         values = "".join(f", {label} {value}" for label, value in self._latest.items())
-        sys.stderr.write(f"{self.name}: {self.unit} {self._step} of {self._steps}{values}\n")
+        sys.stderr.write(f"{self.name}: {self.unit} {self._step} of {self._steps}{values}{self._left()}\n")
         sys.stderr.flush()
         self._said_at = time.monotonic()
+
+    def _left(self) -> str:
+        """Say about how long it still takes, at the pace since the first row; nothing before there is a pace."""
+        if self._first is None or not self._first[1] < self._step < self._steps:
+            return ""
+        began, first = self._first
+        minutes = (time.monotonic() - began) / (self._step - first) * (self._steps - self._step) / 60
+        return f", about {max(1, round(minutes))} min left"
 
 
 def _has_terminal() -> bool:
