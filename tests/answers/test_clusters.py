@@ -162,7 +162,9 @@ def test_answers_take_their_turn_by_precedence_and_then_by_index() -> None:
     "make",
     [
         lambda n: f"(x-{n})^2+y^2={n + 3}", lambda n: f"{n}/7", lambda n: rf"{n}\sqrt{{5}}", lambda n: f"({n},{n + 1})",
-        lambda n: f"x^{{{n}}}+1", lambda n: f"x<{n}",
+        lambda n: f"x^{{{n}}}+1", lambda n: f"x<{n}", lambda n: rf"({n},{n + 1},\sqrt{{2}})",
+        lambda n: rf"({n},{100 - n},\sqrt{{2}})", lambda n: rf"\{{{n},\sqrt{{3}}\}}", lambda n: rf"[{-n},\sqrt{{3}})",
+        lambda n: rf"(-\infty,-\sqrt{{3}})\cup({n},\infty)",
     ],
 )  # fmt: skip
 def test_distinct_answers_are_compared_in_full_a_few_times_each(math_judge, make, monkeypatch) -> None:

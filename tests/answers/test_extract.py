@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 import pytest
 
@@ -103,6 +102,14 @@ from entropilot.errors import UserError
         ("auto", "Final Answer: The number of ways is 58. I hope it is correct.", "58"),
         ("auto", "Thus,\n$$y = 58$$", "y = 58"),
         ("auto", "58", "58"),
+        ("auto", "Answer: 58 (since 29 + 29 = 58)", "58"),
+        ("auto", "Answer: 58 (mod 60)", "58 (mod 60)"),
+        ("auto", "The answer turns out to be 58.", "58"),
+        ("auto", "The answer works out to 58", "58"),
+        ("auto", "The answer is as follows:\n$$ y = 58 $$", "y = 58"),
+        ("auto", "したがって、答えは58です。", "58"),
+        ("choice", "Answer: d", "D"),
+        ("choice", "Answer: a boat", None),
         ("auto", "She has 58 apples.", None),
         ("auto", "<think>is it \\boxed{57}?</think> The answer is 58.", "58"),
         ("auto", "<think>it is \\boxed{57}</think> Done.", "57"),
@@ -197,10 +204,12 @@ HOSTILE = {
 }
 
 
-def seconds(text: str, rules: Iterable[str] = tuple(RULES)) -> float:
+def seconds(text: str) -> float:
+    """Return the CPU time of all rules."""
     start = time.process_time()
-    for rule in rules:
-        extract(text, rule)
+    for rule in RULES:
+        answer = extract(text, rule)
+        assert answer is None or answer.strip()
     return time.process_time() - start
 
 
@@ -214,5 +223,4 @@ def test_100_kb_of_anything_take_linear_time(name: str) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_takes_ten_times_as_long(name: str) -> None:
     # A quadratic rule would take a hundred times as long.
-    rules = ("strict", "choice", "lenient", "last_line")  # between them they run every other
-    assert seconds(HOSTILE[name] * 10, rules) < 25 * max(seconds(HOSTILE[name], rules), 0.05)
+    assert seconds(HOSTILE[name] * 10) < 25 * max(seconds(HOSTILE[name]), 0.05)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from entropilot.answers.phrases import mentions
+
 _LABEL = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\b\s?\{?|[${}*_`]")
 _IN_BOX = re.compile(
     r"\s*(?:option|choice|answer)?[\s:]*\(?\s?([A-Pa-p])\s?"
@@ -20,6 +22,14 @@ _ANSWER = re.compile(
 _CORRECT = re.compile(
     r"(?<![A-Za-z])\(?([A-P])\)?[*_]{0,2}\s+(?:is|must be|would be)\s+(?:the\s+)?(?:correct|right|best|answer)"
 )
+_ANSWER_WORDS = (
+    "ans",
+    "option",
+    "choice",
+    "答案",
+    "故选",
+)  # one of them is in every text in which `_ANSWER` matches
+_CORRECT_WORDS = ("correct", "right", "best", "answer")
 _LEADING = re.compile(r"[\s*_$]{0,8}\(?([A-P])\s?[.):](?=\s|$|\*)")
 _LETTER = re.compile(r"\(([A-Pa-p])\)|(?<![A-Za-z\\'’])([A-P])(?![A-Za-z'’]|-[a-z])")
 _NOT_BEFORE = re.compile(
@@ -54,12 +64,13 @@ def letters_after(text: str) -> str | None:
     bare = _LABEL.sub(" ", text).strip() if len(text) <= 40 else text
     if re.fullmatch(r"\(?[A-Pa-p]\)?[.:]?", bare):
         return bare.strip("().: ").upper()
-    for end in reversed([match.end() for match in _ANSWER.finditer(text)][-200:]):
+    announced = _ANSWER.finditer(text) if mentions(text, _ANSWER_WORDS) else ()
+    for end in reversed([match.end() for match in announced][-200:]):
         letter = _in_sentence(text[end : end + _REACH])
         if letter is not None:
             return letter
     correct = None
-    for correct in _CORRECT.finditer(text):  # noqa: B007 - the last one is wanted
+    for correct in _CORRECT.finditer(text) if mentions(text, _CORRECT_WORDS) else ():  # noqa: B007 - the last one is wanted
         pass
     later = _last_affirmed(text[correct.end() :]) if correct else None
     if correct:
@@ -72,6 +83,9 @@ def _in_sentence(text: str) -> str | None:
     direct = re.match(r"[\s:：*_$({\\]{0,12}(?:text\w*\{|mathrm\{)?\(?([A-P])(?![A-Za-z'’]|\s[a-z])", text)
     if direct:
         return direct.group(1)
+    small = re.match(r"[\s*_$(]{0,12}([a-p])[)*_$.]{0,8}[ \t]{0,8}(?:\n|$)", text)  # alone on its line
+    if small:
+        return small.group(1).upper()
     end = _SENTENCE.search(text)
     return _last_affirmed(text[: end.start()] if end else text)
 

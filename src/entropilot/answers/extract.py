@@ -118,6 +118,8 @@ def _boxed(text: str) -> str | None:
 
 
 def _boxes(text: str, closed: bool) -> str | None:
+    if "box" not in text:
+        return None
     # One pass with a stack of open braces: going back to look for a partner is what a hostile text asks for.
     spans: list[
         tuple[int, int, int]

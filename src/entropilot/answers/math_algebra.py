@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from entropilot.answers.math_values import PRIME, modular
 
-_NUMBER = re.compile(r"Integer ?\( ?(\d+) ?\)|Float ?\( ?'([0-9.]+(?:[eE][+-]?\d+)?)' ?\)")
+_LITERAL = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(rf"Integer ?\( ?(\d+) ?\)|Float ?\( ?'({_LITERAL.pattern})' ?\)")
 _INDEXED_E = re.compile(r"(?<![A-Za-z\\])E_")
 _CAPITAL_I = re.compile(r"(\\[a-zA-Z]+)|I")
 _WHOLE = re.compile(r"\d+")
@@ -41,28 +42,57 @@ def forbid_eval() -> None:
     """
     # Imported now: sympy solves inequalities with it, and it names its units by evaluating text.
     import sympy.physics.units  # noqa: F401
-    from sympy import Integer, Rational
     from sympy.parsing import sympy_parser
 
     def number(code: str, *_: Any) -> Any:
         match = _NUMBER.fullmatch(code.strip())
-        if match is None:
+        value = None if match is None else _literal(match.group(1) or match.group(2))
+        if value is None:
             raise ValueError("no answer is evaluated as code")
-        return Integer(match.group(1)) if match.group(1) else Rational(match.group(2))
+        return value
 
     sympy_parser.eval_expr = number  # type: ignore[assignment]
 
 
+def _literal(text: str) -> Any:
+    """Return the integer or rational of a number in digits; None for another text."""
+    from sympy import Integer, Rational
+
+    if not _LITERAL.fullmatch(text):
+        return None
+    return Integer(text) if text.isdigit() else Rational(text)
+
+
 @lru_cache(maxsize=1)
 def _converter() -> Any:
+    from antlr4.atn.PredictionMode import PredictionMode
     from latex2sympy2_extended import latex2sympy2 as library
 
     class Converter(library._Latex2Sympy):
         """Convert as the library does, but 2(3) is a product; only digits before a fraction are a mixed number."""
 
+        _mode = PredictionMode.LL
+
+        def parse(self, latex_str: str) -> Any:
+            # ANTLR's quick mode gives the same tree as the full one, or an error where it may need the full one.
+            try:
+                self._mode = PredictionMode.SLL
+                return super().parse(latex_str)
+            except (MemoryError, RecursionError):
+                raise
+            except Exception:
+                self._mode = PredictionMode.LL
+                return super().parse(latex_str)
+
+        def create_parser(self, latex_str: str) -> Any:
+            parser = super().create_parser(latex_str)
+            parser._interp.predictionMode = self._mode
+            return parser
+
         def convert_postfix_list(self, arr: list[Any], i: int = 0) -> Any:
             if i + 1 < len(arr) and _mixed(arr[i], arr[i + 1]):
-                left, after = self.convert_postfix(arr[i]) + self.convert_postfix(arr[i + 1]), i + 2
+                whole, fraction = cast(Any, self.convert_postfix(arr[i])), self.convert_postfix(arr[i + 1])
+                left, after = whole + fraction, i + 2
             else:
                 left, after = self.convert_postfix(arr[i]), i + 1
             if isinstance(left, list):  # a derivative
@@ -72,6 +102,11 @@ def _converter() -> Any:
             right = self.convert_postfix_list(arr, after)
             matrix = getattr(left, "is_Matrix", False) or getattr(right, "is_Matrix", False)
             return self.mat_mul_flat(left, right) if matrix else self.mul_flat(left, right)
+
+        def parse_number(self, text: str) -> Any:
+            # The library's way, by sympy's parser of Python text, takes a third of the time of an answer.
+            value = _literal(text.replace(",", ""))
+            return super().parse_number(text) if value is None else value
 
     return Converter(config=library.ConversionConfig(lowercase_symbols=False))
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from entropilot.answers.judge import Pairs, Questions
 from entropilot.answers.math_compare import Known, Request, Waiting, equal
-from entropilot.answers.math_labels import Form, form, looseness
+from entropilot.answers.math_labels import Form, Unknown, form, looseness
 from entropilot.answers.math_pool import Failure, Pool, Report, shared_pool
 from entropilot.answers.normalise import LONGEST
 
 _VERDICTS = 50_000
 _REPLIES = 20_000
+_OFTEN = 4  # comparisons of an answer after which workers describe all of it, so that the next ones are quick
 _PERCENT = re.compile(r"%|\bper\s?cent|\bpercentage\b", re.IGNORECASE)
 # Failures that another try may not meet: they are never remembered.
 _PASSING = ("deadline", "budget", "crash")
@@ -49,7 +50,10 @@ class Math:
         self._own = pool
         self._verdicts: OrderedDict[tuple[str, str, bool], bool] = OrderedDict()
         self._replies: OrderedDict[Request, Any] = OrderedDict()
-        self._forms: OrderedDict[tuple[str, bool], Form] = OrderedDict()
+        self._forms: OrderedDict[tuple[str, bool], Form | None] = OrderedDict()  # None: it has none
+        self._compared: OrderedDict[tuple[str, bool], int] = (
+            OrderedDict()
+        )  # of answers whose form is not yet known
         self._pool.report  # noqa: B018 - says now, not in the midst of training, that math-verify is missing
 
     @property
@@ -95,8 +99,13 @@ class Math:
                     self._verdicts[key] = verdict
             self._ask(list(requests), known)
             open_ = still
-        self._look_at(compared)
-        for cache, size in ((self._verdicts, _VERDICTS), (self._replies, _REPLIES), (self._forms, _REPLIES)):
+        self._look_at(compared, known)
+        for cache, size in (
+            (self._verdicts, _VERDICTS),
+            (self._replies, _REPLIES),
+            (self._forms, _REPLIES),
+            (self._compared, _REPLIES),
+        ):
             while len(cache) > size:
                 cache.popitem(last=False)
         return [verdicts[key] for key in keys]
@@ -120,17 +129,44 @@ class Math:
         one, other = self._forms.get((key[0], key[2])), self._forms.get((key[1], key[2]))
         return one is not None and other is not None and key[0] != key[1] and one.apart(other)
 
-    def _look_at(self, compared: list[tuple[str, str, bool]]) -> None:
-        """Keep the forms of answers that have just been compared, so that their next comparisons are quick."""
-        for answer, in_percent in {(answer, key[2]) for key in compared for answer in key[:2]}:
-            if (answer, in_percent) in self._forms or len(answer) > LONGEST:
+    def _look_at(self, compared: list[tuple[str, str, bool]], known: Known) -> None:
+        """Keep the forms of answers that have just been compared, so that their next comparisons are quick.
+
+        A tuple is told apart by its first member that differs, so that the others may never be described; in a group of
+        many tuples that would be a full comparison of every pair.
+        """
+        often: dict[Request, None] = {}
+        waiting = []
+        counts = Counter((answer, key[2]) for key in compared if key[0] != key[1] for answer in key[:2])
+        for place, count in counts.items():
+            missing = self._keep_form(*place)
+            if missing is None:
                 continue
-            try:
-                shape = form(answer, in_percent, lambda *request: self._replies.get(request))
-            except _ERRORS:
-                continue  # the full comparison catches and counts it
-            if shape is not None:
-                self._forms[answer, in_percent] = shape
+            before = self._compared.get(place, 0)
+            self._compared[place] = before + count
+            requests = {("describe", body): None for body in missing.bodies}
+            # What has just cost its deadline would cost it again.
+            if before < _OFTEN <= before + count and known.failed.isdisjoint(requests):
+                often.update(requests)
+                waiting.append(place)
+        if often:
+            self._ask(list(often), known)
+            for place in waiting:
+                self._keep_form(*place)
+
+    def _keep_form(self, answer: str, in_percent: bool) -> Unknown | None:
+        """Note the form of an answer; return what it takes to know it, None where nothing is missing."""
+        if (answer, in_percent) in self._forms or len(answer) > LONGEST:
+            return None
+        try:
+            shape = form(answer, in_percent, lambda *request: self._replies.get(request))
+        except _ERRORS:
+            return None  # the full comparison catches and counts it
+        if isinstance(shape, Unknown):
+            return shape
+        self._forms[answer, in_percent] = shape
+        self._compared.pop((answer, in_percent), None)
+        return None
 
     def _compare(self, key: tuple[str, str, bool], known: Known) -> bool | Waiting:
         try:

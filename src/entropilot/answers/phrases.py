@@ -11,7 +11,8 @@ _QUALIFIERS = (
     r"indeed|clearly|now|actually)\b,?){0,3}"
 )
 _IS = (
-    r"(?:(?:is|are|equals|(?:would|should|must|will) be|comes out to be|comes to|becomes|lies at)(?![A-Za-z'’])"
+    r"(?:(?:is|are|equals|(?:would|should|must|will) be|comes out to be|comes to|becomes|lies at|"
+    r"turns out to be|works out (?:to be|to|as)|has to be|ends up being|amounts to|evaluates to)(?![A-Za-z'’])"
     + _QUALIFIERS
     + r"[ \t]*[:=]?|[:：=]|[-–—](?=[ \t]))"
 )
@@ -36,6 +37,11 @@ _WEAK = re.compile(
     + r")",
     re.IGNORECASE | re.MULTILINE,
 )
+# One of these is in every text in which the pattern matches: looking for them is a hundred times as quick.
+_STRONG_WORDS = (
+    "ans", "final", "result", "答", "故选", "réponse", "antwort", "lösung", "respuesta", "risposta", "resposta", "ответ",
+)  # fmt: skip
+_WEAK_WORDS = ("result", "solution", "therefore", "thus", "hence", "it", "a:")
 _PLACEHOLDER = re.compile(
     r"[\s<\[({$*_]*(?:(?:the|your|insert|write|final|put|an?)\s+){0,4}(?:(?:numerical|numeric|final)\s+)?"
     r"answer(?:\s+(?:here|goes here))?[\s>\])}$*_.]*"
@@ -47,13 +53,17 @@ _DENIAL = re.compile(r"(?:not|never|unclear|unknown|wrong|incorrect|n['’]t)\b"
 _HTML = re.compile(r"</?(?:b|i|u|em|strong|code|span|p|center|br|sub|sup|div|mark)(?:\s[^<>]{0,80})?/?>")
 _CUT = re.compile(
     r",\s+(?!(?:and|or|sin|cos|tan|log|ln)\b)(?=[A-Za-z]{2,}\b(?!\s?[=(]))|"
+    r"\s+\((?!(?:mod|base|in base)\b)(?=[A-Za-z]{2,}[ .,])|"  # "5 (since 2 + 3 = 5)"
     r"\s+(?:because|since|so that|as required|which)\b|\s+\(?(?:see|as shown)\b"
 )
-_LEADING = re.compile(r"[\s:：=*_`>]{0,40}")
+_COPULA = re.compile(r"\s{0,3}(?:です|である|となります|になります)[。．]?$")  # Japanese: "is", at the end
+_LEADING = re.compile(
+    r"[\s:：=*_`>]{0,40}(?:(?:as follows|the following|(?:given |shown )?below)[:.]\s{0,40})?"
+)
 _ABOUT = re.compile(r"(?:approximately|about|roughly|exactly|equal to|simply|just)\s+", re.IGNORECASE)
 _SUBJECT = re.compile(r"\b(?:is|are|equals|be|was)\s+(?=\S)|[:：]\s+")
 _NUMBER = re.compile(
-    r"-?(?:\$\s?)?(?<![\d.,A-Za-z_])\d{1,40}(?:,\d{3})*(?:\.\d{1,40})?(?:/\d{1,20})?%?(?![\d])"
+    r"(?=[-$\d])-?(?:\$\s?)?(?<![\d.,A-Za-z_])\d{1,40}(?:,\d{3})*(?:\.\d{1,40})?(?:/\d{1,20})?%?(?![\d])"
 )
 _STARTS_WITH_A_WORD = re.compile(r"[A-Za-z]{2,}(?:[ \t'’-]|$)")
 _ALONE = re.compile(r"[-+$\\(\[{\d][^\n]{0,99}|[A-Ea-e]|[a-z]\s?=[^\n]{1,80}")
@@ -67,15 +77,23 @@ def placeholder(text: str) -> bool:
 
 def after_phrase(text: str) -> str | None:
     """Return what follows the last phrase that announces an answer and has one behind it."""
-    return _after(text, _STRONG)
+    return _after(text, _STRONG, _STRONG_WORDS)
 
 
 def after_weak_phrase(text: str) -> str | None:
     """Return what follows "Therefore", "Result:", "It is" and their like."""
-    return _after(text, _WEAK)
+    return _after(text, _WEAK, _WEAK_WORDS)
 
 
-def _after(text: str, anchors: re.Pattern[str]) -> str | None:
+def mentions(text: str, words: tuple[str, ...]) -> bool:
+    """Return whether one of some words in lower case is in a text, in any case."""
+    lower = text.lower()
+    return any(word in lower for word in words)
+
+
+def _after(text: str, anchors: re.Pattern[str], words: tuple[str, ...]) -> str | None:
+    if not mentions(text, words):
+        return None
     # From the last backwards: an anchor with nothing behind it, or a denial, is none.
     for end in reversed([anchor.end() for anchor in anchors.finditer(text)][-200:]):
         answer = _behind(text[end : end + REACH])
@@ -135,7 +153,7 @@ def tidy(text: str) -> str:
     cut = _CUT.search(text)
     if cut and text[: cut.start()].strip():
         text = text[: cut.start()]
-    text = text.strip().strip("`").strip()
+    text = _COPULA.sub("", text).strip().strip("`").strip()
     for mark in ("**", "__"):
         if text.count(mark) == 1:
             text = text.replace(mark, "")
