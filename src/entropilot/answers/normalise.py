@@ -62,6 +62,8 @@ _GAP = re.compile(r"\s+")
 
 _ORDERED = re.compile(r"[<>]|\\(?:le|ge|leq|geq|leqslant|geqslant|lt|gt|neq?)(?![a-zA-Z])")
 _OR = re.compile(r"\s?\\text\s?\{\s?,?\s?or\s?\}\s?|\s?\bor\b\s?")
+_AND = re.compile(r"\s?\\text\s?\{\s?,?\s?and\s?\}\s?|\s?\band\b\s?")
+_MATH_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|\$")
 _CASES = re.compile(r"\\begin\{cases\}(.{1,400})\\end\{cases\}", re.DOTALL)
 _PIECEWISE = re.compile(
     r"(?:([A-Za-z](?:\([A-Za-z]\))?)\s?=\s?)?\\begin\{cases\}([^&]{1,200}&.{1,600})\\end\{cases\}", re.DOTALL
@@ -78,7 +80,7 @@ _INTEGER = re.compile(
 )
 _MODULUS = re.compile(r"(?:[a-z]\s?\\equiv\s?)?(-?\d+)\s?\(?\\(?:pmod|mod|bmod)\s?\{?\s?(\d+)\s?\}?\)?")
 _LISTED = re.compile(r"\\?\{?\(?((?!0)\d{1,3}(?:,\d{3})+)\)?\\?\}?")
-_OPTION = re.compile(r"\s*(?:\\text\w*\s?\{\s?)?(?:\(([A-J])\)|([A-J])[:.](?=\s))\s*\S")
+_OPTION = re.compile(r"\s*(?:\\text\w*\s?\{\s?)?(?:\(([A-J])\)|([A-J])[:.)](?=\s))\s*\S")
 _FLIPPED = re.compile(r"([^=<>]{1,300}?)\s?=\s?([A-Za-z])")
 _UNITLESS = re.compile(
     r"(?<=[\w})])\s?\\(?:text|mbox|hbox|textrm|mathrm|textbf)\s?\{([^{}\\$]*)\}\s{0,3}(?:\^\s?\{?\s?([23])\s?\}?)?$"
@@ -132,7 +134,7 @@ def _normalise(answer: str) -> Normal:
     text, money = currency(text)
     text = _without_thousands(_rows(text))
     unit = "dollar" if re.match(r"[+-]?\s?\\?\$\s?[+-]?[\d.]", text) else None
-    text = text.replace("\\$", "").replace("$", "")
+    text = _MATH_MARKS.sub("", text.replace("\\$", ""))
     text = _SPACES.sub(" ", _SIZES.sub(" ", text))
     text = _PRIMES.sub(lambda match: "^{" + "\\prime" * len(match.group()) + "}", text)
     text = _FRACTIONS.sub(r"\\frac", text).replace("\\{", "\ue001").replace("\\}", "\ue002")
@@ -166,7 +168,7 @@ def _normalise(answer: str) -> Normal:
 def _rows(text: str) -> str:
     """Write cases as the list of their rows, (1, 2[ as it is elsewhere, {1,2} with its backslashes, A(1,2) as the point."""
     if _ORDERED.search(text):  # "x < 2 or x > 3" is a union, where a comma may mean either
-        text = _OR.sub(";", text)
+        text = _AND.sub(",", _OR.sub(";", text))
     cases = _CASES.fullmatch(text)
     if cases and "&" not in cases.group(1):
         text = ",".join(row.strip() for row in cases.group(1).split("\\\\") if row.strip())

@@ -19,10 +19,13 @@ _SIGNS = str.maketrans(
         "∅": "\\emptyset ", "∖": "\\setminus ", "、": ",", "。": ".", "′": "'", "∣": "|", "⟨": "(", "⟩": ")", "∨": " or ",
     }
 )  # fmt: skip
+_INSIDE = (
+    r"\s?\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,200}\}){0,300}\}){0,900})\}"  # braces, and braces inside of them
+)
 _FRAMES = (
-    re.compile(r"\\(?:textcolor|colorbox)\s?\{[^{}]{0,40}\}\s?\{([^{}]{0,900})\}"),
-    re.compile(r"\\(?:underline|bm|pmb|ensuremath|mathord|mathop)\s?\{([^{}]{0,900})\}"),
-    re.compile(r"\\color\s?\{[^{}]{0,40}\}()"),
+    re.compile(r"\\(?:textcolor|colorbox)\s?\{[^{}]{0,40}\}" + _INSIDE),
+    re.compile(r"\\(?:underline|bm|pmb|ensuremath|mathord|mathop)" + _INSIDE),
+    re.compile(r"\\color\s?\{[^{}]{0,40}\}()"),  # `_group` takes off the braces that it leaves
     re.compile(
         r"\\(?:tiny|scriptsize|small|normalsize|large|Large|LARGE|huge|Huge|nolimits|therefore|boldmath|strut)(?![a-zA-Z])()"
     ),
@@ -41,11 +44,17 @@ _NAMES = (
     (re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])"), "^"),
     (re.compile(r"√\s?(\d+(?:\.\d+)?|[A-Za-z])"), r"\\sqrt{\1}"),
     (re.compile(r"√\s?\(([^()]{1,80})\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)"), r"\\times "),
+    (re.compile(r"(?<![A-Za-z\\])log(2|10)\("), r"\\log_{\1}("),
+    (re.compile(r"∛\s?(\d+(?:\.\d+)?|[A-Za-z])"), r"\\sqrt[3]{\1}"),
     (re.compile(r"(?:\\|(?<![A-Za-z\\]))sqrt\s?\(([^()]{1,80})\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\sqrt\[(\w)\]\s?(\w)"), r"\\sqrt[\1]{\2}"),
     (re.compile(r"\^\s?\{?\s?o\s?\}?(?![A-Za-z])(?<=[o}])"), r"^\\circ "),
     (re.compile(r"\\mathrm\s?\{\s?([ie])\s?\}"), r"\1 "),
     (re.compile(r"\\math(?:bf|bb|it|sf)\s?\{\s?([a-z])\s?\}"), r"\1 "),
+)
+_INFIX = re.compile(
+    r"\{\s{0,3}([^{}]{1,40}?)\s{0,3}\\(choose|over)(?![a-zA-Z])\s{0,3}([^{}]{1,40}?)\s{0,3}\}"
 )
 _FUNCTION = re.compile(
     r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|pi|theta|alpha|beta|gamma|"
@@ -58,7 +67,7 @@ _REPEATING = re.compile(
     r"(?<![\d.])(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s?\{(\d{1,20})\}|\((\d{1,20})\))"
 )
 _DOUBLE_FACTORIAL = re.compile(r"(?<![\w.)])(\d{1,3})!!(?!!)")
-_MIXED = re.compile(r"([+-]?)\s?(\d{1,12})\s+(\d{1,9})\s?/\s?(\d{1,9})")
+_MIXED = re.compile(r"([+-]?)\s?(\d{1,12})\s+(\d{1,9})\s?/\s?(\d{1,9})(?=\s+[A-Za-z]{2}|$)")
 _BLANK_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?: \d{3})+(?![\d])(?:\.\d+)?")
 _SCALED = re.compile(
     r"([+-]?\d[\d,]{0,20}(?:\.\d{1,20})?)\s?(?:\\(?:text|mathrm)\{)?\s?(hundred|thousand|million|billion|trillion|dozen)s?\s?\}?(?![a-z])"
@@ -100,6 +109,10 @@ _WORDS = {
 }
 _ONE_TEXT = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf)\s?\{([^{}]{0,900})\}")
 _LEAD = re.compile(r"(?:=|\\approx(?![a-zA-Z])|\\Rightarrow|\\implies|\\quad|:)\s*")
+_ABOUT = re.compile(
+    r"^(?:about|around|approximately|approx\.?|roughly|exactly)\s+(?=[-+\d.\\$(])", re.IGNORECASE
+)
+_NEGATIVE = re.compile(rf"(?:negative|minus)\s+(?=\$?[\d.\\]|(?:{'|'.join(_WORDS)})$)", re.IGNORECASE)
 _AND = re.compile(r"\\text\{\s?(?:和|或|与|及)\s?\}|(?<=[\d)}])\s?(?:和|或|与|及)\s?(?=[-\d(\\])")
 
 
@@ -109,6 +122,7 @@ def spell(answer: str) -> str:
     text = _VULGAR.sub(_vulgar, text).translate(_SIGNS)
     text = unicodedata.normalize("NFKC", text)  # full-width letters, digits and brackets
     text = "".join(mark for mark in text if unicodedata.category(mark) != "Cf").translate(_SIGNS).strip()
+    text = _INFIX.sub(_prefixed, text)
     for _ in range(3):  # colours within frames
         before = text
         for frame in _FRAMES:
@@ -121,9 +135,15 @@ def spell(answer: str) -> str:
     whole = _ONE_TEXT.fullmatch(text)
     if whole:
         text = whole.group(1).strip()
-    text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
+    text = _group(_LEAD.sub("", text, count=1) if _LEAD.match(text) else text)
+    text = _ABOUT.sub("", text)
+    negative = _NEGATIVE.match(text)
+    if negative:
+        text = text[negative.end() :]
     if text.lower() in _WORDS:
-        return str(_WORDS[text.lower()])
+        text = str(_WORDS[text.lower()])
+    if negative:
+        text = "-" + text
     for pattern, plain in _NAMES:
         text = pattern.sub(plain, text)
     text = _AND.sub(",", text)
@@ -136,15 +156,34 @@ def spell(answer: str) -> str:
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)
     text = _REPEATING.sub(_repeating, text)
     text = _DOUBLE_FACTORIAL.sub(_double_factorial, text)
-    mixed = _MIXED.fullmatch(text)
+    mixed = _MIXED.match(text)
     if mixed and int(mixed.group(4)):
         sign, number, top, bottom = mixed.groups()
-        text = f"{sign}{number}\\frac{{{top}}}{{{bottom}}}"
+        text = f"{sign}{number}\\frac{{{top}}}{{{bottom}}}{text[mixed.end() :]}"
     if _BLANK_THOUSANDS.fullmatch(text):
         text = text.replace(" ", "")
     text = _SCALED.sub(_scaled, text)
     text = _RAISED.sub(lambda match: f"{match.group(1)}^{2 if match.group(2)[0] == 's' else 3}", text)
     return _ORDINAL.sub(r"\1", text)
+
+
+def _prefixed(match: re.Match[str]) -> str:
+    top, name, bottom = match.groups()
+    return f"\\{'binom' if name == 'choose' else 'frac'}{{{top}}}{{{bottom}}}"
+
+
+def _group(text: str) -> str:
+    """Take off a pair of braces around all of a text, unless it may stand for a set."""
+    while text.startswith("{") and text.endswith("}") and "," not in text and ";" not in text:
+        depth = 0
+        for place, mark in enumerate(text):
+            depth += (mark == "{") - (mark == "}")
+            if depth == 0 and place < len(text) - 1:
+                return text  # {a}{b}
+        if depth:
+            return text
+        text = text[1:-1].strip()
+    return text
 
 
 def _vulgar(match: re.Match[str]) -> str:

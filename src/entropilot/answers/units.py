@@ -35,7 +35,8 @@ NAMES = {  # spelling → one name
     **dict.fromkeys(("unit", "units"), "unit"),
     **dict.fromkeys(("Hz", "hertz"), "Hz"),
     **dict.fromkeys(("\\Omega", "ohm", "ohms", "Ω"), "ohm"),
-    **dict.fromkeys(("mph",), "mile hour^-1"),
+    "mph": "hour^-1 mile",  # as `_compound` writes miles per hour
+    **dict.fromkeys(("kph", "kmph"), "hour^-1 km"),
     **dict.fromkeys(("\\mu m", "μm", "\\mum"), "micrometre"),
     **{name: name for name in ("N", "J", "W", "V", "K", "Pa", "kPa", "eV", "keV", "MeV", "mol", "kJ", "kW", "mg", "MHz",
        "GHz", "nm", "kHz", "rpm", "mA", "ms", "AU", "cal", "kcal", "atm", "T", "A", "C", "F")},
@@ -67,7 +68,8 @@ _SHORT = {
 _WRAPPED = re.compile(
     r"\\(?:text|mbox|hbox|textrm|textnormal|mathrm|textit|rm|operatorname)\s?\{([^{}\\$]*)\}"
 )
-_ARTICLES = ("of", "per", "old", "in", "on", "each", "the")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_ARTICLES = ("a", "an", "of", "per", "old", "in", "on", "each", "the")
 _NO_NOUNS = {
     "or", "and", "more", "less", "fewer", "is", "are", "not", "no", "than", "at", "least", "most", "if", "when",
     "only", "solution", "solutions", "impossible", "mod", "over", "plus", "minus", "where", "for", "all", "any",
@@ -75,11 +77,11 @@ _NO_NOUNS = {
     "billion", "dozen", "hundred", "trillion", "up",
 }  # fmt: skip
 _NUMBER = (
-    r"[-+]?(?:\\frac\s?\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|"
+    r"[-+]?(?:\d{0,12}\\frac\s?\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|\d{1,12}/\d{1,12}|"
     r"\d[\d.,]*(?:\s?(?:\\times|\\cdot|\*)\s?10\^(?:\{[-+]?\d{1,4}\}|\d))?)"
 )
 _TAIL = re.compile(rf"({_NUMBER})(?P<gap>[ ~]{{0,3}})(\S[^\d\s+=<>][^+=<>]{{0,80}}|\S)", re.DOTALL)
-_NOUNS = re.compile(r"[A-Za-z]{2,20}(?:[ -][A-Za-z]{2,20}){0,4}")
+_NOUNS = re.compile(r"[A-Za-z]{2,20}(?:[ -](?:an?|[A-Za-z]{2,20})){0,4}")
 _CHINESE = re.compile(r"(?:平方|立方)?[\u4e00-\u9fff]{1,6}")
 _CURRENCY_FIRST = re.compile(r"([+-]?)\s?(?:\\text\s?\{)?\s?(€|£|¥|₹|Rs\.?|USD|EUR)\s?\}?\s?(?=[-\d.])")
 _CLOCK = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)\s?(?:\\text\s?\{)?\s?([ap])\.?\s?m\.?\s?\}?", re.IGNORECASE)
@@ -118,10 +120,12 @@ def unit(text: str) -> tuple[str, str | None]:
     known = _compound(plain, wrapped, spaced=bool(gap) or "." in number)
     if known:
         return number, known
-    if _NOUNS.fullmatch(plain) and (gap or wrapped):
+    product = not wrapped and plain.lower() in _LETTERS  # "3 xyz" holds no noun
+    if _NOUNS.fullmatch(plain) and (gap or wrapped) and not product:
         words = plain.lower().split()
         if not _NO_NOUNS & set(words) and all(len(word) > 2 or word in _ARTICLES for word in words):
-            return number, " ".join(word.rstrip("s") for word in words if word not in ("old", "of"))
+            name = " ".join(word.rstrip("s") for word in words if word not in ("old", "of", "a", "an", "the"))
+            return number, NAMES.get(name, name)
     return text, None
 
 
