@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -74,7 +75,7 @@ def server() -> Any:
     """Return the context of processes that start in no time, because a server has imported everything for them."""
     context = multiprocessing.get_context("forkserver")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the server imports before it is told where from
-    context.set_forkserver_preload(["crash_helpers"])
+    context.set_forkserver_preload(["crash_preload"])
     return context
 
 
@@ -90,6 +91,26 @@ def finish(recipe: Recipe, out: Path, resume: bool = False) -> None:
     process = start(recipe, out, resume)
     process.join(120)
     assert process.exitcode == 0
+
+
+def _command(arguments: list[str], folder: Path) -> None:
+    from entropilot.cli.main import main
+
+    # Whoever started the server may have had SIGINT ignored, as a shell does for what runs in its background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    said = os.open("stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 2)
+    logging.getLogger("entropilot").setLevel(logging.NOTSET)
+    sys.argv = ["entropilot", *arguments]
+    main()
+
+
+def start_command(arguments: list[str], folder: Path) -> Any:
+    """Begin `entropilot ARGUMENTS` in a process and folder of its own; what it says is in stderr.txt there."""
+    process = server().Process(target=_command, args=(arguments, folder))
+    process.start()
+    return process
 
 
 def left_by(out: Path) -> dict[str, Any]:

@@ -6,15 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from crash_helpers import sign_again
+from crash_helpers import finish, sign_again, start_command, tiny_recipe
 from run_helpers import finished_run, recipe, rows_of, same_weights
 
 from entropilot.errors import UserError
@@ -194,41 +192,34 @@ def test_a_crash_while_saving_leaves_no_half_model(finished: Path, tmp_path: Pat
 LONG = {"max_steps": 24, "save_steps": 4}  # enough that a starved test still meets the run alive
 
 
-def command(folder: Path) -> list[str]:
-    path = folder / "small.yaml"
-    path.write_text(json.dumps(recipe(LONG).resolved()))  # JSON is YAML
-    return [sys.executable, "-m", "entropilot", "train", str(path)]
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    train(recipe(LONG), folder / "run")
-    return folder / "run"
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the file of a recipe, and the folder of a run of it that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("long")
+    tiny = tiny_recipe(folder / "tiny", LONG)
+    (folder / "long.yaml").write_text(json.dumps(tiny.resolved()))  # JSON is YAML
+    finish(tiny, folder / "whole")
+    return folder / "long.yaml", folder / "whole"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, whole: Path, sent: signal.Signals) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command(tmp_path), "--out", "cut"],
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts what runs in its background with SIGINT ignored, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    record = tmp_path / "cut" / "run.jsonl"
+def test_a_real_signal_leaves_a_run_that_goes_on(
+    tmp_path: Path, long_run: tuple[Path, Path], sent: signal.Signals
+) -> None:
+    file, whole = long_run
+    arguments = ["train", str(file), "--out", "cut"]
+    process = start_command(arguments, tmp_path)
+    record = tmp_path / "cut" / FILE_NAME
     limit = time.monotonic() + 120
     while not record.exists() or record.read_text().count('"step"') < 7:
-        assert process.poll() is None and time.monotonic() < limit
+        assert process.is_alive() and time.monotonic() < limit
         time.sleep(0.02)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
+    os.kill(process.pid, sent)
+    process.join(60)
     codes = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
-    assert process.returncode == codes[sent]
+    assert process.exitcode == codes[sent]
+    said = (tmp_path / "stderr.txt").read_text()
     assert "Traceback" not in said
     if sent == signal.SIGTERM:
         cut = read_run(tmp_path / "cut")
@@ -237,17 +228,12 @@ def test_a_real_signal_leaves_a_run_that_goes_on(tmp_path: Path, whole: Path, se
         assert f"terminated by SIGTERM after step {last}; a checkpoint was saved; --resume continues." in said
         assert (tmp_path / "cut" / "checkpoints" / f"checkpoint-{last}").is_dir()
     assert 6 <= len(read_run(tmp_path / "cut").rows) < LONG["max_steps"]
-    again = subprocess.run(
-        [*command(tmp_path), "--out", "cut", "--resume"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert again.returncode == 0
+    again = start_command([*arguments, "--resume"], tmp_path)
+    again.join(120)
+    assert again.exitcode == 0, (tmp_path / "stderr.txt").read_text()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (tmp_path / "cut" / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
-    assert [row["step"] for row in read_run(tmp_path / "cut").rows] == list(range(1, LONG["max_steps"] + 2))
+    assert rows_of(read_run(tmp_path / "cut")) == rows_of(read_run(whole))
 
 
 def whole_and_resumed(folder: Path, grpo: dict[str, Any], fields: dict[str, Any]) -> tuple[Path, Path]:
