@@ -1,9 +1,15 @@
-"""Seconds of an optimiser step with our trainer beside plain `GRPOTrainer`: python benchmarks/step_overhead.py
+"""Cost of an optimiser step with our trainer beside plain `GRPOTrainer`.
 
-Same model, seed and settings; the learning rate is 0, so that all variants sample the same completions and do the
-same work. Variants are interleaved, one short run after the other; the first rollout of each run is not counted.
-The ratio is the median over rounds of (variant / plain of the same round). Peak memory is that of a process of its
-own per variant (resident set on a CPU, allocated by torch on an accelerator).
+    python benchmarks/step_overhead.py                                    # the sandbox's model
+    python benchmarks/step_overhead.py --model runs/models/smollm2        # after `make real-model`
+
+Same model, seed and settings. Variants are interleaved, one short run after the other, each round in another order; the
+first rollout of each run is not counted. The ratio is the median over rounds of (variant / plain of the same round).
+Processor time of the whole process is the witness on a busy machine; with an accelerator time is that of CUDA events.
+Peak memory is that of a process of its own per variant (resident set on a CPU, allocated by torch on an accelerator).
+
+So that all variants do the same work, completions all have the same length at a real size, where the learning rate is
+1e-5 and weights therefore differ; the sandbox's model has a learning rate of 0 and samples the same completions.
 """
 
 from __future__ import annotations
@@ -17,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,7 +32,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from entropilot import ClipCov, EntropyGRPOTrainer, KLCov
@@ -34,111 +42,190 @@ from entropilot.rewards.named import sandbox_reward
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import get_tier
 
+UPDATES = 4  # per rollout
 VARIANTS = ("plain", "none", "KL-Cov", "Clip-Cov", "KL-Cov + probe", "plain on-policy", "Clip-Cov on-policy")
 
 
+@dataclass
+class Setting:
+    """What is trained, the same for all variants."""
+
+    model: Any
+    tokenizer: Any
+    rows: list[dict[str, Any]]
+    reward: Any
+    args: dict[str, Any]
+
+
 class Stopwatch(TrainerCallback):
-    """Seconds of every optimiser step."""
+    """Seconds of every optimiser step: (by the clock or CUDA events, of the processor)."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
+        self.cuda = torch.cuda.is_available()
+        self.steps: list[tuple[float, float]] = []
+
+    def _now(self) -> Any:
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.began = time.perf_counter()
+        self.began = self._now(), time.process_time()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        if torch.cuda.is_available():
+        ended = self._now()
+        if self.cuda:
             torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - self.began)
+        seconds = self.began[0].elapsed_time(ended) / 1e3 if self.cuda else ended - self.began[0]
+        self.steps.append((seconds, time.process_time() - self.began[1]))
 
 
-def run(variant: str, folder: str, rollouts: int) -> float:
-    """Return the mean seconds of an optimiser step, the first rollout left out."""
-    on_policy = "on-policy" in variant
-    tokenizer = AutoTokenizer.from_pretrained(weights_of("chains"))
-    model = AutoModelForCausalLM.from_pretrained(weights_of("chains"), dtype=torch.float32)
-    rows = [
-        {"prompt": [{"role": "user", "content": problem.prompt}], "answer": problem.answer}
-        for problem in get_tier("chains").problems("train", 512)
-    ]
-    updates = 1 if on_policy else 4
-    args = GRPOConfig(
-        output_dir=folder,
-        per_device_train_batch_size=64,
-        steps_per_generation=4,
-        gradient_accumulation_steps=4 // updates,
-        num_generations=8,
-        max_completion_length=40,
-        learning_rate=0.0,
-        max_steps=updates * rollouts,
-        report_to="none",
-        save_strategy="no",
-        bf16=False,
-        disable_tqdm=True,
-        seed=0,
+def sandbox_setting(rows: int) -> Setting:
+    """Return the sandbox's model on its own task."""
+    problems = get_tier("chains").problems("train", 512)
+    return Setting(
+        AutoModelForCausalLM.from_pretrained(weights_of("chains"), dtype=torch.float32),
+        AutoTokenizer.from_pretrained(weights_of("chains")),
+        [
+            {"prompt": [{"role": "user", "content": problem.prompt}], "answer": problem.answer}
+            for problem in problems
+        ],
+        sandbox_reward("chains"),
+        {"per_device_train_batch_size": rows, "max_completion_length": 40, "learning_rate": 0.0},
     )
+
+
+def last_digit(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """Reward that differs within groups whatever a model writes."""
+    return [float(sum(ids) % 3) / 2 for ids in completion_ids]
+
+
+def real_setting(folder: str, rows: int, length: int) -> Setting:
+    """Return a pretrained model on sums, or a random model of a configuration, with completions of one length."""
+    sums = [f"5 + 8 = 13\n{a} + {b} =" for a in range(2, 30) for b in range(2, 30)]
+    if (Path(folder) / "model.safetensors").exists():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    else:  # a configuration alone, for machines without the weights
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(weights_of("chains"))
+    args = {
+        "per_device_train_batch_size": rows,
+        "max_completion_length": length,
+        "generation_kwargs": {"min_new_tokens": length},
+        "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant",
+        "gradient_checkpointing": False,
+        "bf16": torch.cuda.is_available(),
+    }
+    return Setting(model, tokenizer, [{"prompt": text} for text in sums], last_digit, args)
+
+
+def run(variant: str, setting: Setting, folder: str, rollouts: int) -> tuple[float, float]:
+    """Return the mean (clock, processor) seconds of an optimiser step, the first rollout left out."""
+    updates = 1 if "on-policy" in variant else UPDATES
+    defaults = {
+        "output_dir": folder,
+        "steps_per_generation": UPDATES,
+        "gradient_accumulation_steps": UPDATES // updates,
+        "num_generations": 8,
+        "max_steps": updates * rollouts,
+        "report_to": "none",
+        "save_strategy": "no",
+        "bf16": False,
+        "disable_tqdm": True,
+        "seed": 0,
+    }
     method = {"KL": KLCov(), "Clip": ClipCov()}.get(variant.split("-")[0])
     extra: dict[str, Any] = {}
     kind = GRPOTrainer
     if not variant.startswith("plain"):
         kind, extra = EntropyGRPOTrainer, {"method": method}
-    probe = Probe() if "probe" in variant else None
-    if probe is not None:
-        extra |= {"observer": probe, "callbacks": [probe]}
+    if "probe" in variant:
+        extra |= {"observer": Probe()}
     trainer = kind(
-        model=model,
-        args=args,
-        reward_funcs=sandbox_reward("chains"),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
+        model=setting.model,
+        args=GRPOConfig(**defaults | setting.args),
+        reward_funcs=setting.reward,
+        train_dataset=Dataset.from_list(setting.rows),
+        processing_class=setting.tokenizer,
         **extra,
     )
     trainer.remove_callback(PrinterCallback)
     watch = Stopwatch()
     trainer.add_callback(watch)
     trainer.train()
-    return statistics.fmean(watch.seconds[updates:])
+    clock, processor = zip(*watch.steps[updates if rollouts > 1 else 0 :], strict=True)
+    return statistics.fmean(clock), statistics.fmean(processor)
 
 
-def peak_mib(variant: str) -> float:
+def peak_mib(variant: str, arguments: list[str]) -> float:
     """Return the peak memory of a process that runs this variant alone."""
-    command = [sys.executable, __file__, "--only", variant]
-    return json.loads(
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-    )
+    command = [sys.executable, __file__, *arguments, "--only", variant]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="folder of a model; default: the sandbox's")
+    parser.add_argument("--rows", type=int, help="completions per micro-batch; default: 64, with --model 8")
+    parser.add_argument("--length", type=int, default=12, help="tokens per completion, with --model")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", help="run one variant once and print its peak memory in MiB")
     settings = parser.parse_args()
+    for variant in settings.variants:
+        if ("plain on-policy" if "on-policy" in variant else "plain") not in settings.variants:
+            parser.error(f"--variants: {variant} is compared with a plain variant; name that one too")
     torch.set_num_threads(settings.threads)
     quiet()
+
+    def setting() -> Setting:
+        if settings.model is None:
+            return sandbox_setting(settings.rows or 64)
+        return real_setting(settings.model, settings.rows or 8, settings.length)
+
     with tempfile.TemporaryDirectory() as folder:
         if settings.only:
-            run(settings.only, folder, 2)
+            run(settings.only, setting(), folder, 1 if settings.model else 2)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             if torch.cuda.is_available():
                 peak = torch.cuda.max_memory_allocated()
             print(json.dumps(peak / 2**20))
             return
-        times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-        for _ in range(settings.rounds):
-            for variant in VARIANTS:
-                times[variant].append(run(variant, folder, settings.rollouts))
+        times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in settings.variants}
+        for number in range(settings.rounds):
+            turn = number % len(settings.variants)
+            for variant in (*settings.variants[turn:], *settings.variants[:turn]):
+                times[variant].append(run(variant, setting(), folder, settings.rollouts))
+                print(number, variant, *(f"{value:.3f}" for value in times[variant][-1]), file=sys.stderr)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    print(f"torch {torch.__version__}, {device}, {settings.threads} threads, {load}")
+    print(f"{settings.model or 'sandbox'}, {settings.rounds} rounds of {settings.rollouts} rollouts")
     print(
-        f"torch {torch.__version__}, {settings.threads} threads, {settings.rounds} rounds of {settings.rollouts} rollouts"
+        f"{'variant':<20}{'ms/step':>9}{'ratio':>8}{'lowest':>8}{'highest':>9}{'cpu ms':>9}{'ratio':>8}{'peak MiB':>10}"
     )
-    print(f"{'variant':<22}{'ms/step':>9}{'ratio':>8}{'lowest':>8}{'highest':>9}{'peak MiB':>10}")
+    arguments = [argument for argument in sys.argv[1:] if argument not in settings.variants]
+    arguments = [argument for argument in arguments if argument != "--variants"]
     for variant, values in times.items():
         base = times["plain on-policy" if "on-policy" in variant else "plain"]
-        ratios = sorted(value / plain for value, plain in zip(values, base, strict=True))
+        clock, processor = (
+            sorted(value[part] / plain[part] for value, plain in zip(values, base, strict=True))
+            for part in (0, 1)
+        )
+        medians = [statistics.median(value[part] for value in values) * 1e3 for part in (0, 1)]
         print(
-            f"{variant:<22}{statistics.median(values) * 1e3:>9.1f}{statistics.median(ratios):>8.3f}"
-            f"{ratios[0]:>8.3f}{ratios[-1]:>9.3f}{peak_mib(variant):>10.0f}"
+            f"{variant:<20}{medians[0]:>9.1f}{statistics.median(clock):>8.3f}{clock[0]:>8.3f}{clock[-1]:>9.3f}"
+            f"{medians[1]:>9.1f}{statistics.median(processor):>8.3f}{peak_mib(variant, arguments):>10.0f}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -145,6 +146,19 @@ def check(
     out: Annotated[
         Path | None, typer.Option(help="Folder that the run will have; default: runs/NAME.")
     ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(
+            help="Memory of a GPU, GiB: estimate what each process needs, and exit with 1 if it does not fit.",
+            show_default=False,
+        ),
+    ] = None,
+    launch: Annotated[
+        str, typer.Option(help="With --gpu-memory: how the model lies on the GPUs (see launch-config).")
+    ] = "multi_gpu",
+    prompt_tokens: Annotated[
+        int, typer.Option(help="With --gpu-memory: tokens of the longest prompt.")
+    ] = 512,
 ) -> None:
     """Validate a recipe and show batch sizes, number of steps, clip range and warnings. Loads no model."""
     from entropilot.recipes.schema import load_recipe
@@ -153,14 +167,27 @@ def check(
     need_training_extra()
     from entropilot.training.stages import plan_stages
 
-    for plan in plan_stages(loaded, out, processes=processes, elsewhere=True):
+    plans, fits = plan_stages(loaded, out, processes=processes, elsewhere=True), True
+    for plan in plans:
         if plan.stage is not None:
             typer.echo(f"stage {plan.stage}")
         for name, value in plan.facts:
             typer.echo(f"{name + ':':<22}{value}")
         for note in plan.notes:
             typer.echo(f"note: {note}")
-    typer.echo("OK: no problems found.")
+        if gpu_memory is not None:
+            from entropilot.training.fitting import told
+
+            ranks = processes or int(os.environ.get("WORLD_SIZE", "1"))
+            # The model of a later stage does not exist yet; it has the sizes of the first one.
+            sized = replace(plan, model=plans[0].model)
+            lines, room = told(sized, ranks, gpu_memory, launch, prompt_tokens)
+            fits = fits and room
+            for line in lines:
+                typer.echo(line)
+    typer.echo("OK: no problems found." if fits else "The recipe is valid, but it does not fit.")
+    if not fits:
+        raise typer.Exit(1)
 
 
 @app.command(hidden=True)

@@ -147,13 +147,14 @@ def covariance_table(
     covariance: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], shares: tuple[float, ...] = TABLE_SHARES
 ) -> dict[float, float]:
     """Return the mean covariance of the top share of tokens, for every share (arXiv:2505.22617, Table 1)."""
-    valid = covariance[mask].sort(descending=True).values
-    if valid.numel() == 0:
-        return dict.fromkeys(shares, 0.0)
-    running = valid.cumsum(0, dtype=torch.float64)
-    counts = [quota(share, valid.numel()) for share in shares]
-    means = (running[[count - 1 for count in counts]] / torch.tensor(counts, device=running.device)).tolist()
-    return dict(zip(shares, means, strict=True))
+    values = covariance[mask]
+    tokens, means = values.numel(), dict.fromkeys(shares, covariance.new_zeros((), dtype=torch.float64))
+    for share in sorted(shares, reverse=True) if tokens else ():
+        count = quota(share, tokens)
+        if count < len(values):  # every top set lies in the one before, so nothing is sorted whole
+            values = values.topk(count, sorted=False).values
+        means[share] = values.sum(dtype=torch.float64) / count
+    return dict(zip(shares, torch.stack(list(means.values())).tolist(), strict=True))
 
 
 def quadrant_covariance(

@@ -18,6 +18,7 @@ import json, sys
 import verl
 early = [name for name in sys.modules if name.startswith("entropilot.engines.verl.")]
 heavy = [name for name in ("verl.workers.engine", "verl.trainer.ppo.core_algos") if name in sys.modules]
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY as estimators
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY as losses
 from verl.workers.engine import EngineRegistry
 from verl.trainer.ppo.v1 import trainer_base
@@ -25,6 +26,7 @@ print(json.dumps({
     "early": early, "heavy": heavy, "losses": [name for name in losses if "entropilot" in name],
     "engine": EngineRegistry.get_engine_cls("language_model", "fsdp2").__name__,
     "critic": EngineRegistry.get_engine_cls("value_model", "fsdp2").__name__,
+    "estimators": [name for name in estimators if "entropilot" in name],
     "trainers": [name for name in trainer_base.TRAINER_REGISTRY if "entropilot" in name],
 }))
 """
@@ -47,7 +49,9 @@ def test_import_verl_registers_everything_when_verl_has_it() -> None:
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["early"] == ["entropilot.engines.verl.plugin"] and seen["heavy"] == []
-    assert seen["losses"] == ["entropilot_clip_cov", "entropilot_kl_cov", "entropilot_stare"]
+    tokens = ["entropilot_clip_cov", "entropilot_kl_cov", "entropilot_stare"]
+    assert seen["losses"] == [*tokens, "entropilot_repo"]
+    assert seen["estimators"] == ["entropilot_qae", "entropilot_w_reinforce"]
     assert (seen["engine"], seen["critic"]) == ("ChoosingEngine", "FSDPEngineWithValueHead")
     assert seen["trainers"] == ["entropilot_sync"]
 

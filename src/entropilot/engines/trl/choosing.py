@@ -8,22 +8,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from entropilot.engines.trl.columns import SPAN, eligible_mask, loss_mask, of_rows
+from entropilot.engines.trl.columns import ELIGIBLE, SPAN, loss_mask, of_rows
 from entropilot.maths.tokens import TokenBatch
+
+
+def gathered(accelerator: Any, values: Tensor) -> Tensor:
+    """Return the rows of all ranks, rank after rank as the sampler laid them out, padded to the widest."""
+    if accelerator.num_processes == 1:
+        return values
+    if values.ndim > 1:
+        values = accelerator.pad_across_processes(values, dim=1)
+    return accelerator.gather(values)
 
 
 def gathered_batch(
     trainer: Any, inputs: dict[str, Any], logp: Tensor, old_logp: Tensor, entropy: Tensor
 ) -> tuple[TokenBatch, Tensor]:
     """Return the batch of all ranks, rank after rank as the sampler laid it out, and its eligible tokens."""
-    # As numbers: accelerate pads a bool to int64, on the ranks that need padding only, and the gather breaks.
-    parts = (logp, old_logp, entropy, loss_mask(inputs).int(), eligible_mask(inputs).int())
-    logp, old_logp, entropy, mask, eligible = map(trainer._gathered, parts)
-    more = {name: trainer._gathered(value) for name, value in of_rows(inputs).items() if name != "span"}
-    if SPAN in inputs:
-        more["span"] = trainer._gathered(inputs[SPAN].int()).bool()
+    same = old_logp is logp  # nothing travels twice: at 64 ranks every field is gigabytes
+    logp, entropy = trainer._gathered(logp), trainer._gathered(entropy)
+    old_logp = logp if same else trainer._gathered(old_logp)
+    # As bytes: accelerate pads a bool to int64, on the ranks that need padding only, and the gather breaks.
+    masks = {"mask": loss_mask(inputs)} | ({"span": inputs[SPAN]} if SPAN in inputs else {})
+    masks = {name: trainer._gathered(mask.byte()).bool() for name, mask in masks.items()}
+    eligible = masks["mask"] & trainer._gathered(inputs[ELIGIBLE].byte()).bool()[:, None]
+    rows = {name: trainer._gathered(value) for name, value in of_rows(inputs).items() if name != "span"}
     advantages = trainer._gathered(inputs["advantages"])
-    return TokenBatch(old_logp, logp, advantages, mask, entropy, **more), eligible.bool()
+    return TokenBatch(old_logp, logp, advantages, entropy=entropy, **masks, **rows), eligible
 
 
 def choose_over_update(trainer: Any) -> dict[int, Tensor]:

@@ -29,7 +29,7 @@ from entropilot.engines.trl.checks import (
     refuse_rule,
     settle_clip,
 )
-from entropilot.engines.trl.choosing import choose_over_update, gathered_batch
+from entropilot.engines.trl.choosing import choose_over_update, gathered, gathered_batch
 from entropilot.engines.trl.columns import ELIGIBLE, SELECTED, eligible_mask, loss_mask, of_rows
 from entropilot.engines.trl.scoring import at_temperature, dropout_of, mean_entropies, without_dropout
 from entropilot.engines.trl.spans import describe_rows
@@ -308,12 +308,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         return total.masked_fill(unscored.all(1) | left_out, torch.nan)
 
     def _gathered(self, values: Tensor) -> Tensor:
-        """Return the rows of all ranks, rank after rank as the sampler laid them out, padded to the widest."""
-        if self.accelerator.num_processes == 1:
-            return values
-        if values.ndim > 1:
-            values = self.accelerator.pad_across_processes(values, dim=1)
-        return self.accelerator.gather(values)
+        """Return the rows of all ranks (see `entropilot.engines.trl.choosing.gathered`)."""
+        return gathered(self.accelerator, values)
 
     # --- choosing -------------------------------------------------------------------------------------------
 

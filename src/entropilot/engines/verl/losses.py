@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from verl.trainer.ppo.core_algos import agg_loss, compute_policy_loss_vanilla, register_policy_loss
 
-from entropilot.engines.verl import plugin
+from entropilot.engines.verl import advantages, plugin
 from entropilot.engines.verl.choosing import CHOICE
 from entropilot.engines.verl.settings import PREFIX, clip_of, method_of, token_methods, with_clip
 from entropilot.errors import UserError
@@ -101,7 +101,8 @@ def _no_choice(config: Any) -> str:
 
 
 def register() -> None:
-    """Register one loss for every token method, as `entropilot_` and the method's name."""
+    """Register one loss for every token method, as `entropilot_` and the method's name, and the advantage methods."""
     register_loss: Callable[[str], Callable[[Any], Any]] = register_policy_loss
     for name in token_methods():
         register_loss(PREFIX + name)(steered_loss)
+    advantages.register()
