@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from entropilot.errors import UserError
 from entropilot.training.memory import GIB, Batch, Shape, batch_of, estimate, launch_of, shape_of
@@ -34,7 +35,8 @@ Change = tuple[str, str, Callable[[Case], Case]]
 def _changes(plan: Plan, case: Case) -> list[Change]:
     """Return what would take less memory, in the order in which one would try it."""
     changes: list[Change] = []
-    config, batch = plan.config, case.batch
+    config: Any = plan.config
+    batch = case.batch
     if not batch.checkpointing:
         typed = "grpo.gradient_checkpointing=true"
         changes.append(
