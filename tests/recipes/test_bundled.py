@@ -39,6 +39,17 @@ def test_a_name_that_is_not_there(name: str, words: str) -> None:
         locate(Path(name))
 
 
+def test_the_command_in_a_recipes_head_works_anywhere(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate(Path("recipes/kl_cov.yaml")) == path_of("kl_cov")
+    assert locate(Path("recipes/paper/kl_cov_qwen2.5_7b.yaml")) == path_of("paper/kl_cov_qwen2.5_7b")
+    for missing in ("kl_cov.yaml", "recipes/nothing.yaml", "other/kl_cov.yaml"):
+        assert locate(Path(missing)) == Path(missing), "refused by its reader"
+    Path("recipes").mkdir()
+    Path("recipes/kl_cov.yaml").write_text("model: sandbox\n")
+    assert locate(Path("recipes/kl_cov.yaml")) == Path("recipes/kl_cov.yaml")
+
+
 def test_each_says_in_a_line_what_it_trains() -> None:
     assert [name for name in names() if len(about(name)) < 20] == []
 

@@ -45,11 +45,15 @@ def about(name: str) -> str:
 def locate(path: Path) -> Path:
     """Return the file that a command's RECIPE stands for: the path itself, or the package's recipe of that name.
 
-    A file comes first. A path with an ending that is not there is returned as it is, for its reader to refuse.
+    A file comes first. `recipes/NAME.yaml`, as the heads of the recipes have it, is the package's where there is no such
+    file. Another path with an ending that is not there is returned as it is, for its reader to refuse.
 
     Raises:
         UserError: it has no ending, and neither a file nor a recipe of the package has that name.
     """
-    if path.suffix in (".yaml", ".yml") or path.exists() or path.is_absolute():
+    if path.exists() or path.is_absolute():
         return path
+    if path.suffix in (".yaml", ".yml"):
+        name = path.with_suffix("").as_posix().removeprefix("recipes/")
+        return path_of(name) if path.parts[0] == "recipes" and name in names() else path
     return path_of(path.as_posix())
