@@ -9,6 +9,7 @@ that before the model existed, is activations or generation.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import json
 import os
@@ -26,6 +27,7 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from entropilot.inputs.messages import render_prompt
 from entropilot.inputs.models import quiet
 from entropilot.recipes.schema import Recipe
 from entropilot.sandbox import weights_of
@@ -34,6 +36,8 @@ from entropilot.training.plan import Plan, check
 from entropilot.training.prepare import prepare
 
 MIB = 2**20
+# Without its kernel TRL holds the tile of logits and eight more like it in the backward pass, and a mask of bytes.
+TILE = 9 * 4 + 1
 # Name: layers, hidden, heads, key-value heads, feed-forward, words; and completions per pass, tokens per completion.
 SIZES = {
     "small": ((8, 256, 8, 4, 768, 8192), (16, 48)),
@@ -114,12 +118,18 @@ def measure(model: Path, rows: int, tokens: int, checkpointing: bool, tiny: Path
         peak = resident("VmHWM") - before
         inner = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         states = [value for state in inner.state.values() for value in state.values()]
+        longest = max(len(trainer.processing_class(text)["input_ids"]) for text in rendered(trainer))
         found = {
             "weights": sum(p.nbytes for p in trainer.model.parameters()),
             "gradients": gradients,
             "optimizer": sum(value.nbytes for value in states if isinstance(value, torch.Tensor)),
         }
-    return {**found, "activations": peak - sum(found.values()), "peak": peak}
+    return {**found, "activations": peak - sum(found.values()), "peak": peak, "prompt": longest}
+
+
+def rendered(trainer: Any) -> list[str]:
+    """Return the prompts as the model sees them."""
+    return [render_prompt(row["prompt"], trainer.processing_class) for row in trainer.train_dataset]
 
 
 def main() -> None:
@@ -150,7 +160,7 @@ def main() -> None:
                 said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 found = json.loads(said.splitlines()[-1])
                 plan = plan_of(model, rows, tokens, checkpointing, Path(folder) / "plan")
-                batch = batch_of(plan, 1, 0.0, prompt=24)
+                batch = dataclasses.replace(batch_of(plan, 1, 0.0, int(found["prompt"])), tile=TILE)
                 memory = estimate(shape_of(plan), batch, ALONE)
                 guess = {part: getattr(memory, part) for part in parts[:3]}
                 guess["activations"] = max(memory.activations, memory.generation) + memory.choice

@@ -7,6 +7,7 @@ one unmeasured round. With an accelerator the clock is CUDA events.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--largest", type=float, default=math.inf, help="leave out batches of more cells")
     parser.add_argument("--fraction", type=float, default=2e-3)
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
@@ -63,6 +65,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {device}, {settings.threads} threads, fraction {settings.fraction:g}")
     print(f"{'tokens':>8}  {'what':<22}{'ms':>9}{'ns/token':>10}{'x topk':>8}")
     for label, (rows, width) in SIZES.items():
+        if rows * width > settings.largest:
+            continue
         runs, tokens = selectors(rows, width, settings.fraction, device)
         times: dict[str, list[float]] = {name: [] for name in runs}
         for repeat in range(settings.repeats + 1):

@@ -2,6 +2,7 @@
 
     python benchmarks/step_overhead.py                                    # the sandbox's model
     python benchmarks/step_overhead.py --model runs/models/smollm2        # after `make real-model`
+    python benchmarks/step_overhead.py --model random                     # 0.36 B random weights, for a GPU
 
 Same model, seed and settings. Variants are interleaved, one short run after the other, each round in another order; the
 first rollout of each run is not counted. The ratio is the median over rounds of (variant / plain of the same round).
@@ -24,7 +25,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,7 +32,14 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PrinterCallback,
+    TrainerCallback,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from entropilot import ClipCov, EntropyGRPOTrainer, KLCov
@@ -102,16 +109,24 @@ def last_digit(prompts: list[str], completion_ids: list[list[int]], **_: Any) ->
     return [float(sum(ids) % 3) / 2 for ids in completion_ids]
 
 
-def real_setting(folder: str, rows: int, length: int) -> Setting:
-    """Return a pretrained model on sums, or a random model of a configuration, with completions of one length."""
+def real_setting(folder: str, rows: int, length: int, layers: int) -> Setting:
+    """Return a pretrained model on sums, or a random model, with completions of one length."""
     sums = [f"5 + 8 = 13\n{a} + {b} =" for a in range(2, 30) for b in range(2, 30)]
-    if (Path(folder) / "model.safetensors").exists():
+    if folder == "random":  # as SmolLM2-360M, for machines without any weights
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            num_hidden_layers=layers,
+            hidden_size=960,
+            num_attention_heads=15,
+            num_key_value_heads=5,
+            intermediate_size=2560,
+            vocab_size=49152,
+            tie_word_embeddings=True,
+        )
+        model, tokenizer = LlamaForCausalLM(config), AutoTokenizer.from_pretrained(weights_of("chains"))
+    else:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    else:  # a configuration alone, for machines without the weights
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(weights_of("chains"))
     args = {
         "per_device_train_batch_size": rows,
         "max_completion_length": length,
@@ -173,9 +188,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", help="folder of a model; default: the sandbox's")
+    parser.add_argument("--model", help="folder of a model, or random; default: the sandbox's")
     parser.add_argument("--rows", type=int, help="completions per micro-batch; default: 64, with --model 8")
     parser.add_argument("--length", type=int, default=12, help="tokens per completion, with --model")
+    parser.add_argument("--layers", type=int, default=32, help="of the random model: 32 make 0.36 B weights")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=4)
@@ -191,7 +207,7 @@ def main() -> None:
     def setting() -> Setting:
         if settings.model is None:
             return sandbox_setting(settings.rows or 64)
-        return real_setting(settings.model, settings.rows or 8, settings.length)
+        return real_setting(settings.model, settings.rows or 8, settings.length, settings.layers)
 
     with tempfile.TemporaryDirectory() as folder:
         if settings.only:

@@ -32,9 +32,10 @@ BATCH = Batch(
     vllm=0.0,
     samples_here=True,
     optimizer=8,
+    tile=4,
 )
 # A layer keeps 6·4 + 5·4 + 4·8 = 76 numbers per token; 3·12 = 36 tokens; 4 bytes: 10,944 bytes, two layers 21,888.
-# Logits: 4 copies · 4 bytes · 3 rows · 8 places · 10 words = 3,840. Together 25,728.
+# A tile of logits: 4 bytes · 36 tokens · 10 words = 1,440; the gradient of the table 4 · 10 · 4 = 160. Together 23,488.
 # Cache: 2 · 2 layers · 2 · 4 bytes · 6 · 12 = 2,304; logits of one token 3 · 4 · 6 · 10 = 720. Together 3,024.
 # Choice: 9 bytes · 24 · 7 = 1,512.
 
@@ -55,11 +56,11 @@ def parts(batch: Batch, launch: str | None = None, shape: Shape = SHAPE) -> list
 
 
 def test_the_sums_by_hand() -> None:
-    assert parts(BATCH) == [4000, 4000, 8000, 25728, 3024, 1512]
+    assert parts(BATCH) == [4000, 4000, 8000, 23488, 3024, 1512]
     # DDP: the gradients once more, in buckets. FSDP2: a quarter of everything; of 960 weights outside of the table of
     # words two layers are gathered in half precision, 2 · 2 · 480 bytes, and the table, 2 · 40.
-    assert parts(BATCH, "multi_gpu") == [4000, 8000, 8000, 25728, 3024, 1512]
-    assert parts(BATCH, "fsdp2") == [1000, 1000, 2000, 25728 + 2000, 3024 + 2000, 1512]
+    assert parts(BATCH, "multi_gpu") == [4000, 8000, 8000, 23488, 3024, 1512]
+    assert parts(BATCH, "fsdp2") == [1000, 1000, 2000, 23488 + 2000, 3024 + 2000, 1512]
     # DeepSpeed: 2 bytes a weight, and 12 in the optimizer.
     assert parts(BATCH, "zero2")[:3] == [2000, 500, 3000]
     assert parts(BATCH, "zero3")[:3] == [500, 500, 3000]
@@ -69,12 +70,12 @@ def test_the_sums_by_hand() -> None:
     ("change", "expected"),
     [
         # The input of every layer, 2 · 4 · 4 bytes · 36 tokens = 1,152, one layer, and the logits.
-        ({"checkpointing": True}, [4000, 4000, 8000, 1152 + 10944 + 3840, 3024, 1512]),
-        ({"reference": True}, [8000, 4000, 8000, 25728, 3024, 1512]),
-        ({"samples_here": False}, [4000, 4000, 8000, 25728, 0, 1512]),
-        ({"optimizer": 2}, [4000, 4000, 2000, 25728, 3024, 1512]),
+        ({"checkpointing": True}, [4000, 4000, 8000, 1152 + 10944 + 1600, 3024, 1512]),
+        ({"reference": True}, [8000, 4000, 8000, 23488, 3024, 1512]),
+        ({"samples_here": False}, [4000, 4000, 8000, 23488, 0, 1512]),
+        ({"optimizer": 2}, [4000, 4000, 2000, 23488, 3024, 1512]),
         # bf16: half of the layers and of the cache, and autocast's copy of the weights, 2,000 bytes.
-        ({"compute": 2}, [4000, 4000, 8000, 10944 + 3840 + 2000, 1152 + 720 + 2000, 1512]),
+        ({"compute": 2}, [4000, 4000, 8000, 10944 + 1600 + 2000, 1152 + 720 + 2000, 1512]),
     ],
 )
 def test_what_a_setting_changes(change: dict[str, Any], expected: list[float]) -> None:
@@ -82,7 +83,13 @@ def test_what_a_setting_changes(change: dict[str, Any], expected: list[float]) -
 
 
 def test_adapters_have_small_gradients() -> None:
-    assert parts(BATCH, shape=replace(SHAPE, trained=10))[:3] == [4000, 40, 80]
+    assert parts(BATCH, shape=replace(SHAPE, trained=10))[:4] == [4000, 40, 80, 21888 + 1440]
+
+
+def test_logits_are_computed_in_tiles() -> None:
+    # 4,096 tokens · 32,768 words · 4 bytes at most; a layer keeps 76 · 4 bytes per token.
+    batch, shape = replace(BATCH, rows=1000), replace(SHAPE, vocabulary=50_000, trained=10)
+    assert parts(batch, shape=shape)[3] == 2 * 76 * 4 * 12_000 + 4096 * 32_768 * 4
 
 
 def test_the_sizes_come_from_the_configuration() -> None:

@@ -23,9 +23,8 @@ DRIVER = 1.0 * GIB  # CUDA's own context and libraries, assumed
 CHOICE_BYTES = (
     9  # per position of the rollout: log-prob and entropy in float32, a mask; see engines/trl/choosing.py
 )
-# Copies of the logits, in float32, that a training pass holds when its backward pass begins: the logits over T, the
-# gradients of the log of the sum of exponentials and of the chosen token's logit, and their sum.
-LOGIT_COPIES = 4
+# TRL computes the logits in tiles of so many tokens and words (trl/trainer/utils.py), never all at once.
+TILE_TOKENS, TILE_WORDS = 4096, 32768
 OPTIMIZER_BYTES = {"adamw_torch": 8, "adamw_torch_fused": 8, "adamw_bnb_8bit": 2, "adamw_8bit": 2, "sgd": 0}
 
 
@@ -88,6 +87,7 @@ class Batch:
         vllm: bytes that vLLM takes on the training GPU.
         samples_here: transformers generates on the training GPU.
         optimizer: bytes of the optimizer's moments per trained weight.
+        tile: bytes per number of a tile of logits; on a GPU a kernel works in place, in the numbers of the pass.
     """
 
     rows: int
@@ -102,6 +102,7 @@ class Batch:
     vllm: float
     samples_here: bool
     optimizer: float
+    tile: float
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ def batch_of(plan: Plan, processes: int, gpu_memory: float, prompt: int) -> Batc
         vllm=config.vllm_gpu_memory_utilization * gpu_memory if colocated else 0.0,
         samples_here=not config.use_vllm,
         optimizer=OPTIMIZER_BYTES.get(str(getattr(config.optim, "value", config.optim)), 8),
+        tile=2 if half else 4,
     )
 
 
@@ -226,7 +228,9 @@ def estimate(shape: Shape, batch: Batch, launch: Launch) -> Memory:
     # Checkpointing keeps the input of every layer, and one layer as it is computed again.
     inputs = shape.layers * shape.hidden * batch.compute * tokens
     layers = inputs + layer if batch.checkpointing else shape.layers * layer
-    logits = LOGIT_COPIES * 4 * batch.rows * (batch.completion + 1) * shape.vocabulary
+    logits = batch.tile * min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_WORDS)
+    if shape.trained == shape.weights:  # the gradient of the table of words, before it joins the others
+        logits += 4 * shape.vocabulary * shape.hidden
     cache = 2 * shape.layers * shape.key * batch.compute * batch.generated * (batch.prompt + batch.completion)
     # The logits of one token per completion, and what sampling makes of them.
     sampled = 3 * 4 * batch.generated * shape.vocabulary
