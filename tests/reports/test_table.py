@@ -99,14 +99,11 @@ def test_table_is_aligned_and_says_what_r_is() -> None:
         "demo",
         "kl_cov",
         *start_to_end,
-        "0.200",
-        "0.900",
         "0.700",
         "1.00",
-        "accuracy",
-        "6",
     ]
-    assert "training reward" in second and "accuracy" not in second
+    assert len(head) <= 80
+    assert second.startswith("reward")
     assert third.startswith("日本    none") and third.endswith("–")  # two cells for each of these letters
     assert "nats" in legend
     assert "R is the training reward" in verdicts[1]

@@ -39,7 +39,9 @@ _FORMATS = {
 TRAINING_ENTROPY = ("entropy/train_token_mean", "entropy", "actor/entropy", "train/entropy")
 NO_ENTROPY = "no fit: entropy was not recorded, and the law needs it"
 _SHORT: dict[str | None, str] = {None: MISSING, ACCURACY: "accuracy", REWARD: "training reward"}
-_TEXT_COLUMNS = (0, 1, 10)
+# A terminal of 80 columns has no room for these; `fit` prints a and b, the verdict says what R is, the page shows all.
+_PAGE_ONLY = ("a", "b", "R is", "seconds")
+_SHOWN = tuple(place for place, heading in enumerate(HEADINGS) if heading not in _PAGE_ONLY)
 
 
 def series(run: Run, name: str) -> tuple[list[int], list[float]]:
@@ -119,7 +121,8 @@ def format_table(runs: Sequence[Run], *, verdicts: bool = True) -> str:
     """Format the table as aligned plain text, with the verdict on each run's fit underneath."""
     summaries = [summarise(run) for run in runs]
     rows = summary_table(runs, summaries)
-    lines = aligned([list(HEADINGS), *rows], _TEXT_COLUMNS).splitlines()
+    shown = [[row[place] for place in _SHOWN] for row in [list(HEADINGS), *rows]]
+    lines = aligned(shown, (0, 1)).splitlines()
     if verdicts and runs:
         lines += ["", LEGEND]
         others = [(row[0], entropy_name(run)) for row, run in zip(rows, runs, strict=True)]
