@@ -29,7 +29,7 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>.+?) -->\n+)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^ *```",
     re.M | re.S,
 )
-TRAINS = "GRPOTrainer("
+TRAIN = ("README.md", "use-with-trl.md", "preferences.md")  # their snippets train, for seconds
 
 
 def blocks(page: Path, *kinds: str) -> Iterator[tuple[str | None, str]]:
@@ -59,7 +59,8 @@ def name_of(page: Path) -> str:
 
 def record(folder: Path, slope: float = 0.2) -> tuple[list[int], list[float], list[float]]:
     """Write a run that follows R = −slope·exp(H) + 0.9, slightly off; return steps, entropy and accuracy."""
-    writer = RunWriter(folder, {"name": folder.name, "recipe": {"method": "kl_cov"}})
+    seed = int(folder.name[-1]) if folder.name[-1].isdigit() else 1
+    writer = RunWriter(folder, {"name": folder.name, "recipe": {"method": "kl_cov", "seed": seed}})
     columns: tuple[list[int], list[float], list[float]] = ([], [], [])
     for step in range(1, 41):
         h = 0.6 * math.exp(-step / 15)
@@ -168,7 +169,13 @@ def test_python_without_torch(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
-@pytest.mark.parametrize("page", pages_with(python=True), ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page.name in TRAIN), id=name_of(page))
+        for page in pages_with(python=True)
+    ],
+)
 def test_python_with_torch(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = tensors()
@@ -250,3 +257,72 @@ def test_there_are_commands_and_snippets() -> None:
 def test_a_wrong_command_would_be_found(line: str) -> None:
     with pytest.raises((LookupError, TyperException)):
         parse(shlex.split(line)[1:])
+
+
+# What is carried out; the others are parsed above, and carried out by the tests named here.
+CARRIED_OUT = ("fit", "forecast", "diagnose", "report", "read", "recipes", "sandbox problems")
+ELSEWHERE = {
+    "train": "tests/training/test_run.py",
+    "check": "tests/cli/test_main.py",
+    "watch": "tests/reports/test_serve.py",
+    "dynamics": "tests/analysis/test_dynamics.py",
+    "evaluate": "tests/cli/test_evaluate.py",
+    "cluster": "tests/cli/test_answers.py",
+    "prompts": "tests/cli/test_answers.py",
+    "logits": "tests/analysis/test_logits.py",
+    "control": "tests/control/test_commands.py",
+    "sandbox": "tests/cli/test_main.py",
+    "launch-config": "tests/cli/test_launch_config.py",
+}
+
+
+def made_up(path: Path) -> None:
+    """Write what a command reads: a run's folder, TRL's history, or verl's file."""
+    if not path.suffix:
+        record(path)
+        return
+    rows = [(s, 0.6 * math.exp(-s / 15)) for s in range(1, 41)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(
+            json.dumps([{"step": s, "entropy": h, "reward": 0.9 - 0.2 * math.exp(h)} for s, h in rows])
+        )
+        return
+    lines = [
+        {"step": s, "data": {"actor/entropy": h, "val-core/math/acc/mean@8": 0.9 - 0.2 * math.exp(h)}}
+        for s, h in rows
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
+def test_commands_on_records_run(page: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, line in enumerate(commands(page)):
+        words = shlex.split(line.split(" > ")[0], comments=True)
+        if words[0] != "entropilot":
+            continue
+        command = " ".join(words[1:])
+        if not command.startswith(CARRIED_OUT):
+            assert (ROOT / ELSEWHERE[words[1]]).is_file(), line
+            continue
+        if words[1] == "report":
+            pytest.importorskip("jinja2")
+        if "svg" in words:
+            pytest.importorskip("matplotlib")
+        here = tmp_path / str(number)
+        here.mkdir()
+        monkeypatch.chdir(here)
+        outputs = [
+            after
+            for before, after in zip(words, words[1:], strict=False)
+            if before in ("-o", "--out", "--to")
+        ]
+        for word in words[2:]:
+            is_path = "/" in word or word.endswith((".log", ".json", ".jsonl"))
+            if is_path and word not in outputs:
+                made_up(here / word)
+        result = run(*words[1:])
+        assert result.code in ((0, 1) if words[1] == "diagnose" else (0,)), (line, result.err)
+        assert "Traceback" not in result.err
+        assert all((here / output).exists() for output in outputs), line
