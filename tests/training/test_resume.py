@@ -75,14 +75,15 @@ def test_the_order_of_the_data_goes_on_in_later_epochs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_inside_a_rollout_goes_on_with_its_samples(tmp_path: Path) -> None:
-    inside = {"save_steps": 3, "max_steps": 6, "save_total_limit": 5}
-    train(recipe(inside), tmp_path / "whole")
+    settings = {"save_steps": 4, "save_total_limit": 5}  # of rollouts of three updates
+    inside = tiny_recipe(tmp_path / "tiny", settings)
+    train(inside, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "checkpoint-8")
     shutil.rmtree(tmp_path / "cut" / "model")
-    train(recipe(inside), tmp_path / "cut", resume=True)
+    train(inside, tmp_path / "cut", resume=True)
     run = read_run(tmp_path / "cut")
-    assert [step for step, _ in run.column("rollout")] == [1, 3, 5]
+    assert [step for step, _ in run.column("rollout")] == [1, 4, 7]
     assert rows_of(run) == rows_of(read_run(tmp_path / "whole"))
     assert same_weights(tmp_path / "cut" / "model", tmp_path / "whole" / "model")
 
