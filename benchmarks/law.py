@@ -266,7 +266,13 @@ def speed() -> None:
         h = course(n) + 0.005 * rng.standard_normal(n)
         runs[n] = (np.arange(n), h, B - A * np.exp(h) + noise(rng, n, 0.6, "AR(1)"))
     steps, h, r = runs[2400]
-    head("Milliseconds of CPU time, after a first call that imports scipy", "", "median of 25", "fastest", "bound")
+    head(
+        "Milliseconds of CPU time, after a first call that imports scipy",
+        "",
+        "median of 25",
+        "fastest",
+        "bound",
+    )
     for name, call, bound in (
         (
             "fit, 10,000 resamples; 2,400 steps",
