@@ -1,6 +1,6 @@
 """Turn a prediction into an interval, with constants from the errors that predictions made on public runs.
 
-The constants are in `calibration.json`; `experiments/forecast_calibration.py` makes it, and docs/results/real_runs.md
+The constants are in `calibration.json`; `experiments/forecast_calibration` makes it, and docs/results/real_runs.md
 says how often the intervals held the truth on runs of repositories that had been left out. Few repositories are
 behind them, so they are no guarantee for a run of another kind.
 """
