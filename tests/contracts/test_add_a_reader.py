@@ -60,10 +60,10 @@ def diary(folder: Path) -> Path:
     return path
 
 
-def test_a_reader_from_outside_is_used_by_the_commands(tmp_path: Path) -> None:
+def test_a_reader_from_outside_is_used_by_the_commands(run, tmp_path: Path) -> None:
     path = diary(tmp_path)
-    without = command(tmp_path, "fit", str(path))
-    assert without.returncode == 2 and "holds no log that can be read" in without.stderr
+    without = run("fit", str(path))
+    assert without.code == 2 and "holds no log that can be read" in without.err
     install(tmp_path, "diary_reader:READER")
     done = command(tmp_path, "fit", str(path), "--json")
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def test_a_reader_from_outside_is_used_by_the_commands(tmp_path: Path) -> None:
     assert fit["framework"] == "diary" and abs(fit["a"] - 0.1) < 1e-9 and abs(fit["b"] - 0.8) < 1e-9
     assert "entropy: mood (by default)" in done.stderr
     assert command(tmp_path, "read", str(path), "--to", str(tmp_path / "run")).returncode == 0
-    (again,) = json.loads(command(tmp_path, "fit", str(tmp_path / "run"), "--json").stdout)
+    (again,) = json.loads(run("fit", "run", "--json").out)
     assert (again["run"], again["a"], again["b"]) == ("my diary", fit["a"], fit["b"])
     assert json.loads((tmp_path / "run" / "run.jsonl").read_text().splitlines()[0])["framework"] == "diary"
 
