@@ -31,13 +31,18 @@ def cpu(tmp_path_factory: pytest.TempPathFactory):
     dist.destroy_process_group()
 
 
-def on_two_ranks(cpu, folder: Path, loss_mode: str, environment: dict[str, str] | None = None) -> list[dict]:
-    """Run one update on two gloo ranks, in processes of their own."""
-    paths = [folder / f"rank{rank}.pt" for rank in range(2)]
+LOSSES, SCOPES = ("entropilot_kl_cov", "entropilot_clip_cov"), ("rollout", "update")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(cpu, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """One update of every loss and scope on two gloo ranks: per rank, what came of it by "loss:scope"."""
+    folder = tmp_path_factory.mktemp("ranks")
+    jobs = [f"{loss}:{scope}" for loss in LOSSES for scope in SCOPES]
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "verl_on_cpu.py"), str(cpu.model), loss_mode, str(rank), str(folder)],
-            env={**os.environ, "PYTHONWARNINGS": "ignore", **(environment or {})},
+            [sys.executable, str(HERE / "verl_on_cpu.py"), str(cpu.model), str(rank), str(folder), *jobs],
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -46,7 +51,7 @@ def on_two_ranks(cpu, folder: Path, loss_mode: str, environment: dict[str, str] 
     ]
     errors = [process.communicate(timeout=240)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], errors
-    return [torch.load(path, weights_only=True) for path in paths]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def largest_gap(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
@@ -55,10 +60,10 @@ def largest_gap(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
     return max(float((left[name] - right[name]).abs().max()) for name in left) / scale
 
 
-@pytest.mark.parametrize("scope", ["rollout", "update"])
-@pytest.mark.parametrize("loss_mode", ["entropilot_kl_cov", "entropilot_clip_cov"])
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("loss_mode", LOSSES)
 def test_tokens_and_gradient_do_not_depend_on_how_the_mini_batch_is_cut(
-    cpu, loss_mode, scope, tmp_path, monkeypatch
+    cpu, two_ranks, loss_mode, scope, monkeypatch
 ) -> None:
     monkeypatch.setenv("ENTROPILOT_METHOD", json.dumps({"scope": scope}))
     whole = cpu.one_update(cpu.model, loss_mode, micro=8)
@@ -67,7 +72,7 @@ def test_tokens_and_gradient_do_not_depend_on_how_the_mini_batch_is_cut(
         part = cpu.one_update(cpu.model, loss_mode, micro)
         assert torch.equal(part["selected"], whole["selected"])
         assert largest_gap(part["gradients"], whole["gradients"]) < 1e-5
-    first, second = on_two_ranks(cpu, tmp_path, loss_mode)
+    first, second = (rank[f"{loss_mode}:{scope}"] for rank in two_ranks)
     assert torch.equal(torch.cat([first["selected"], second["selected"]]), whole["selected"])
     assert largest_gap(first["gradients"], whole["gradients"]) < 1e-5
     assert first["norm"] == pytest.approx(whole["norm"], rel=1e-5)

@@ -6,6 +6,7 @@ named in VERL_USE_EXTERNAL_MODULES.
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -292,12 +293,16 @@ def start_ranks(rank: int, ranks: int, rendezvous: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
 
 
-def main(model: str, loss_mode: str, rank: str, folder: str) -> None:
-    """Make one update as one of two ranks, and keep what came of it."""
+def main(model: str, rank: str, folder: str, *jobs: str) -> None:
+    """Make updates as one of two ranks, one for each loss and scope, and keep what came of them."""
     start_ranks(int(rank), 2, Path(folder) / "rendezvous")
-    result = one_update(Path(model), loss_mode, 1, int(rank), 2)
-    keep = {name: result[name] for name in ("norm", "selected", "gradients")}
-    torch.save(keep, Path(folder) / f"rank{rank}.pt")
+    kept = {}
+    for job in jobs:
+        loss_mode, scope = job.split(":")
+        os.environ["ENTROPILOT_METHOD"] = json.dumps({"scope": scope})
+        result = one_update(Path(model), loss_mode, 1, int(rank), 2)
+        kept[job] = {name: result[name] for name in ("norm", "selected", "gradients")}
+    torch.save(kept, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
