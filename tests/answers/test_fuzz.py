@@ -125,7 +125,7 @@ def raises_nothing(count: int, seed: int, every: int) -> None:
     """No answer raises: not in the judge, and not in a cluster or a grade."""
     texts = generated(count, seed, every)
     random_ = random.Random(seed)
-    with Pool(workers=2, deadline=0.5, budget=None) as pool, Math(pool=pool) as judge:
+    with Pool(workers=2, deadline=0.25, budget=None) as pool, Math(pool=pool) as judge:
         for begin in range(0, count, 500):
             batch = texts[begin : begin + 500]
             others = [random_.choice(("0", "5", "1/2", r"\pi", "x")) for _ in batch]
