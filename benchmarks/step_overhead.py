@@ -7,7 +7,9 @@
 Same model, seed and settings. Variants are interleaved, one short run after the other, each round in another order; the
 first rollout of each run is not counted. The ratio is the median over rounds of (variant / plain of the same round).
 Processor time of the whole process is the witness on a busy machine; with an accelerator time is that of CUDA events.
-Peak memory is that of a process of its own per variant (resident set on a CPU, allocated by torch on an accelerator).
+`--count` adds up the processor time of our own functions inside one run instead, which no load on the machine moves; the
+entropies that the old-log-prob pass gives beside its log-probs are not in that sum. Peak memory is that of a process of
+its own per variant (resident set on a CPU, allocated by torch on an accelerator).
 
 So that all variants do the same work, completions all have the same length at a real size, where the learning rate is
 1e-5 and weights therefore differ; the sandbox's model has a learning rate of 0 and samples the same completions.
@@ -43,6 +45,8 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from entropilot import ClipCov, EntropyGRPOTrainer, KLCov
+from entropilot.engines.trl import trainer as our_trainer
+from entropilot.engines.trl.tally import Tally
 from entropilot.inputs.models import quiet
 from entropilot.recording.probe import Probe
 from entropilot.rewards.named import sandbox_reward
@@ -177,6 +181,41 @@ def run(variant: str, setting: Setting, folder: str, rollouts: int) -> tuple[flo
     return statistics.fmean(clock), statistics.fmean(processor)
 
 
+def counted(variant: str, setting: Setting, folder: str) -> tuple[float, float]:
+    """Return the processor seconds of our own functions and of all steps, in a run of one rollout."""
+    spent, depth = 0.0, 0
+
+    def wrap(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            nonlocal spent, depth
+            depth, began = depth + 1, time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth -= 1
+                if not depth:  # what one of ours calls of another is in it already
+                    spent += time.process_time() - began
+
+        setattr(owner, name, timed)
+
+    for name in ("gathered_batch", "describe_rows", "groups_with_signal", "loss_weights"):
+        wrap(our_trainer, name)
+    wrap(EntropyGRPOTrainer, "_choose")
+    for owner, names in (
+        (KLCov, ("steer",)),
+        (ClipCov, ("steer",)),
+        (Tally, ("add_pass", "close")),
+        (Probe, ("before_rollout", "on_rollout", "on_micro_batch", "end_update")),
+    ):
+        for name in names:
+            wrap(owner, name)
+    updates = 1 if "on-policy" in variant else UPDATES
+    _, processor = run(variant, setting, folder, 1)
+    return spent, updates * processor
+
+
 def peak_mib(variant: str, arguments: list[str]) -> float:
     """Return the peak memory of a process that runs this variant alone."""
     command = [sys.executable, __file__, *arguments, "--only", variant]
@@ -196,6 +235,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--count", help="run one variant once and print what our own functions take")
     parser.add_argument("--only", help="run one variant once and print its peak memory in MiB")
     settings = parser.parse_args()
     for variant in settings.variants:
@@ -210,6 +250,10 @@ def main() -> None:
         return real_setting(settings.model, settings.rows or 8, settings.length, settings.layers)
 
     with tempfile.TemporaryDirectory() as folder:
+        if settings.count:
+            ours, steps = counted(settings.count, setting(), folder)
+            print(f"{settings.count}: {ours:.3f} of {steps:.1f} s of processor time, {ours / steps:.2%}")
+            return
         if settings.only:
             run(settings.only, setting(), folder, 1 if settings.model else 2)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
