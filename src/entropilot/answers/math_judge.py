@@ -144,7 +144,7 @@ class Math:
                 continue
             before = self._compared.get(place, 0)
             self._compared[place] = before + count
-            requests = {("describe", body): None for body in missing.bodies}
+            requests: dict[Request, None] = {("describe", body): None for body in missing.bodies}
             # What has just cost its deadline would cost it again.
             if before < _OFTEN <= before + count and known.failed.isdisjoint(requests):
                 often.update(requests)
