@@ -32,7 +32,7 @@ quickstart: $(VENV)/.train ## GRPO and KL-Cov from one seed, the law fitted to b
 	@$(BIN)/entropilot report $(RUNS)/grpo $(RUNS)/kl_cov --out $(RUNS)/report.html --title "Quickstart: GRPO and KL-Cov"
 
 test: $(VENV)/.dev ## the fast suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAST)" -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAST)" -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without bytecode: most of it is never imported.
 $(CORE)/.core: pyproject.toml constraints.txt

@@ -149,6 +149,7 @@ def test_a_worker_that_is_killed_counts_as_a_crash_and_is_replaced() -> None:
         assert pool.report.counts == {"crash": 1}
 
 
+@pytest.mark.slow
 def test_deep_nesting_is_a_failure_of_the_item_alone() -> None:
     with Pool(workers=1, deadline=3.0) as pool:
         deep = "(" * 2000 + "x" + ")" * 2000
@@ -201,7 +202,9 @@ if len(sys.argv) > 1:
 """
 
 
-@pytest.mark.parametrize("way", ["script", "command", "stdin"])
+@pytest.mark.parametrize(
+    "way", ["script", *(pytest.param(way, marks=pytest.mark.slow) for way in ("command", "stdin"))]
+)
 def test_a_program_without_a_main_guard_is_not_run_again(way: str, tmp_path, alive) -> None:
     (tmp_path / "program.py").write_text(SCRIPT)
     (tmp_path / "random.py").write_text("raise SystemExit('a file of the working directory was run')")

@@ -197,7 +197,8 @@ def test_labels_by_return_need_no_simulator(tmp_path, monkeypatch, make_segments
 
 
 @needs_metaworld
-@pytest.mark.parametrize("name", ["strip.png", pytest.param("film.gif", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["strip.png", "film.gif"])
 def test_an_episode_is_drawn(name, tmp_path):
     # In a process of its own: mujoco chooses how to draw when it is first imported.
     environment = {**os.environ, "MUJOCO_GL": "egl", "PYTHONPATH": os.pathsep.join(sys.path)}

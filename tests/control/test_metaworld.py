@@ -185,6 +185,7 @@ def test_tasks_that_do_not_exist():
         env.restore(np.zeros(5))
 
 
+@pytest.mark.slow
 def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
     from entropilot.control.bench import data as bench_data
     from entropilot.control.bench import runs as benching
@@ -311,6 +312,7 @@ def test_one_folder_takes_one_bench(tmp_path):
     assert not (tmp_path / "bench.json").exists()
 
 
+@pytest.mark.slow
 def test_the_commands_from_end_to_end(tmp_path, monkeypatch, author):
     from typer.testing import CliRunner
 

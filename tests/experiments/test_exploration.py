@@ -212,7 +212,7 @@ def test_a_recipe_of_the_repository_is_changed_before_it_is_kept() -> None:
         ("experiments.dynamics", []),
         ("experiments.label_free.rewards", []),
         ("experiments.label_free.setting", []),
-        ("experiments.label_free.screen", ["--limit", "256"]),
+        ("experiments.label_free.compare", ["screen", "--limit", "256"]),
         ("experiments.one_shot", []),
         ("experiments.preference", []),
     ],

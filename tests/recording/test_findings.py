@@ -65,7 +65,8 @@ def test_a_dead_run_is_told_once_and_stopped_where_asked(action: str, ends: list
         return
     assert list(told) == [40] and told[40] == {"dead run": said[0]} and len(said) == 1
     assert said[0].startswith("error: dead run, steps 1 to 40: reward/mean is 0 at all 40 steps.")
-    assert "nothing is learnt. To try: Check the reward" in said[0]
+    assert "so the model can't learn which of them is better." in said[0]
+    assert "Check the reward of a few answers by hand." in said[0]
     assert probe.over == (action == "stop")
 
 

@@ -272,6 +272,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_the_stop_rule_ended_takes_no_further_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_finished_stage_of_another_recipe_is_refused(both) -> None:
         train(chain.model_copy(update={"seed": 77}), out, resume=True)
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_interrupted_before_its_first_checkpoint_begins_anew(tmp_path, both) -> None:
     chain, out = both
     train(chain.expanded()[0][1], tmp_path / "1-em")
