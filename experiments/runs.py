@@ -56,23 +56,26 @@ def finished(run: Path) -> bool:
     ) == "finished"
 
 
-def python(*arguments: object, what: str) -> None:
-    """Run Python on one thread, quietly.
+def python(*arguments: object, what: str, threads: int = 1) -> None:
+    """Run Python quietly, on one thread unless more are given.
 
     Raises:
         UserError: it failed; the last line that it printed says why.
     """
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], env=os.environ | ENVIRONMENT, capture_output=True, text=True
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{what} failed (code {done.returncode}): {last}")
 
 
-def entropilot(*arguments: object, what: str) -> None:
+def entropilot(*arguments: object, what: str, threads: int = 1) -> None:
     """Run a command of entropilot as `python` does."""
-    python("-m", "entropilot", *arguments, what=what)
+    python("-m", "entropilot", *arguments, what=what, threads=threads)
 
 
 def recipe(name: str, *overrides: str) -> dict[str, Any]:
@@ -80,7 +83,12 @@ def recipe(name: str, *overrides: str) -> dict[str, Any]:
     return read_values(ROOT / "recipes" / f"{name}.yaml", list(overrides), example="method: kl_cov")
 
 
-def make(run: Path, values: dict[str, Any], train: Sequence[object] = ("-m", "entropilot", "train")) -> Path:
+def make(
+    run: Path,
+    values: dict[str, Any],
+    train: Sequence[object] = ("-m", "entropilot", "train"),
+    threads: int = 1,
+) -> Path:
     """Train a recipe into the folder `run` unless that is done; return the model's folder.
 
     A run that was cut off is begun anew. The recipe stands beside the folder, as `RUN.yaml`.
@@ -89,6 +97,7 @@ def make(run: Path, values: dict[str, Any], train: Sequence[object] = ("-m", "en
         run: the folder.
         values: the recipe.
         train: what trains it, given the recipe's file, `--out` and the folder.
+        threads: of the process; numbers may differ in the last digits from those of one thread.
 
     Raises:
         UserError: the folder holds a run of another recipe, or can't be written, or training failed.
@@ -103,7 +112,7 @@ def make(run: Path, values: dict[str, Any], train: Sequence[object] = ("-m", "en
         file.write(text.encode())
     if run.exists():
         run.rename(_unused(run))  # nothing of a run that was cut off is thrown away
-    python(*train, written, "--out", run, what=f"Training {run.name}")
+    python(*train, written, "--out", run, what=f"Training {run.name}", threads=threads)
     return run / "model"
 
 

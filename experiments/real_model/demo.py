@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.runs import entropilot, make, recipe
 
 SHOWN = 6  # problems of the validation split
 SAMPLES = 4
+THREADS = os.cpu_count() or 1  # somebody waits for it
 
 
 def written(model: str | Path, folder: Path) -> list[dict[str, Any]]:
@@ -34,6 +36,7 @@ def written(model: str | Path, folder: Path) -> list[dict[str, Any]]:
             ),
             *("--problems", SHOWN, "--samples", SAMPLES, "--temperature", "0,1", "--seed", 1, *TEXT, *resume),
             what=f"Sampling from {model}",
+            threads=THREADS,
         )
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()[1:]]
     by_index: dict[int, dict[str, Any]] = {}
@@ -57,7 +60,7 @@ def study(out: Path, model: str, seeds: list[int], clock: Clock) -> None:
     """Train `recipes/smollm2/entropy_min.yaml` with the first seed; print accuracy and texts."""
     values = recipe("smollm2/entropy_min", f"seed={seeds[0]}") | {"model": model}
     run = out / f"demo-{seeds[0]}"
-    trained = make(run, values)
+    trained = make(run, values, threads=THREADS)
     for step, loss in read_run(run).column("entropy_min/loss"):
         print(
             f"update {step:.0f}: entropy {loss:.4f} nats at T = {values['method_args'].get('temperature', 0.5):g}"

@@ -75,7 +75,7 @@ class Packer:
         text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         head = text.encode("utf-8", "replace")
         start = len(head).to_bytes(4, "little") + head
-        return zlib.compress(b"".join([start, bytes(-len(start) % 8), *self._parts]), 6)
+        return zlib.compress(b"".join([start, bytes(-len(start) % 8), *self._parts]), 4)
 
     def text(self, document: Mapping[str, Any]) -> str:
         """Return `packed` as base64, for a <script> element that is not run."""
