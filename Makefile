@@ -31,6 +31,7 @@ quickstart: $(VENV)/.train ## GRPO and KL-Cov from one seed, the law fitted to b
 	$(BIN)/entropilot train recipes/quickstart_kl_cov.yaml --out $(RUNS)/kl_cov
 	@$(BIN)/entropilot report $(RUNS)/grpo $(RUNS)/kl_cov --out $(RUNS)/report.html --title "Quickstart: GRPO and KL-Cov"
 
+# Files in order: sorted by their number of tests, the longest come last, and one process waits for the other.
 test: $(VENV)/.dev ## the fast suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(FAST)" -q -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -91,7 +91,7 @@ def by_arm(found: Mapping[tuple[str, int], tuple[Course, float | None]]) -> list
     table = [heads]
     names = list(dict.fromkeys(name for name, _ in found))
     courses = {
-        name: {seed: value[0] for (arm, seed), value in found.items() if arm == name} for name in names
+        name: {seed: value[0] for (other, seed), value in found.items() if other == name} for name in names
     }
     control = courses.get("empo", {})
     for name, by_seed in courses.items():
@@ -106,7 +106,7 @@ def by_arm(found: Mapping[tuple[str, int], tuple[Course, float | None]]) -> list
             rows.append([others, len(control) - others])
             p = f"{fisher_exact(rows)[1]:.2f}"
         columns = [[getattr(run, what) for run in runs] for what in ("peak", "end", "fall")]
-        right = [value[1] for (arm, _), value in found.items() if arm == name]
+        right = [value[1] for (other, _), value in found.items() if other == name]
         table.append(
             [
                 *(name, str(len(runs)), *map(cell, columns)),

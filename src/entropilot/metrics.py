@@ -42,7 +42,7 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "covariance/left_out": (
         "count",
-        "tokens of the rollout whose log-prob is not finite; they have no covariance and can't be chosen",
+        "tokens of the rollout that are left out of covariance and choice, because their log-prob is infinite or NaN",
     ),
     "covariance/positive_share": ("share", "rollouts so far on which covariance/mean is positive"),
     "covariance/top_*": ("nats", "mean covariance of the top share of the eligible tokens (Table 1)"),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from entropilot.answers.judged_rows import Judged
+from entropilot.answers.judged_rows import Judged
 
 SHOWN = 120  # characters of the example
 

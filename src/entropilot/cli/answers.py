@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entropilot.answers.judged_rows import Judged, judged_file
+from entropilot.answers.unanswered import Unanswered
 from entropilot.cli.common import (
     ForceOption,
     JsonOption,
@@ -73,7 +74,6 @@ def cluster(
     as_json: JsonOption = False,
 ) -> None:
     """Cluster the answers of every prompt: semantic entropy, EMPO rewards, and whether the majority is right."""
-    from entropilot.answers.unanswered import Unanswered
     from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
     from entropilot.reports.text import aligned, number, one_line
 

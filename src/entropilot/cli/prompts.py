@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from entropilot.answers.judged_rows import judged_file
+from entropilot.answers.unanswered import Unanswered
 from entropilot.cli.common import (
     ForceOption,
     JsonOption,
@@ -98,7 +99,6 @@ def rank(
 ) -> None:
     """Rank prompts by the variance of accuracy over k samples, or, without labels, by how much the samples disagree."""
     from entropilot.analysis.prompts import RULES
-    from entropilot.answers.unanswered import Unanswered
     from entropilot.evaluation.prompt_ranking import rank as rank_rows
     from entropilot.recipes.schema import Data
     from entropilot.reports.text import aligned, number, one_line

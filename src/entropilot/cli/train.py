@@ -165,6 +165,7 @@ def check(
 
     loaded = load_recipe(recipe, overrides)
     need_training_extra()
+    from entropilot.training.fitting import told
     from entropilot.training.stages import plan_stages
 
     plans, fits = plan_stages(loaded, out, processes=processes, elsewhere=True), True
@@ -176,8 +177,6 @@ def check(
         for note in plan.notes:
             typer.echo(f"note: {note}")
         if gpu_memory is not None:
-            from entropilot.training.fitting import told
-
             ranks = processes or int(os.environ.get("WORLD_SIZE", "1"))
             # The model of a later stage does not exist yet; it has the sizes of the first one.
             sized = replace(plan, model=plans[0].model)
