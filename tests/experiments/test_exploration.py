@@ -178,7 +178,7 @@ def test_a_run_that_was_cut_off_is_kept_aside(tmp_path: Path, monkeypatch: pytes
     folder.mkdir()
     (folder / "run.jsonl").write_text('{"kind": "header", "schema": 1, "metrics": {}}\n')
     called = []
-    monkeypatch.setattr(runs, "python", lambda *arguments, what: called.append(arguments))
+    monkeypatch.setattr(runs, "python", lambda *arguments, what, threads: called.append(arguments))
     runs.make(folder, {"name": "grpo"})
     assert len(called) == 1 and (tmp_path / "grpo-1.cut1" / "run.jsonl").exists()
 
