@@ -12,6 +12,8 @@ from trl_helpers import Recorded, make_trainer, parameters, tiny_model
 from entropilot.answers.judges import Exact
 from entropilot.engines.trl.teacher import Teacher
 from entropilot.errors import UserError
+from entropilot.evaluation.sampling.sampler import sample
+from entropilot.inputs.messages import prompt_key
 from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
 from entropilot.methods.scrl import SCRL
@@ -127,6 +129,26 @@ def test_a_vote_depends_on_its_prompt_alone(tmp_path: Path) -> None:
     teacher.trainer.state.global_step = 9
     assert teacher.votes(["30+4="]) != [together[1]], "a later visit is sampled anew"
     assert len(trainer_with(tmp_path, TeacherSettings(samples=7)).teacher.votes(["1+2="])[0]) == 7
+
+
+def test_the_teacher_votes_with_its_own_weights(tmp_path: Path) -> None:
+    prompts = ["1+2=", "30+4="]
+    trainer = trainer_with(tmp_path, TeacherSettings(alpha=0.0), gradient_checkpointing=True)
+    alone = sample(
+        tiny_model(),
+        trainer.processing_class,
+        prompts,
+        temperature=trainer.temperature,
+        max_new_tokens=trainer.max_completion_length,
+        samples=4,
+        seed=trainer.args.seed,
+        indices=[int(prompt_key(prompt)[:15], 16) * 10**9 for prompt in prompts],
+    )
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    votes = trainer.teacher.votes(prompts)
+    assert votes == [[one.text for one in group] for group in alone], "the policy's weights must not vote"
 
 
 def test_it_is_saved_and_goes_on_bit_for_bit(tmp_path: Path) -> None:

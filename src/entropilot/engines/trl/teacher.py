@@ -53,6 +53,8 @@ class Teacher(TrainerCallback):
                 "process, or remove teacher."
             )
         self.model = deepcopy(policy).eval().requires_grad_(False)
+        # TRL and accelerate set a forward on the policy that calls the policy's own, in a copy of it, too.
+        self.model.__dict__.pop("forward", None)
         if getattr(self.model, "is_gradient_checkpointing", False):
             self.model.gradient_checkpointing_disable()  # it would sample without a cache
         self.megabytes = sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20
