@@ -30,7 +30,12 @@ def recipe_of(prompt: Path, temperature: float, seed: int, updates: int) -> dict
         "smollm2/entropy_min",
         *(f"seed={seed}", f"data.source={prompt}", "data.limit=null", "validate=null"),
         *(f"method_args.temperature={temperature}", f"method_args.updates={updates}"),
-        *("grpo.save_steps=5", "grpo.save_total_limit=4", "grpo.save_only_model=true"),
+        *(
+            "grpo.save_strategy=steps",
+            "grpo.save_steps=5",
+            "grpo.save_total_limit=4",
+            "grpo.save_only_model=true",
+        ),
     )
 
 

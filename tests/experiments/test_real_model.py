@@ -72,6 +72,8 @@ def test_the_prompt_of_largest_variance_and_a_random_one(tmp_path: Path) -> None
     plan = check(Recipe.model_validate(values | {"model": "sandbox:chains"}))
     assert plan.config.max_steps == 20 and plan.config.temperature == 1.0 and plan.config.seed == 3
     assert plan.data.prefix == task.EXAMPLE and plan.config.save_only_model
+    # The recipe keeps no checkpoints; the study measures those after 5, 10 and 20 updates.
+    assert plan.config.save_strategy == "steps" and plan.config.save_steps == 5
 
 
 def test_tables_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,14 +96,19 @@ _OPERATIONS: dict[str, Callable[[int, int], int]] = {
 _ANSWER = re.compile(r"#(-?[0-9]{1,12})\Z")
 
 
-def _draw_chain(rng: random.Random) -> Problem:
-    operands = [rng.randrange(10) for _ in range(rng.randint(3, 6))]
+def _chain(rng: random.Random, count: int) -> Problem:
+    """Draw a chain of `count` digits."""
+    operands = [rng.randrange(10) for _ in range(count)]
     text, value = str(operands[0]), operands[0]
     for operand in operands[1:]:
         operation = rng.choice("+-*")
         text += f"{operation}{operand}"
         value = _OPERATIONS[operation](value, operand)
     return Problem(prompt=f"{text}=?", answer=str(value))
+
+
+def _draw_chain(rng: random.Random) -> Problem:
+    return _chain(rng, rng.randint(3, 6))
 
 
 def _solve_chain(problem: Problem, rng: random.Random) -> str:
@@ -206,7 +211,25 @@ Five or six operands are more than one forward pass of it works out, and working
 be found by sampling. What is learned is learned by heart: rewards on the set say nothing of other problems.
 """
 
-TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS, POOL)}
+# --- long: the tier where the majority is often wrong ------------------------------------------------------
+
+
+def _draw_longer_chain(rng: random.Random) -> Problem:
+    return _chain(rng, rng.randint(6, 8))
+
+
+LONG = Tier(
+    name="long",
+    describe="6 to 8 digits joined by + - *, evaluated left to right modulo 10; the answer follows `#`.",
+    draw=_draw_longer_chain,
+    solve=_solve_chain,
+    score=score_marked_answer,
+    answer_of=marked_answer,
+    max_completion_length=60,
+    right=CHAINS.right,
+)
+
+TIERS: dict[str, Tier] = {tier.name: tier for tier in (CHAINS, POOL, LONG)}
 
 
 DEFAULT_TIER = "chains"  # the plain word `sandbox`
