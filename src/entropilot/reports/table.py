@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,11 @@ _SHOWN = tuple(place for place, heading in enumerate(HEADINGS) if heading not in
 
 def series(run: Run, name: str) -> tuple[list[int], list[float]]:
     """Return the steps and values of a metric, where it is a finite number."""
-    points = [(step, finite_number(value)) for step, value in run.column(name)]
+    column = run.column(name)
+    steps, values = [step for step, _ in column], [value for _, value in column]
+    if set(map(type, values)) <= {float} and all(map(math.isfinite, values)):  # nearly always; pages have millions
+        return steps, values
+    points = zip(steps, map(finite_number, values), strict=True)
     kept = [(step, value) for step, value in points if value is not None]
     return [step for step, _ in kept], [value for _, value in kept]
 

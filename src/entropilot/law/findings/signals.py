@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -157,16 +158,21 @@ class Signals:
 
     @cached_property
     def _columns(self) -> dict[str, list[tuple[float, float]]]:
-        """(step, value) of every metric that a check may ask for, in one pass over the rows."""
+        """(step, value) of every metric that a check may ask for."""
         columns: dict[str, list[tuple[float, float]]] = {}
-        for row in self.run.rows:
-            self._take(columns, row)
+        for name in filter(self._is_asked, set(chain.from_iterable(self.run.rows))):
+            points = [(float(step), _number(logged)) for step, logged in self.run.column(name)]
+            if kept := [(step, value) for step, value in points if value is not None]:
+                columns[name] = kept
         return columns
+
+    def _is_asked(self, name: str) -> bool:
+        return name in self._asked or name.removeprefix("train/") in self._asked
 
     def _take(self, columns: dict[str, list[tuple[float, float]]], row: Mapping[str, Any]) -> None:
         step = float(row["step"])
         for name, logged in row.items():
-            if name in self._asked or name.removeprefix("train/") in self._asked:
+            if self._is_asked(name):
                 value = _number(logged)
                 if value is not None:
                     columns.setdefault(name, []).append((step, value))
