@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -47,3 +50,18 @@ def test_what_is_there_is_accepted_without_asking(silent, tmp_path: Path, monkey
         hub.check_model(name)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: "/cache/config.json")
     hub.check_model("owner/cached")
+
+
+def test_train_says_so_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("{model: nobody/none, data: sandbox, grpo: {max_steps: 4}}")
+    code = (
+        "import sys, entropilot.cli.main as cli\nsys.argv = ['entropilot', 'train', 'r.yaml']\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
+    )
+    settings = {"HF_HUB_OFFLINE": "1", "PATH": os.environ["PATH"]}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=settings, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "2 False\n" and "HF_HUB_OFFLINE is set" in run.stderr
+    assert not (tmp_path / "runs").exists()

@@ -57,9 +57,11 @@ def train(
     ] = 25.0,
 ) -> None:
     """Train a model as a recipe says; the run's folder receives run.jsonl, tokens, checkpoints, model and report.html."""
+    from entropilot.inputs.hub import check_model
     from entropilot.recipes.schema import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    check_model(loaded.model)  # before torch is loaded, which takes longer than the answer
     folder = out or Path("runs") / loaded.name
     need_training_extra()
     from entropilot.cli.progress import Progress

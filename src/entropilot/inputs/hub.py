@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from entropilot.errors import UserError
-from entropilot.inputs.gguf import gguf_file
+from entropilot.inputs.gguf import converted, gguf_file
 from entropilot.sandbox.tasks import tier_of
 
 SECONDS = 1.5  # to wait for the Hub's first answer
@@ -34,7 +34,9 @@ def check_model(name: str, option: str = "model") -> None:
     Raises:
         UserError: see above.
     """
-    if tier_of(name) is not None or gguf_file(name) is not None or Path(name).expanduser().exists():
+    if tier_of(name) is not None or converted(name) is not None or gguf_file(name) is not None:
+        return
+    if Path(name).expanduser().exists():
         return
     if looks_like_a_folder(name):
         raise UserError(f"{option}: the folder {name} does not exist; give a path, a Hub id, or sandbox.")
