@@ -14,7 +14,7 @@ import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 import yaml
@@ -23,6 +23,9 @@ from pydantic import BaseModel
 import entropilot
 from entropilot import metrics
 from entropilot.cli.main import app
+from entropilot.control.bench.settings import BenchSettings
+from entropilot.control.learning.recipes import TrainRecipe
+from entropilot.control.learning.settings import TrainSettings
 from entropilot.methods.registry import KINDS, REGISTRY
 from entropilot.recipes import schema
 
@@ -121,7 +124,9 @@ def of_type(hint: Any) -> str:
     if hint in words:
         return words[hint]
     parts = get_args(hint)
-    if get_origin(hint) is list:
+    if get_origin(hint) is Annotated:
+        return of_type(parts[0])
+    if get_origin(hint) in (list, tuple):
         return f"list of {of_type(parts[0])}"
     if get_origin(hint) is dict or isinstance(hint, type) and issubclass(hint, BaseModel):
         return "section"
@@ -134,6 +139,8 @@ def in_yaml(value: Any) -> str:
         return "see below"
     if isinstance(value, float):
         value = float(value)  # PaperValue
+    if isinstance(value, tuple):
+        value = list(value)
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
     return f"`{text.removesuffix('...' + chr(10)).strip()}`"
 
@@ -152,7 +159,8 @@ def section(model: type[BaseModel]) -> str:
             if hasattr(limit, key)
         ]
         kind = ", ".join([of_type(field.annotation), *limits])
-        rows.append((f"`{field.alias or name}`", kind, in_yaml(field.default), said[name]))
+        default = "required" if field.is_required() else in_yaml(field.get_default(call_default_factory=True))
+        rows.append((f"`{field.alias or name}`", kind, default, said[name]))
     return table(("key", "type", "default", "what it says"), rows)
 
 
@@ -227,6 +235,13 @@ def recipe() -> str:
         "Not for `method:` of a recipe: `entropilot control train` and `PPLTrainer` take them\n"
         "([how](../how-to/preferences.md)).",
         _methods(lambda entry: entry.kind == "preference"),
+        "## Recipes of control",
+        "For `entropilot control train` ([how](../how-to/control.md)).",
+        section(TrainRecipe),
+        "### train",
+        settings(TrainSettings),
+        "### Of `entropilot control bench`",
+        section(BenchSettings),
     ]
     return page("Recipe keys", *parts)
 

@@ -14,11 +14,26 @@ from entropilot.errors import UserError
 
 
 class BenchSettings(BaseModel):
-    """Recipe of `control bench`. `methods` maps a name to what it changes in `train`.
+    """Hold the recipe of `control bench`.
 
-    Authors are checkpoints of clones, one for each of `targets`; of the same clone where `author_seeds` are equal, and then
-    they may be near each other: every row holds their KL. `tuned_on` are tasks on which settings were chosen; the tables
-    leave them out of the mean over tasks.
+    Authors are checkpoints of clones. Of the same clone, they may be near each other: every row holds their KL.
+
+    Attributes:
+        name: name of the study.
+        tasks: MetaWorld tasks.
+        kinds: `hom` for segments of one author, `het` for segments of two.
+        labels: by what the segments of a pair are compared.
+        seeds: one run each; they draw data, pairs, initialisation and batches.
+        targets: success rate of each author.
+        author_seeds: clone of each author.
+        segments: number collected for every task and seed.
+        pairs: number of pairs that are compared.
+        flip: share of the comparisons that are turned round.
+        steps_of_segment: length of a segment, in steps.
+        returns: steps that are played on after a segment.
+        train: settings of all methods, as in `control train`.
+        methods: by name, what a method changes in `train`; a name may be a method's, or one of your own with `method`.
+        tuned_on: tasks on which settings were chosen; the tables leave them out of the mean over tasks.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,10 +48,10 @@ class BenchSettings(BaseModel):
     targets: list[Annotated[float, Field(ge=0, le=1)]] = Field(default=[0.5, 0.2], min_length=1, max_length=2)
     author_seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0, 0], min_length=1, max_length=2)
     segments: int = Field(default=600, ge=4)
-    pairs: int | None = Field(default=300, ge=1)  # none: all of them
+    pairs: int | None = Field(default=300, ge=1)  # null: all of them
     flip: float = Field(default=0.0, ge=0, le=1)
     steps_of_segment: int = Field(default=64, ge=2)
-    returns: int = Field(default=0, ge=0)  # what the label behaviour needs
+    returns: int = Field(default=0, ge=0)  # the label `behaviour` needs 100 or more
     train: dict[str, Any] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     tuned_on: list[str] = Field(default_factory=list)

@@ -15,7 +15,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class TrainRecipe(BaseModel):
-    """Hold what `control train` takes: a task, the files of collect and label, and the training settings."""
+    """Hold what `control train` takes: a task, the files of collect and label, and the training settings.
+
+    Attributes:
+        name: name of the run.
+        task: MetaWorld task that the policy is measured on, such as drawer-open.
+        data: file of `control collect`.
+        pairs: file of `control label`; null for sft, which needs none.
+        train: see below.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -12,13 +12,33 @@ from entropilot.methods.piql import PIQL
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one run; those of the losses as in `entropilot.methods`.
+    """Hold the settings of one run; those of the losses are as in `entropilot.methods`.
 
-    alpha and lam none: the method's own (CPL, PPL 0.1 and 0.5; CPL-KL 0.2 and 0.75; DPO 0.1 and 1). ppl_fitted is PPL with
-    authors that are fitted to the segments. piql: the settings of `methods.piql.PIQL`, and reward_steps (half of `steps`).
+    Attributes:
+        method: what learns: `ppl`, `cpl`, `sft` and others; `ppl_fitted` is PPL that fits the authors to the segments.
+        alpha: α of the loss; null: the method's own (CPL, PPL 0.1; CPL-KL 0.2; DPO 0.1).
+        lam: λ; below 1 the rejected segment is pushed down less; null: the method's own (CPL, PPL 0.5; CPL-KL 0.75; DPO 1).
+        gamma: γ, discount of the steps ahead.
+        look_ahead: L, the steps ahead over which PPL sums the author's KL; null looks to the end of the segment.
+        window: their sum, divided by L, or by the steps that are left.
+        constant: keep the whole KL, drop the author's own entropy from it, or take the KL of the means alone.
+        hidden: widths of the policy's hidden layers.
+        bc_steps: updates of cloning before the preferences.
+        bc_learning_rate: learning rate of the cloning.
+        bc_batch: states per update of the cloning.
+        steps: updates on the pairs.
+        learning_rate: learning rate on the pairs.
+        batch: pairs per update.
+        evaluate_every: updates between two measurements of success.
+        evaluate_episodes: episodes of each.
+        final_episodes: episodes of the last.
+        checkpoint_every: updates between two checkpoints.
+        bf16: train in bfloat16.
+        seed: of the initialisation and the batches.
+        piql: settings of P-IQL, and `reward_steps`, the updates of its reward model (half of `steps`).
     """
 
-    method: str = "ppl"  # a name in `registry.LEARNERS`
+    method: str = "ppl"
     alpha: float | None = None
     lam: float | None = None
     gamma: float = 1.0
@@ -28,15 +48,15 @@ class TrainSettings:
     hidden: tuple[int, ...] = (256, 256)
     bc_steps: int = 1500
     bc_learning_rate: float = 3e-4
-    bc_batch: int = 4096  # states
+    bc_batch: int = 4096
     steps: int = 1500
     learning_rate: float = 1e-4  # CPL's; at 3e-4 runs went up and then down again
-    batch: int = 32  # pairs
+    batch: int = 32
     evaluate_every: int = 300
     evaluate_episodes: int = 20
     final_episodes: int = 100
     checkpoint_every: int = 500
-    bf16: bool | None = None  # none: where the CPU has it
+    bf16: bool | None = None  # null: where the CPU has it
     seed: int = 0
     piql: dict[str, Any] = field(default_factory=dict)
 
