@@ -20,6 +20,8 @@ NOISE = 0.01 * RNG.standard_normal(N)
 HEALTHY = {
     "entropy/policy_T1": 0.2 + 0.4 * np.exp(-3 * T),
     "entropy/train_token_mean": 0.21 + 0.4 * np.exp(-3 * T),
+    "rollout/entropy": 0.2 + 0.4 * np.exp(-3 * T),
+    "actor/entropy": 0.21 + 0.4 * np.exp(-3 * T),
     "reward/mean": 0.3 + 0.4 * T + NOISE,
     "validation/accuracy": 0.3 + 0.3 * T + NOISE,
     "groups/all_right": 0.2 + 0.2 * T,
@@ -69,7 +71,7 @@ CASES: dict[str, dict[str, np.ndarray | None]] = {
     "zero-gradient steps": {"grad_norm": np.where(np.arange(N) % 4 == 0, 0.0, 0.5)},
     "truncation": {"completion/truncated": 0.02 + 0.4 * T, "completion/length": 200 + 300 * T},
     "clip at its limit": {"clip/high": 0.4 * T},
-    "entropies apart": {"entropy/train_token_mean": 2 * HEALTHY["entropy/policy_T1"]},
+    "entropies apart": {"rollout/entropy": 2 * HEALTHY["entropy/policy_T1"]},
     "validation falls": {"validation/accuracy": 0.6 - 0.8 * (T - 0.4) ** 2 + NOISE},
     "majorities flip": {"semantic/flip_rate": 0.1 + 0.4 * (T - 0.5) ** 2},
     "repetition": {
@@ -105,6 +107,13 @@ def test_each_is_found_and_nothing_else(name) -> None:
         assert text and "\n" not in text and "nan" not in text
     assert all(math.isfinite(value) for value in finding.numbers.values())
     assert finding.lines()[0].startswith(f"{finding.severity}: {name}, steps ")
+
+
+def test_our_own_two_entropies_are_two_kinds_of_mean_and_no_sign_of_two_engines() -> None:
+    apart = {"entropy/train_token_mean": 2 * HEALTHY["entropy/policy_T1"]}
+    without = {"rollout/entropy": None, "actor/entropy": None}
+    assert find(signals(apart | without)) == []
+    assert unchecked(signals(apart | without)) == ["entropies apart"]
 
 
 def test_numbers_by_hand() -> None:

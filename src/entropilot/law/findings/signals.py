@@ -33,8 +33,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "clip low": ("clip/low",),
     "clip high": ("clip/high",),
     "clip": ("clip_ratio/region_mean", "actor/pg_clipfrac"),
-    "rollout entropy": (ENTROPY, "rollout/entropy", "rollout_entropy"),
-    "training entropy": ("entropy/train_token_mean", "actor/entropy", "entropy"),
+    # Of two engines. Our own two entropies are of one engine, one a mean over sequences and one over tokens.
+    "rollout entropy": ("rollout/entropy", "rollout_entropy"),
+    "training entropy": ("actor/entropy", "entropy"),
     "engine difference": ("sampling/sampling_logp_difference/mean", "training/rollout_probs_diff_mean"),
     "chosen": ("chosen/tokens",),
     "flip rate": ("semantic/flip_rate",),
