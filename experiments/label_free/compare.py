@@ -8,6 +8,7 @@ screen   EMPO and TTRL as they are, EMPO unscaled, the answer mask, SCRL and a s
 labels   5 and 25 % of the answers: TraPO, labels and majorities mixed, and the labels alone, on seeds 1 to 3.
 dissent  what the first dissenter of a group sets off: EMPO without groups of one dissenter, and unscaled, seeds 1 to 3.
 confirm  EMPO, TTRL and, by --arms, the two best cures, on ten new seeds, 480 updates.
+hard     The same and the verifiable reward on the tier `long`, where the base's majority is often wrong, on five seeds.
 
 The alarm of every signal that needs no label is set on the runs of --tuned-on and reported on these.
 """
@@ -50,11 +51,12 @@ for _share in (0.05, 0.25):
 
 @dataclass(frozen=True)
 class Part:
-    """Hold which arms run on which seeds, and for how many updates."""
+    """Hold which arms run on which seeds, for how many updates, and what differs from the study's setting."""
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...] = (1, 2, 3)
     updates: int = 360
+    changes: tuple[str, ...] = ()
 
 
 PARTS = {
@@ -62,13 +64,18 @@ PARTS = {
     "labels": Part(tuple(name for name in ARMS if name.startswith(("trapo_", "mix_", "labels_")))),
     "dissent": Part(("empo", "empo_no_dissenter", "empo_unscaled")),
     "confirm": Part(("empo", "ttrl"), tuple(range(11, 21)), 480),
+    "hard": Part(
+        ("empo", "ttrl", "gold_reward"),
+        tuple(range(21, 26)),
+        changes=("model=sandbox:long", "data.source=sandbox:long", "grpo.max_completion_length=60"),
+    ),
 }
 
 
-def recipe_of(name: str, seed: int, limit: int, updates: int) -> dict[str, Any]:
-    """Return the recipe of an arm in the study's setting."""
+def recipe_of(name: str, seed: int, limit: int, part: Part) -> dict[str, Any]:
+    """Return the recipe of an arm in the setting of a part."""
     recipe, *changes = ARMS[name]
-    return arm(recipe, seed, limit, updates, *changes)
+    return arm(recipe, seed, limit, part.updates, *changes, *part.changes)
 
 
 def by_arm(found: Mapping[tuple[str, int], tuple[Course, float | None]]) -> list[list[str]]:
@@ -143,7 +150,7 @@ def main() -> None:
     jobs = [(name, seed) for seed in part.seeds for name in arms]
     try:
         for name, seed in jobs if not settings.report else ():
-            train(out / f"{name}-{seed}", recipe_of(name, seed, settings.limit, part.updates), settings.until)
+            train(out / f"{name}-{seed}", recipe_of(name, seed, settings.limit, part), settings.until)
     except OutOfTime:
         print("the time is up; the same command goes on from here")
     found: dict[tuple[str, int], tuple[Course, float | None]] = {}

@@ -17,6 +17,7 @@ from entropilot.errors import UserError
 from entropilot.metrics import METRICS
 from entropilot.recipes.schema import Recipe
 from entropilot.records import ACCURACY, RunWriter
+from entropilot.sandbox.tasks import TIERS
 from entropilot.training.plan import check
 from experiments.label_free import store
 from experiments.label_free.compare import ARMS, PARTS, by_arm, recipe_of
@@ -152,10 +153,10 @@ def test_an_hour_is_todays() -> None:
 
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_is_a_recipe_that_the_check_accepts(name: str) -> None:
-    values = recipe_of(name, 2, 256, 360)
+    values = recipe_of(name, 2, 256, PARTS["screen"])
     recipe = Recipe.model_validate(values)
     check(recipe, processes=1, elsewhere=True)
-    control = recipe_of("empo", 2, 256, 360)
+    control = recipe_of("empo", 2, 256, PARTS["screen"])
     # One setting for all: only the reward, the method, the labels, or the scaling differ.
     assert {key: value for key, value in values["grpo"].items() if key != "scale_rewards"} == control["grpo"]
     data = {key: value for key, value in values["data"].items() if key != "labelled_share"}
@@ -165,7 +166,20 @@ def test_every_arm_is_a_recipe_that_the_check_accepts(name: str) -> None:
 def test_every_part_has_arms_of_the_study_and_its_control() -> None:
     assert all(name in ARMS for part in PARTS.values() for name in part.arms)
     assert {name for part in PARTS.values() for name in part.arms} == set(ARMS)
-    assert not {*PARTS["screen"].seeds} & {*PARTS["confirm"].seeds}, "screening seeds confirm nothing"
+    for part in ("confirm", "hard"):
+        assert not {*PARTS["screen"].seeds} & {*PARTS[part].seeds}, "screening seeds confirm nothing"
+
+
+@pytest.mark.parametrize("name", PARTS["hard"].arms)
+def test_the_harder_part_differs_in_model_problems_and_length_alone(name: str) -> None:
+    values = recipe_of(name, 2, 256, PARTS["hard"])
+    check(Recipe.model_validate(values), processes=1, elsewhere=True)
+    easy = recipe_of(name, 2, 256, PARTS["screen"])
+    assert values["model"] == values["data"]["source"] == "sandbox:long"
+    length = {"max_completion_length": TIERS["long"].max_completion_length}
+    assert values["grpo"] == easy["grpo"] | length
+    easy["data"]["source"] = easy["model"] = "sandbox:long"
+    assert {**values, "grpo": 0} == {**easy, "grpo": 0}
 
 
 def test_a_table_of_arms_pairs_the_falls_and_counts_them() -> None:

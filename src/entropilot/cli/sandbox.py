@@ -19,7 +19,7 @@ sandbox_app = typer.Typer(help="Work with the tiny model in the package and its 
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder that receives the base model.")],
     tier: Annotated[
-        str, typer.Option(help="Tier whose problems the model learns: chains or pool.")
+        str, typer.Option(help="Tier whose problems the model learns: chains, pool or long.")
     ] = DEFAULT_TIER,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 4500,
     batch_size: Annotated[int, typer.Option(min=1, help="Problems per step.")] = 96,
@@ -42,7 +42,8 @@ def pretrain(
 ) -> None:
     """Train a tier's base model from scratch or from another one (chains: about 12 minutes on two cores).
 
-    The pool's model was made with --tier pool --start sandbox:chains --steps 300 --batch-size 128 --learning-rate 5e-4
+    The pool's model was made with --tier pool --start sandbox:chains --steps 300 --batch-size 128 --learning-rate 5e-4,
+    that of long with --tier long --start sandbox:chains --steps 340 --batch-size 96 --learning-rate 1e-3.
     """
     need_training_extra()
     from entropilot.cli.progress import Progress
@@ -112,7 +113,7 @@ def _origin(
 
 @sandbox_app.command()
 def properties(
-    tier: Annotated[str, typer.Option(help="Tier: chains or pool.")] = "pool",
+    tier: Annotated[str, typer.Option(help="Tier: chains, pool or long.")] = "pool",
     model: Annotated[
         str | None, typer.Option(help="Model to measure; default: the tier's own base model.")
     ] = None,
@@ -121,9 +122,9 @@ def properties(
     seed: Annotated[int, typer.Option(help="Seed that the problems are drawn from.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Steps of supervised training.")] = 100,
 ) -> None:
-    """Measure pass@k of a tier's base model, and its accuracy after supervised training on right solutions."""
+    """Measure pass@k and maj@k of a tier's base model, and its accuracy after supervised training on right solutions."""
     need_training_extra()
-    from entropilot.evaluation.tier_properties import attempts, capacity
+    from entropilot.evaluation.tier_properties import attempts, capacity, majority_right
     from entropilot.inputs.models import load_model, quiet
     from entropilot.recipes.schema import Recipe
     from entropilot.sandbox.tasks import get_tier
@@ -137,6 +138,7 @@ def properties(
     for k in (8, 64, 256):
         if k <= samples:
             typer.echo(f"pass@{k:<4} {tried.pass_at(k):.3f}")
+            typer.echo(f"maj@{k:<5} {majority_right(tried, chosen, drawn, k):.3f}")
     typer.echo(f"greedy    {attempts(loaded, tokenizer, chosen, drawn, 1, 0.0).accuracy:.3f}")
     learned = capacity(loaded, tokenizer, chosen, drawn, steps=steps)
     typer.echo(f"supervised, greedy on the same problems, {steps} steps: {learned:.3f}")
@@ -144,7 +146,7 @@ def properties(
 
 @sandbox_app.command()
 def problems(
-    tier: Annotated[str, typer.Option(help="Tier: chains or pool.")] = DEFAULT_TIER,
+    tier: Annotated[str, typer.Option(help="Tier: chains, pool or long.")] = DEFAULT_TIER,
     split: Annotated[str, typer.Option(help="Split: train, validation or test.")] = "train",
     count: Annotated[int, typer.Option(min=1, help="Number of problems.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed that the problems are drawn from.")] = 0,

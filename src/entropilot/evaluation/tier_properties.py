@@ -7,6 +7,7 @@ solutions. What reinforcement learning then does is the result, not the criterio
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -45,6 +46,18 @@ def attempts(
         batch_size=1024,
         seed=seed,
     )
+
+
+def majority_right(tried: Evaluation, tier: Tier, problems: Sequence[Problem], k: int) -> float:
+    """Return the share of problems whose most frequent answer of the first k attempts is right.
+
+    Attempts without an answer do not vote, and of equally frequent answers the first counts.
+    """
+    right = 0
+    for texts, problem in zip(tried.completions, problems, strict=True):
+        votes = Counter(answer for text in texts[:k] if (answer := tier.answer_of(text)) is not None)
+        right += bool(votes) and votes.most_common(1)[0][0] == problem.answer
+    return right / len(problems)
 
 
 @torch.no_grad()
