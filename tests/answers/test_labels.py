@@ -11,6 +11,7 @@ pytest.importorskip("math_verify", reason="math-verify is not installed")
 
 from entropilot.answers.math_labels import Form, Unknown, form
 from entropilot.answers.math_pool import shared_pool
+from entropilot.answers.normalise import normalise
 
 # Each row is one meaning in several spellings.
 EQUAL = [
@@ -28,6 +29,9 @@ EQUAL = [
     [r"(2x,\sin x)", r"(x+x,\sin{x})"],
     [r"\{7\}", "7", r"\sqrt{49}"],
     [r"(3+4i,\sqrt{2})", r"(4i+3,\frac{2}{\sqrt{2}})"],
+    ["2x<5", "x<5/2", "5/2>x", r"(-\infty,\frac{5}{2})", "x<2.5"],
+    [r"x^2\ge 2", r"(-\infty,-\sqrt{2}]\cup[\sqrt{2},\infty)"],
+    [r"1\le x<3", "[1,3)"],
 ]
 # Pairs that only one of the sums tells apart: by size, by sign, by squares, by place.
 APART = [
@@ -35,17 +39,24 @@ APART = [
     (r"(1,-\sqrt{2})", r"(-1,\sqrt{2})"),
     (r"(3,7,\sqrt{2})", r"(4,6,\sqrt{2})"),
     (r"(3,7,\sqrt{2})", r"(7,3,\sqrt{2})"),
+    ("2x<5", "2x<7"),
+    ("x<3", r"(-\infty,4)"),
 ]
 
 
 def form_of(answer: str) -> Any:
     """Return the form of an answer after workers have described all that it takes."""
-    replies: dict[str, Any] = {}
-    found = form(answer, False, lambda _, body: replies.get(body))
+    replies: dict[tuple[str, str], Any] = {}
+
+    def ask(verb: str, bodies: list[str]) -> None:
+        requests = [(verb, body) for body in bodies]
+        replies.update(zip(requests, shared_pool().run([{verb: body} for body in bodies]), strict=True))
+
+    ask("solve", [normalise(answer).body])
+    found = form(answer, False, lambda *request: replies.get(request))
     if isinstance(found, Unknown):
-        bodies = sorted(found.bodies)
-        replies.update(zip(bodies, shared_pool().run([{"describe": body} for body in bodies]), strict=True))
-        found = form(answer, False, lambda _, body: replies.get(body))
+        ask("describe", sorted(found.bodies))
+        found = form(answer, False, lambda *request: replies.get(request))
     assert isinstance(found, Form), answer
     return found
 
@@ -69,4 +80,5 @@ def test_permutations_of_a_set_are_not_apart() -> None:
 
 def test_what_a_worker_has_to_say_is_named() -> None:
     assert form(r"(1,\sqrt{2},x+1)", False, lambda *_: None) == Unknown(frozenset({r"\sqrt{2}", "x+1"}))
+    assert form("2x<5", False, lambda *_: None) is None  # what it describes is not known
     assert form(r"(1,\sqrt{2,3)", False, lambda *_: None) is None  # braces that do not match are no LaTeX

@@ -60,8 +60,14 @@ def form(answer: str, in_percent: bool, reply: Reply) -> Form | Unknown | None:
     normal = percent(normalise(answer), in_percent)
     body = normal.body
     two_readings = normal.option is not None or normal.listed or COMMA.fullmatch(body)
-    if two_readings or CONDITION.search(body):
+    if two_readings:
         return None
+    name = normal.name
+    if CONDITION.search(body):  # compared as the set that it describes
+        solved = reply("solve", body)
+        if solved is None or solved["kind"] == "unreadable":
+            return None
+        body, name = solved["body"], solved["name"] or name
     tree = parts(body)
     leaves = {*_leaves(tree)}
     if any(RELATES.search(leaf.replace("=", "")) for leaf in leaves):
@@ -76,7 +82,7 @@ def form(answer: str, in_percent: bool, reply: Reply) -> Form | Unknown | None:
     if isinstance(tree, Parts):
         sizes = _sizes(tree, reply)
         return None if sizes is None else Form(_labels(tree, sizes), "parts", _NOBODY)
-    kind = "equation" if "=" in tree else "named" if normal.name else "plain"
+    kind = "equation" if "=" in tree else "named" if name else "plain"
     wary = _OTHERS if kind == "equation" else _NOBODY
     described: Any = {"kind": "unreadable"} if is_text(tree) else reply("describe", tree)
     if described is not None and described["kind"] in ("unreadable", "false"):
