@@ -20,9 +20,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from entropilot.answers.clusters import cluster
-from entropilot.answers.extract import extract
+from entropilot.answers.extraction.extract import extract
 from entropilot.answers.judges import build_judge
-from entropilot.answers.math_pool import shared_pool
+from entropilot.answers.math.pool import shared_pool
 from entropilot.answers.normalise import normalise
 
 

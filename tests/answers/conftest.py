@@ -17,7 +17,7 @@ def math_judge() -> Iterator[Judge]:
     """The math judge; its workers are the process-wide ones and stay warm between tests."""
     if find_spec("math_verify") is None:
         pytest.skip("math-verify is not installed; pip install 'entropilot[math]'")
-    from entropilot.answers.math_pool import shared_pool
+    from entropilot.answers.math.pool import shared_pool
 
     yield build_judge("math")
     shared_pool().close()

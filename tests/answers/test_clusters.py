@@ -169,7 +169,7 @@ def test_answers_take_their_turn_by_precedence_and_then_by_index() -> None:
 )  # fmt: skip
 def test_distinct_answers_are_compared_in_full_a_few_times_each(math_judge, make, monkeypatch) -> None:
     # 24 distinct answers are 276 pairs; a quick look must tell nearly all of them apart.
-    from entropilot.answers import math_judge as module
+    from entropilot.answers.math import judge as module
 
     compared: list[str] = []
     equal = module.equal

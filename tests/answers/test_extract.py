@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from entropilot.answers.extract import RULES, extract
+from entropilot.answers.extraction.extract import RULES, extract
 from entropilot.errors import UserError
 
 

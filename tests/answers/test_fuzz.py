@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("math_verify")
 
 from entropilot.answers.clusters import cluster
-from entropilot.answers.extract import RULES, extract
+from entropilot.answers.extraction.extract import RULES, extract
 from entropilot.answers.grading import grade
-from entropilot.answers.math_judge import Math
-from entropilot.answers.math_pool import Pool
+from entropilot.answers.math.judge import Math
+from entropilot.answers.math.pool import Pool
 from entropilot.answers.normalise import normalise
 
 PIECES = [

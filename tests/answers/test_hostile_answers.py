@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("math_verify", reason="math-verify is not installed")
 
-from entropilot.answers.extract import RULES, extract
-from entropilot.answers.math_judge import Math
-from entropilot.answers.math_pool import Pool
+from entropilot.answers.extraction.extract import RULES, extract
+from entropilot.answers.math.judge import Math
+from entropilot.answers.math.pool import Pool
 
 CONTENTS = [
     "9^{9^{9^{9}}}", "(10^{9})!", "10^{1000000}", "e^{-3000000}", r"\sum_{k=1}^{10^{9}}k^{k}", r"\int_0^1x^{x^{x}}dx",

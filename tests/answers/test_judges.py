@@ -175,8 +175,8 @@ def test_the_math_judge_both_ways_and_in_one_batch(math_judge: Judge) -> None:
 
 def test_arithmetic_needs_no_worker() -> None:
     pytest.importorskip("math_verify")
-    from entropilot.answers.math_judge import Math
-    from entropilot.answers.math_pool import Pool
+    from entropilot.answers.math.judge import Math
+    from entropilot.answers.math.pool import Pool
 
     with Pool(workers=1) as pool, Math(pool=pool) as judge:
         simple = [
@@ -257,7 +257,7 @@ def test_exact_numbers_are_equal_exactly_or_not_at_all(math_judge: Judge) -> Non
 
 
 def test_the_verdicts_do_not_depend_on_the_batch(math_judge: Judge) -> None:
-    from entropilot.answers.math_judge import Math
+    from entropilot.answers.math.judge import Math
 
     pairs = [*SAME_VALUE, *SAME_ALGEBRA, *DIFFERENT]
     together = math_judge.equivalent(pairs)
@@ -303,7 +303,7 @@ def test_a_wrong_name_or_option_is_answered_in_words(name: str, options: dict, m
 
 
 def test_without_math_verify_the_judge_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from entropilot.answers import math_pool as pool
+    from entropilot.answers.math import pool
 
     monkeypatch.setattr(pool.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(pool, "_shared", None)
@@ -313,7 +313,7 @@ def test_without_math_verify_the_judge_says_what_to_install(monkeypatch: pytest.
 
 def test_importing_the_package_imports_no_engine_and_no_algebra() -> None:
     code = (
-        "import sys, entropilot.answers, entropilot.answers.clusters, entropilot.answers.math_judge\n"
+        "import sys, entropilot.answers, entropilot.answers.clusters, entropilot.answers.math.judge\n"
         "print([m for m in ('math_verify', 'sympy', 'torch', 'transformers', 'trl', 'numpy') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

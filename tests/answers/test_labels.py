@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("math_verify", reason="math-verify is not installed")
 
-from entropilot.answers.math_labels import Form, Unknown, form
-from entropilot.answers.math_pool import shared_pool
+from entropilot.answers.math.labels import Form, Unknown, form
+from entropilot.answers.math.pool import shared_pool
 from entropilot.answers.normalise import normalise
 
 # Each row is one meaning in several spellings.

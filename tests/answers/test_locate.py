@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entropilot.answers.locate import locate
+from entropilot.answers.extraction.locate import locate
 from entropilot.sandbox.tasks import get_tier
 
 CASES = [  # text, rule, the pieces of the answer with where each begins

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("math_verify")
 
-from entropilot.answers.math_judge import Math
-from entropilot.answers.math_pool import Pool
+from entropilot.answers.math.judge import Math
+from entropilot.answers.math.pool import Pool
 from entropilot.errors import UserError
 
 TOWER = "5^{5^{5^{5^5}}}"
@@ -130,7 +130,7 @@ def test_a_worker_has_a_limit_of_memory_and_writes_no_core() -> None:
 
 
 def test_a_shortage_of_memory_ends_the_worker_and_fails_the_item() -> None:
-    from entropilot.answers import math_worker as worker
+    from entropilot.answers.math import worker as worker
 
     def hungry(body: str):
         raise MemoryError
@@ -193,7 +193,7 @@ def test_threads_share_one_pool() -> None:
 SCRIPT = """
 import sys, time, threading
 from entropilot.answers.judges import build_judge
-from entropilot.answers.math_pool import shared_pool
+from entropilot.answers.math.pool import shared_pool
 judge = build_judge("math")
 print(judge.equivalent([(r"\\sqrt{8}", r"2\\sqrt{2}")]), flush=True)
 print(*shared_pool().pids(), flush=True)
@@ -287,7 +287,7 @@ def test_a_forked_process_has_workers_of_its_own() -> None:
 
 def test_the_worker_reads_mathematics_and_loads_no_engine() -> None:
     code = (
-        "import sys; from entropilot.answers import math_worker as worker; worker.describe(r'\\sqrt{2}')\n"
+        "import sys; from entropilot.answers.math import worker as worker; worker.describe(r'\\sqrt{2}')\n"
         "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -311,7 +311,7 @@ def test_nothing_is_evaluated_as_code(tmp_path) -> None:
 
 
 def test_the_report_is_bounded() -> None:
-    from entropilot.answers.math_pool import Failure, Report
+    from entropilot.answers.math.pool import Failure, Report
 
     report = Report()
     for _ in range(1000):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from entropilot.answers.judge import Judge
-from entropilot.answers.math_judge import Math
+from entropilot.answers.math.judge import Math
 
 SAME = {
     "units": [("30 mph", "30 miles per hour"), ("5/8", "5/8 mile"), ("5/8", "5/8 of a mile"), ("4.5", "4 1/2 cups"),
@@ -88,7 +88,7 @@ DIFFERENT = {
 def test_one_answer_in_two_writings(kind: str, math_judge: Math) -> None:
     pairs = SAME[kind] + [(b, a) for a, b in SAME[kind]]
     assert [pair for pair, same in zip(pairs, math_judge.equivalent(pairs), strict=True) if not same] == []
-    # The quick look (math_labels.py) that saves comparisons must not tell them apart.
+    # The quick look (math/labels.py) that saves comparisons must not tell them apart.
     assert [pair for pair in pairs if math_judge._apart((min(pair), max(pair), False))] == []
 
 

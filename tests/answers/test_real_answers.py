@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from entropilot.answers.clusters import cluster
-from entropilot.answers.extract import extract
+from entropilot.answers.extraction.extract import extract
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
 

@@ -39,7 +39,7 @@ TRAINED = [name for name, entry in REGISTRY.items() if entry.kind != "preference
         "import entropilot.reports.page",
         "import entropilot.sandbox.tasks",
         "from entropilot.methods import EMPO, Majority",
-        "import entropilot.answers.clusters, entropilot.answers.math_judge",
+        "import entropilot.answers.clusters, entropilot.answers.math.judge",
         "from entropilot import fit_law, read_run, Run, LawFit, UserError",
         "from entropilot import EMPO, Majority, Recipe, load_recipe, cluster, forecast, read, evaluate, train",
         "import entropilot.cli.main as cli, sys; sys.argv[1:] = ['fit', '--help']\ntry: cli.main()\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from entropilot.answers.clusters import Clusters
-from entropilot.answers.extract import extract
+from entropilot.answers.extraction.extract import extract
 from entropilot.answers.judge import Judge
 from entropilot.answers.normalise import normalise
 from entropilot.methods.majority import Majority

@@ -28,7 +28,7 @@ class Judged(NamedTuple):
 
 def judged_file(file: Path, judge: Judge, rule: str, torn: list[int], graded: str) -> Iterator[Judged]:
     """Yield the rows of a file with clusters and grades, many rows to one call of the judge."""
-    from entropilot.answers.extract import extract
+    from entropilot.answers.extraction.extract import extract
     from entropilot.inputs.completions import read_completions
 
     rows = read_completions(file, torn)

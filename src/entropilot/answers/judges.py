@@ -15,7 +15,7 @@ from entropilot.errors import UserError
 # A judge is one line here: its name, and the class that follows `Judge`. Its options are those of the class.
 JUDGES = {
     "exact": "entropilot.answers.judges:Exact",
-    "math": "entropilot.answers.math_judge:Math",
+    "math": "entropilot.answers.math.judge:Math",
     "entailment": "entropilot.answers.model_judges:Entailment",
     "embedding": "entropilot.answers.model_judges:Embedding",
     "verifier": "entropilot.answers.model_judges:Verifier",

@@ -180,7 +180,7 @@ LevelOption = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence
 
 def check_rule(name: str) -> None:
     """Refuse an extraction rule that does not exist."""
-    from entropilot.answers.extract import RULES
+    from entropilot.answers.extraction.extract import RULES
 
     if name not in RULES:
         raise UserError(f"--extract is {name!r}; choose one of {', '.join(RULES)}.")

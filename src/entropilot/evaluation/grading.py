@@ -15,7 +15,7 @@ import numpy as np
 
 from entropilot.analysis.passk import Estimate, estimates, ladder, majority, pass_values, sampling_error
 from entropilot.answers.clusters import cluster
-from entropilot.answers.extract import RULES, extract
+from entropilot.answers.extraction.extract import RULES, extract
 from entropilot.answers.grading import gold_answer
 from entropilot.answers.grading import grade as compare
 from entropilot.answers.judge import Judge

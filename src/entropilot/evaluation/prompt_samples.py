@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from entropilot.answers.extract import extract
+from entropilot.answers.extraction.extract import extract
 from entropilot.answers.judge import Judge
 from entropilot.answers.judged_rows import Judged, judge_rows
 from entropilot.evaluation.sampling.sampler import Transformers

@@ -43,7 +43,7 @@ class Preset:
         competition: sampling of AIME and AMC.
         other: sampling of everything else.
         system, suffix: the system turn, and what is added to the user's.
-        extract: how the final answer is found (`entropilot.answers.extract`).
+        extract: how the final answer is found (`entropilot.answers.extraction.extract`).
     """
 
     source: str

@@ -29,7 +29,7 @@ class AnswerMask:
     reference-KL gradient of a masked token stops with it.
 
     Attributes:
-        extract: the rule of extraction (`entropilot.answers.extract`) that says where the answer stands; None takes the
+        extract: the rule of `entropilot.answers.extraction.extract` that says where the answer stands; None takes the
             reward's own, or "auto" where no reward has one.
     """
 

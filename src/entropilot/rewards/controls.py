@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from entropilot.answers.extract import extract as extract_answer
+from entropilot.answers.extraction.extract import extract as extract_answer
 from entropilot.inputs.messages import text_of
 from entropilot.ranks import rank
 from entropilot.rewards.groups import Extract

@@ -15,8 +15,8 @@ from math import gcd
 from typing import Any, Protocol, cast
 
 from entropilot.answers.clusters import Clusters, cluster
-from entropilot.answers.extract import extract as extract_answer
-from entropilot.answers.extract import without_copy
+from entropilot.answers.extraction.extract import extract as extract_answer
+from entropilot.answers.extraction.extract import without_copy
 from entropilot.answers.grading import gold_answer, grade
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
@@ -53,7 +53,7 @@ class GroupReward:
     Args:
         rule: `EMPO(...)`, `Majority(...)` or `SCRL(...)`.
         judge: a `Judge`, or the name of one (math, exact, entailment, embedding, verifier, a dotted path).
-        extract: a function, or the name of a rule of `entropilot.answers.extract`.
+        extract: a function, or the name of a rule of `entropilot.answers.extraction.extract`.
         judge_args: options of a judge that is named.
         name: under which TRL logs the reward.
         num_generations: G, completions per prompt, for calls by hand; a trainer of TRL says its own.

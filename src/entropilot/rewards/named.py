@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
-from entropilot.answers.extract import extract
+from entropilot.answers.extraction.extract import extract
 from entropilot.answers.grading import gold_answer
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import NAMES as JUDGES

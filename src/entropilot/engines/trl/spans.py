@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropilot.answers.locate import locate
+from entropilot.answers.extraction.locate import locate
 from entropilot.engines.trl.columns import GROUP, REWARDS, SPAN
 from entropilot.inputs.messages import text_of
 from entropilot.inputs.token_spans import tokens_of

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from entropilot.answers.judge import Pairs, Questions
-from entropilot.answers.math_compare import Known, Request, Waiting, equal
-from entropilot.answers.math_labels import Form, Unknown, form, looseness
-from entropilot.answers.math_pool import Failure, Pool, Report, shared_pool
+from entropilot.answers.math.compare import Known, Request, Waiting, equal
+from entropilot.answers.math.labels import Form, Unknown, form, looseness
+from entropilot.answers.math.pool import Failure, Pool, Report, shared_pool
 from entropilot.answers.normalise import LONGEST
 
 _VERDICTS = 50_000
@@ -27,8 +27,8 @@ class Math:
     """Equal as mathematics. Symmetric by construction; an answer that cannot be read equals only itself.
 
     First the text decides, in this process: one spelling (`normalise.py`), exact rational arithmetic, and lists,
-    tuples, sets, intervals, unions and matrices member by member (`math_values.py`). What is left goes to worker processes
-    (`math_pool.py`). There, numbers and expressions in + − · / and whole powers are compared exactly, by their remainders
+    tuples, sets, intervals, unions and matrices member by member (`values.py`). What is left goes to worker processes
+    (`pool.py`). There, numbers and expressions in + − · / and whole powers are compared exactly, by their remainders
     modulo a prime of 256 bits; other expressions as 40-digit values at fixed points of their variables, and where these
     agree, by a closer look at their difference. Equations are equal up to a constant factor. Only what has no value at
     all is asked of math-verify, in both directions.
@@ -111,7 +111,7 @@ class Math:
         return [verdicts[key] for key in keys]
 
     def precedence(self, answers: Sequence[str]) -> list[tuple[int, ...]]:
-        """Say which answers lead a cluster first: those that commit themselves most (`math_labels.looseness`).
+        """Say which answers lead a cluster first: those that commit themselves most (`labels.looseness`).
 
         "5 m" and "5 cm" differ and "5" equals both; 0.333333 stands for 1/3 and is not 0.3333333. With the strict one
         first, the clusters no longer depend on which came first in the group.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from entropilot.answers.math_compare import COMMA, CONDITION, RELATES, is_text, percent
-from entropilot.answers.math_values import Parts, number, parts, quotient, rational
+from entropilot.answers.math.compare import COMMA, CONDITION, RELATES, is_text, percent
+from entropilot.answers.math.values import Parts, number, parts, quotient, rational
 from entropilot.answers.normalise import LONGEST, normalise
 
 # Twice the logarithm of 1.001: values that a rounded decimal can stand for lie within 1e-5 of it, far inside one cell.

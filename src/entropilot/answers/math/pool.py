@@ -54,7 +54,7 @@ class _Worker:
     def __init__(self, deadline: float, memory_mb: int) -> None:
         # A new session: a Ctrl-C in the terminal is the caller's to handle. -P: no file of the working directory is run.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "entropilot.answers.math_worker", str(deadline), str(memory_mb)],
+            [sys.executable, "-P", "-m", "entropilot.answers.math.worker", str(deadline), str(memory_mb)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -123,7 +123,7 @@ class _Worker:
 
 
 class Pool:
-    """Workers that answer requests of `math_worker.py`, each within `deadline` seconds or killed and replaced.
+    """Workers that answer requests of `worker.py`, each within `deadline` seconds or killed and replaced.
 
     A worker is a process that has the libraries loaded, and a child of it that serves. Replacing the child takes
     milliseconds.
@@ -229,7 +229,7 @@ class Pool:
                         if starts > self.size + 2:
                             raise RuntimeError(
                                 "The workers of the judge 'math' end before they are ready; "
-                                f"try: {sys.executable} -P -m entropilot.answers.math_worker 5 {self.memory_mb}"
+                                f"try: {sys.executable} -P -m entropilot.answers.math.worker 5 {self.memory_mb}"
                             ) from None
                         continue
                     for reply in replies:

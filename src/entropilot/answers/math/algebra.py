@@ -1,6 +1,6 @@
 r"""Compute the value of an answer in LaTeX: exact where arithmetic is exact, else at fixed points.
 
-Imported by `math_worker.py` only, in a process that may be killed at any time: sympy decides how long it takes.
+Imported by `worker.py` only, in a process that may be killed at any time: sympy decides how long it takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zlib
 from functools import lru_cache
 from typing import Any, cast
 
-from entropilot.answers.math_values import PRIME, modular
+from entropilot.answers.math.values import PRIME, modular
 
 _LITERAL = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NUMBER = re.compile(rf"Integer ?\( ?(\d+) ?\)|Float ?\( ?'({_LITERAL.pattern})' ?\)")

@@ -108,7 +108,7 @@ class Value:
         return ulps < 1 and abs(self.exact) < abs(exact) and abs(self.exact - exact) * 10**6 <= abs(exact)
 
     def key(self) -> str | None:
-        """Return the remainder that `math_algebra.describe` gives for this number."""
+        """Return the remainder that `algebra.describe` gives for this number."""
         remainder = modular(self.exact.numerator, self.exact.denominator)
         return None if remainder is None else f"{remainder:x}"
 

@@ -1,13 +1,13 @@
 """Read mathematics in a process of its own: one JSON request per line in, one JSON reply per line out.
 
-Started by `math_pool.py` as `python -m entropilot.answers.math_worker SECONDS MEGABYTES`, never imported by the rest. It
+Started by `pool.py` as `python -m entropilot.answers.math.worker SECONDS MEGABYTES`, never imported by the rest. It
 loads the libraries once and forks a child that reads the requests. What a request holds is untrusted: it may hang,
 swallow memory or crash. The pool kills the child then, and the next one is forked, in milliseconds and not in the
 seconds that loading takes. Should the pool be gone by then, an alarm that the kernel delivers ends the child, however
 deep in arithmetic it is. math-verify's own timeouts stay off.
 
-Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `math_algebra.py` and
-`math_sets.py`; replies: {"done": …} or {"failed": reason}. Each child begins with {"ready": its process id}.
+Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `algebra.py` and
+`sets.py`; replies: {"done": …} or {"failed": reason}. Each child begins with {"ready": its process id}.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import signal
 import sys
 from typing import Any
 
-from entropilot.answers.math_algebra import WARM_UP, compare, decide, describe, forbid_eval
-from entropilot.answers.math_sets import solve
+from entropilot.answers.math.algebra import WARM_UP, compare, decide, describe, forbid_eval
+from entropilot.answers.math.sets import solve
 
 
 def main() -> None:

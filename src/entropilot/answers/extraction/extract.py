@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from entropilot.answers.choices import letter_of, letters_after
-from entropilot.answers.phrases import (
+from entropilot.answers.extraction.choices import letter_of, letters_after
+from entropilot.answers.extraction.phrases import (
     REACH,
     after_phrase,
     after_weak_phrase,

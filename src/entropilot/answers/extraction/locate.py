@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from entropilot.answers.extract import extract
+from entropilot.answers.extraction.extract import extract
 
 Span = tuple[int, int]
 _PIECE = re.compile(r"[^\W_]+")
@@ -26,7 +26,7 @@ def locate(text: str, rule: str | Callable[[str], str | None] = "auto") -> list[
 
     Args:
         text: the completion.
-        rule: the name of a rule of `entropilot.answers.extract`, or a function of the text.
+        rule: the name of a rule of `entropilot.answers.extraction.extract`, or a function of the text.
 
     Returns:
         The spans; an empty list where the rule finds no answer; None where there is one that can't be located.

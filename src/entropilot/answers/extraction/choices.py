@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from entropilot.answers.phrases import mentions
+from entropilot.answers.extraction.phrases import mentions
 
 _LABEL = re.compile(r"\\(?:text|textbf|mathrm|mathbf|bf|rm)\b\s?\{?|[${}*_`]")
 _IN_BOX = re.compile(

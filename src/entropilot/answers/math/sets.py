@@ -1,6 +1,6 @@
 r"""Conditions on one real number as the set that they describe: 2x > 7, |x| < 2, x ≠ 1, x < 1 or x > 2, ℝ∖{0}.
 
-Imported by `math_worker.py` only, like `math_algebra.py`.
+Imported by `worker.py` only, like `algebra.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from entropilot.answers.math_algebra import parsed
+from entropilot.answers.math.algebra import parsed
 
 _BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in\\mathbb\{?R\}?)?(?:\\mid|:|\||;)(.+)\\\}", re.DOTALL)
 _WITHOUT = re.compile(r"(?:[a-zA-Z]\\in)?\\mathbb\{?R\}?(?:\\setminus|-)\\\{(.+)\\\}")

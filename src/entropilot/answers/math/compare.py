@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from entropilot.answers.math_values import Parts, Value, near, number, parts, quotient, rational
+from entropilot.answers.math.values import Parts, Value, near, number, parts, quotient, rational
 from entropilot.answers.normalise import LONGEST, Normal, normalise
 
 _SAME = 34  # of 40 digits that agree: one value, unless a closer look at the difference says otherwise
@@ -251,7 +251,7 @@ def _fraction(exact: str) -> Fraction:
 
 
 def _proportional(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Return whether one equation is a constant multiple of the other, by what `math_algebra.describe` says of both."""
+    """Return whether one equation is a constant multiple of the other, by what `algebra.describe` says of both."""
     if a["key"] is not None and b["key"] is not None:
         return a["key"] == b["key"]
     pairs = _together(a["points"], b["points"])

@@ -1,0 +1,1 @@
+"""Compare mathematical answers, in processes that can be ended."""
