@@ -86,6 +86,7 @@ def samples_of(run: Run) -> Samples:
 def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
     """Return the completions of all runs as references into the packer; see `assets/data.js`."""
     vocabulary: dict[str, int] = {}
+    known: dict[str | None, int] = {}  # by token as it was written; most files hold the same ones
     texts: dict[str, int] = {}
     rows: dict[str, list[Any]] = {
         name: [] for name in ("run", "step", "prompt", "id", "reward", "answer", "cluster", "flags", "length")
@@ -115,7 +116,7 @@ def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
             )
             rows["length"].append(part.length[place])
         for tokens in part.tokens:
-            ids.append(_numbered(tokens, vocabulary))
+            ids.append(_numbered(tokens, vocabulary, known))
         chosen += part.chosen
         for name in PER_TOKEN:
             values[name] += part.values.get(name, [])
@@ -139,14 +140,15 @@ def pack_samples(parts: Sequence[Samples], packer: Packer) -> dict[str, Any]:
     return document
 
 
-def _numbered(tokens: NDArray[Any], vocabulary: dict[str, int]) -> NDArray[np.int64]:
+def _numbered(
+    tokens: NDArray[Any], vocabulary: dict[str, int], known: dict[str | None, int]
+) -> NDArray[np.int64]:
     encoded = pc.dictionary_encode(pa.array(tokens, type=pa.string()))
-    words = [
-        clean(word if word is not None else "", LONGEST_TOKEN) for word in encoded.dictionary.to_pylist()
-    ]
-    places = np.asarray(
-        [vocabulary.setdefault(word, len(vocabulary)) for word in words] or [0], dtype=np.int64
-    )
+    words = encoded.dictionary.to_pylist()
+    for word in words:
+        if word not in known:
+            known[word] = vocabulary.setdefault(clean(word or "", LONGEST_TOKEN), len(vocabulary))
+    places = np.asarray([known[word] for word in words] or [0], dtype=np.int64)
     indices = encoded.indices.fill_null(0) if len(words) else encoded.indices
     return places[indices.to_numpy(zero_copy_only=False).astype(np.int64)] if len(tokens) else places[:0]
 

@@ -18,16 +18,24 @@ MOST_METRICS = 400  # a page with more would not be read; how many were left out
 
 def columns_of(run: Run) -> tuple[list[int], dict[str, np.ndarray]]:
     """Return the steps of a run and each numeric metric, NaN where a row does not have it."""
-    values: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(chain.from_iterable(run.rows)):
-        column = [row.get(name) for row in run.rows]
-        if not set(map(type, column)) <= {float, NoneType}:  # nearly all are plain, and pages have millions
-            column = [finite_number(value) for value in column]
-        numbers = np.array(column, dtype=np.float64)  # None becomes NaN
-        numbers[np.isinf(numbers)] = np.nan
-        if name != "step" and not np.isnan(numbers).all():
-            values[name] = numbers
-    return [row["step"] for row in run.rows], values
+    layouts: dict[tuple[str, ...], list[int]] = {}  # few: rows with a validation, and rows without one
+    for place, row in enumerate(run.rows):
+        layouts.setdefault(tuple(row), []).append(place)
+    values = {name: np.full(len(run.rows), np.nan) for name in dict.fromkeys(chain.from_iterable(layouts))}
+    for names, places in layouts.items():
+        columns = zip(*(run.rows[place].values() for place in places), strict=True)
+        for name, column in zip(names, columns, strict=True):
+            values[name][places] = _numbers(column)
+    kept = {name: column for name, column in values.items() if name != "step" and not np.isnan(column).all()}
+    return [row["step"] for row in run.rows], kept
+
+
+def _numbers(column: Sequence[Any]) -> np.ndarray:
+    if not set(map(type, column)) <= {float, NoneType}:  # nearly all are plain, and pages have millions
+        column = [finite_number(value) for value in column]
+    numbers = np.array(column, dtype=np.float64)  # None becomes NaN
+    numbers[np.isinf(numbers)] = np.nan
+    return numbers
 
 
 def pack_series(steps: Sequence[int], values: Mapping[str, np.ndarray], packer: Packer) -> dict[str, Any]:
