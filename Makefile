@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 RUNS := runs/quickstart
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
+# Tests start many processes; where this is set, each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-slow test-verl docs lint format bench clean
