@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entropilot.evaluation.in_memory import Evaluation
@@ -47,9 +46,9 @@ def test_the_majority_of_the_first_attempts_by_hand() -> None:
 def test_its_base_is_right_sometimes_and_its_majority_often_wrong() -> None:
     folder = weights_of("long")
     base = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    problems = LONG.problems("train", 32, seed=5)
-    tried = attempts(*base, LONG, problems, samples=16)
-    # On 128 problems 0.61 of 64 attempts and 0.52 of 8; at 32 problems the standard deviation is 0.09.
-    assert 0.3 < majority_right(tried, LONG, problems, 16) < 0.85
-    assert tried.accuracy == pytest.approx(0.34, abs=0.08)
+    problems = LONG.problems("train", 24, seed=5)
+    tried = attempts(*base, LONG, problems, samples=8)
+    # On 128 problems 0.52 and 0.34; 24 problems leave a standard deviation of 0.10 and 0.06.
+    assert 0.3 < majority_right(tried, LONG, problems, 8) < 0.75
+    assert 0.25 < tried.accuracy < 0.5
     assert tried.truncated < 0.02
