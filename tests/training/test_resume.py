@@ -119,6 +119,20 @@ def test_a_run_killed_before_its_model_was_saved_takes_no_further_step(
     assert rows_of(read_run(out)) == rows_of(read_run(finished))
 
 
+def test_a_run_killed_between_its_model_and_its_last_line_gets_that_line(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    lines = (out / FILE_NAME).read_text().splitlines(keepends=True)
+    assert '"kind": "end"' in lines[-1]
+    (out / FILE_NAME).write_text("".join(lines[:-1]))
+    train(recipe(), out, resume=True)
+    assert same_weights(finished / "model", out / "model")
+    assert rows_of(read_run(out)) == rows_of(read_run(finished))
+    assert read_run(out).header["end"]["reason"] == "finished"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -19,7 +19,7 @@ from entropilot.errors import UserError
 from entropilot.files import claim, unclaim
 from entropilot.inputs.models import first_line, quiet
 from entropilot.metrics import definitions
-from entropilot.records import FILE_NAME, RunWriter, forget_tokens
+from entropilot.records import FILE_NAME, RunWriter, forget_tokens, read_run
 from entropilot.rewards.groups import named_group_rewards
 from entropilot.training.card import write_card
 from entropilot.training.finish import _end, _ended, _only_load, _save
@@ -88,7 +88,9 @@ def _run(
         raise UserError(
             f"{out} already holds a run; choose another --out, remove it, or continue it with --resume."
         )
-    if step is not None and 0 < plan.config.max_steps <= step and (out / "model").exists():
+    # A kill between the model and the record's last line leaves a run without its end: it is ended again.
+    whole = step is not None and (out / "model").exists() and read_run(out).header["end"] is not None
+    if step is not None and 0 < plan.config.max_steps <= step and whole:
         raise UserError(
             f"--resume: the run in {out} has done all its {step} steps, and its model is saved; to go on, raise "
             "grpo.max_steps."
