@@ -7,7 +7,7 @@ import random
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from entropilot.evaluation.in_memory import Evaluation
-from entropilot.evaluation.tier_properties import attempts, majority_right
+from entropilot.evaluation.tier_properties import attempts, majority_at
 from entropilot.sandbox import weights_of
 from entropilot.sandbox.tasks import CHAINS, LONG, Problem
 
@@ -29,18 +29,24 @@ def test_no_solution_is_longer_than_the_limit_and_all_are_scored() -> None:
 
 
 def test_the_majority_of_the_first_attempts_by_hand() -> None:
-    problems = [Problem("a", "4"), Problem("b", "5"), Problem("c", "6"), Problem("d", "7")]
+    gold = ["4", "5", "6", "7"]
     completions = [
-        ["#4", "#3", "#4", "#3", "#3"],  # 4 of the first four, as it comes first; 3 of all five
+        [
+            "#4",
+            "#3",
+            "#4",
+            "#3",
+            "#3",
+        ],  # a tie among the first four, one of them right: 1/2; wrong of all five
         ["x", "x", "#5", "x", "x"],  # no answer does not vote
         ["x", "", "#", "6", "="],  # none at all
-        ["#1", "#7", "#7", "#1", "#7"],
+        ["#1", "#7", "#7", "#1", "#7"],  # 1/2 of four, right of five
     ]
-    numbers = [[0] * 5] * 4
-    tried = Evaluation([[0.0] * 5] * 4, completions, numbers, [[False] * 5] * 4)
-    assert majority_right(tried, CHAINS, problems, 4) == 0.5
-    assert majority_right(tried, CHAINS, problems, 5) == 0.5
-    assert majority_right(tried, CHAINS, problems, 1) == 0.25
+    scores = [
+        [CHAINS.score(text, answer) for text in row] for row, answer in zip(completions, gold, strict=True)
+    ]
+    tried = Evaluation(scores, completions, [[0] * 5] * 4, [[False] * 5] * 4)
+    assert [majority_at(tried, CHAINS, k) for k in (1, 4, 5)] == [1 / 4, 2 / 4, 2 / 4]
 
 
 def test_its_base_is_right_sometimes_and_its_majority_often_wrong() -> None:
@@ -49,6 +55,6 @@ def test_its_base_is_right_sometimes_and_its_majority_often_wrong() -> None:
     problems = LONG.problems("train", 24, seed=5)
     tried = attempts(*base, LONG, problems, samples=8)
     # On 128 problems 0.52 and 0.34; 24 problems leave a standard deviation of 0.10 and 0.06.
-    assert 0.3 < majority_right(tried, LONG, problems, 8) < 0.75
+    assert 0.3 < majority_at(tried, LONG, 8) < 0.75
     assert 0.25 < tried.accuracy < 0.5
     assert tried.truncated < 0.02

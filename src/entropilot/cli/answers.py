@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from entropilot.answers.extraction.unanswered import Unanswered
 from entropilot.answers.judged_rows import Judged, judged_file
+from entropilot.answers.unanswered import Unanswered
 from entropilot.cli.common import (
     ForceOption,
     JsonOption,

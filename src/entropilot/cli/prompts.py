@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from entropilot.answers.extraction.unanswered import Unanswered
 from entropilot.answers.judged_rows import judged_file
+from entropilot.answers.unanswered import Unanswered
 from entropilot.cli.common import (
     ForceOption,
     JsonOption,

@@ -124,7 +124,7 @@ def properties(
 ) -> None:
     """Measure pass@k and maj@k of a tier's base model, and its accuracy after supervised training on right solutions."""
     need_training_extra()
-    from entropilot.evaluation.tier_properties import attempts, capacity, majority_right
+    from entropilot.evaluation.tier_properties import attempts, capacity, majority_at
     from entropilot.inputs.models import load_model, quiet
     from entropilot.recipes.schema import Recipe
     from entropilot.sandbox.tasks import get_tier
@@ -138,7 +138,7 @@ def properties(
     for k in (8, 64, 256):
         if k <= samples:
             typer.echo(f"pass@{k:<4} {tried.pass_at(k):.3f}")
-            typer.echo(f"maj@{k:<5} {majority_right(tried, chosen, drawn, k):.3f}")
+            typer.echo(f"maj@{k:<5} {majority_at(tried, chosen, k):.3f}")
     typer.echo(f"greedy    {attempts(loaded, tokenizer, chosen, drawn, 1, 0.0).accuracy:.3f}")
     learned = capacity(loaded, tokenizer, chosen, drawn, steps=steps)
     typer.echo(f"supervised, greedy on the same problems, {steps} steps: {learned:.3f}")

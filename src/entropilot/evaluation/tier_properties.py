@@ -7,12 +7,12 @@ solutions. What reinforcement learning then does is the result, not the criterio
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from entropilot.analysis.passk import majority
 from entropilot.evaluation.in_memory import Evaluation, evaluate
 from entropilot.sandbox.pretrain import encode_batch
 from entropilot.sandbox.tasks import Problem, Tier
@@ -48,16 +48,13 @@ def attempts(
     )
 
 
-def majority_right(tried: Evaluation, tier: Tier, problems: Sequence[Problem], k: int) -> float:
-    """Return the share of problems whose most frequent answer of the first k attempts is right.
-
-    Attempts without an answer do not vote, and of equally frequent answers the first counts.
-    """
-    right = 0
-    for texts, problem in zip(tried.completions, problems, strict=True):
-        votes = Counter(answer for text in texts[:k] if (answer := tier.answer_of(text)) is not None)
-        right += bool(votes) and votes.most_common(1)[0][0] == problem.answer
-    return right / len(problems)
+def majority_at(tried: Evaluation, tier: Tier, k: int) -> float:
+    """Return maj@k of the first k attempts at every problem, as `analysis.passk.majority` has it."""
+    found = []
+    for texts, scores in zip(tried.completions, tried.scores, strict=True):
+        answers = [tier.answer_of(text) for text in texts[:k]]
+        found.append(majority(answers, scores[:k], [answer is None for answer in answers]))
+    return sum(found) / len(found)
 
 
 @torch.no_grad()

@@ -49,9 +49,8 @@ def series(run: Run, name: str) -> tuple[list[int], list[float]]:
     """Return the steps and values of a metric, where it is a finite number."""
     column = run.column(name)
     steps, values = [step for step, _ in column], [value for _, value in column]
-    if set(map(type, values)) <= {float} and all(
-        map(math.isfinite, values)
-    ):  # nearly always; pages have millions
+    plain = set(map(type, values)) <= {float} and all(map(math.isfinite, values))
+    if plain:  # nearly always, and pages have millions
         return steps, values
     points = zip(steps, map(finite_number, values), strict=True)
     kept = [(step, value) for step, value in points if value is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from entropilot.answers.extraction.unanswered import Unanswered
+from entropilot.answers.unanswered import Unanswered
 
 logger = logging.getLogger("entropilot")
 

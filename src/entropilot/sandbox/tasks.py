@@ -10,7 +10,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from entropilot.errors import UserError
@@ -218,21 +218,18 @@ def _draw_longer_chain(rng: random.Random) -> Problem:
     return _chain(rng, rng.randint(6, 8))
 
 
-LONG = Tier(
+LONG = replace(
+    CHAINS,
     name="long",
     describe="6 to 8 digits joined by + - *, evaluated left to right modulo 10; the answer follows `#`.",
     draw=_draw_longer_chain,
-    solve=_solve_chain,
-    score=score_marked_answer,
-    answer_of=marked_answer,
     max_completion_length=60,
-    right=CHAINS.right,
 )
 """The tier for rewards without labels, where agreement is not truth.
 
 What fixes it, of the base model alone (`entropilot sandbox properties --tier long --samples 64`, 128 problems each of the
 seeds 0 and 1, 2026-11-28): the majority of 64 attempts is right on 0.61 and 0.60 of the problems (wanted: 0.50 to 0.75),
-that of 8 on 0.52 and 0.50; pass@1 0.34 and 0.33, greedy 0.55 and 0.61. Of `chains` every majority is right.
+that of 8 on 0.52 of both; pass@1 0.34 and 0.33, greedy 0.55 and 0.61. Of `chains` every majority is right.
 
 The base has read too little of such chains: 340 steps from `chains` (with 400 the majority of 64 was right on 0.80, with
 600 on 0.93). Only these numbers were looked at.

@@ -88,9 +88,9 @@ def _run(
         raise UserError(
             f"{out} already holds a run; choose another --out, remove it, or continue it with --resume."
         )
+    all_steps = step is not None and 0 < plan.config.max_steps <= step
     # A kill between the model and the record's last line leaves a run without its end: it is ended again.
-    whole = step is not None and (out / "model").exists() and read_run(out).header["end"] is not None
-    if step is not None and 0 < plan.config.max_steps <= step and whole:
+    if all_steps and (out / "model").exists() and read_run(out).header["end"] is not None:
         raise UserError(
             f"--resume: the run in {out} has done all its {step} steps, and its model is saved; to go on, raise "
             "grpo.max_steps."
