@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,37 +68,32 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entropilot(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-m", "entropilot", *arguments],
-        cwd=package,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def outside(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the package on the path of this process, as an installed one is."""
+    monkeypatch.syspath_prepend(package)
+    registry._outside.cache_clear()
+    yield
+    registry._outside.cache_clear()
 
 
-def test_a_method_from_outside_is_trained_by_its_path(package: Path) -> None:
+@pytest.mark.usefixtures("outside")
+def test_a_method_from_outside_is_trained_by_its_path(package: Path, run, tmp_path: Path) -> None:
     """32 completions, each at least two tokens long here: the method chooses the first two of each, 64 a rollout."""
     arguments = ("method=first_tokens:FirstTokens", "method_args.count=2", "--out", "run")
-    result = entropilot(package, "train", "mine.yaml", *arguments)
-    assert result.returncode == 0, result.stderr
-    run = read_run(package / "run")
-    assert run.header["recipe"]["method"] == "first_tokens:FirstTokens"
-    assert run.header["clip"] == {"low": 0.2, "high": 0.2, "source": "method"}
-    assert run.column("chosen/tokens") == [(1, 64)]  # in the row of the rollout's first update
-    assert (package / "run" / "model" / "model.safetensors").is_file()
+    result = run("train", package / "mine.yaml", *arguments)
+    assert result.code == 0, result.err
+    record = read_run(tmp_path / "run")
+    assert record.header["recipe"]["method"] == "first_tokens:FirstTokens"
+    assert record.header["clip"] == {"low": 0.2, "high": 0.2, "source": "method"}
+    assert record.column("chosen/tokens") == [(1, 64)]  # in the row of the rollout's first update
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 @pytest.fixture
-def check(package: Path, run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Check the recipe in this process, with the package on its path."""
-    monkeypatch.syspath_prepend(package)
-    registry._outside.cache_clear()
-    yield lambda *overrides: run("check", package / "mine.yaml", *overrides)
-    registry._outside.cache_clear()
+def check(package: Path, run, outside: None) -> Callable[..., Any]:
+    """Check the recipe in this process."""
+    return lambda *overrides: run("check", package / "mine.yaml", *overrides)
 
 
 def test_an_entry_point_gives_it_a_name(check) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from entropilot.answers.math.judge import Math
+from entropilot.answers.math.pool import Pool
 from entropilot.methods.empo import EMPO
 from entropilot.methods.majority import Majority
 from entropilot.rewards.groups import GroupReward
@@ -16,8 +18,10 @@ pytest.importorskip("math_verify", reason="math-verify is not installed")
 PROMPT = "A box holds 3 red and 4 blue balls. How many are in it? For example, end with \\boxed{12}."
 
 
-def paid(completions: list[str], extract: str = "auto", prompt: str = PROMPT) -> list[float | None]:
-    reward = GroupReward(EMPO(), judge="math", extract=extract, num_generations=len(completions))
+def paid(
+    completions: list[str], extract: str = "auto", prompt: str = PROMPT, judge: str | Math = "math"
+) -> list[float | None]:
+    reward = GroupReward(EMPO(), judge=judge, extract=extract, num_generations=len(completions))
     return reward(prompts=[prompt] * len(completions), completions=completions)
 
 
@@ -40,7 +44,6 @@ ALONE = {
     "long tails": [
         "\\boxed{" + "7" * n + "}" + " The answer is" * 2000 for n in (2, 3, 4)
     ] + ["\\boxed{1}" + " \\boxed{}" * 2000],
-    "towers": ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{8^{8^{8^{8}}}}", "\\boxed{(9!)!!}", "\\boxed{7^{7^{7^{7}}}}"],
 }  # fmt: skip
 
 
@@ -48,6 +51,12 @@ ALONE = {
 @pytest.mark.parametrize("kind", ALONE)
 def test_different_texts_do_not_share(kind: str, extract: str) -> None:
     assert paid(ALONE[kind], extract) == [0.25] * 4
+
+
+def test_answers_that_no_deadline_is_enough_for_do_not_share() -> None:
+    towers = ["9^{9^{9^{9}}}", "8^{8^{8^{8}}}", "(9!)!!", "7^{7^{7^{7}}}"]
+    with Pool(workers=2, deadline=0.5) as pool, Math(pool=pool) as judge:
+        assert paid([f"\\boxed{{{tower}}}" for tower in towers], judge=judge) == [0.25] * 4
 
 
 @pytest.mark.parametrize(

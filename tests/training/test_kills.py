@@ -15,7 +15,7 @@ from entropilot.engines.trl.checkpoints import MANIFEST
 from entropilot.errors import UserError
 from entropilot.records import read_run
 
-KILLS = 30
+KILLS, KILLS_EACH = 30, 3
 
 
 def _begun(out: Path) -> bool:
@@ -59,42 +59,25 @@ def _killed(process: Any, out: Path, rows: int, delay: float) -> bool:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::entropilot.records.RecordWarning")
 def test_thirty_kills_at_random_moments(tmp_path: Path, capsys: Any) -> None:
+    """Each run is killed up to three times while it begins, loads, trains or saves, and goes on after every kill."""
     seed = random.SystemRandom().randrange(10**6)
     draw, recipe = random.Random(seed), tiny_recipe(tmp_path / "tiny")
-    began = time.monotonic()
     finish(recipe, tmp_path / "whole")
-    whole, said = (
-        left_by(tmp_path / "whole"),
-        [f"seed {seed}, {time.monotonic() - began:.1f} s for a whole run"],
-    )
-    kills = inside = 0
+    whole, said = left_by(tmp_path / "whole"), [f"seed {seed}"]
+    kills = inside = run = 0
     while kills < KILLS:
-        out = tmp_path / f"cut-{kills}"
+        out, run = tmp_path / f"cut-{run}", run + 1
         # From before the first byte (-1) to behind the last row, and a little further.
-        rows, delay = draw.randint(-1, STEPS + 1), draw.uniform(0, 0.4)
-        if not _killed(start(recipe, out), out, rows, delay):
-            out.rename(tmp_path / f"too-late-{time.monotonic_ns()}")
-            continue
-        step = _checkpoint(out)
-        kills, inside = kills + 1, inside + (step is not None and step % UPDATES != 0)
-        said.append(f"kill {kills} {delay:.3f} s behind row {rows}; last checkpoint {step}")
-        finish(recipe, out, resume=_begun(out))
+        for rows in sorted(draw.randint(-1, STEPS + 1) for _ in range(KILLS_EACH)):
+            delay = draw.uniform(0, 0.3)
+            if not _killed(start(recipe, out, resume=_begun(out)), out, rows, delay):
+                break  # it came to its end first
+            step = _checkpoint(out)
+            kills, inside = kills + 1, inside + (step is not None and step % UPDATES != 0)
+            said.append(f"{out.name} killed {delay:.3f} s behind row {rows}; last checkpoint {step}")
+        else:
+            finish(recipe, out, resume=_begun(out))
         assert difference(left_by(out), whole) is None, said
     with capsys.disabled():
         print("", *said, sep="\n")  # noqa: T201
     assert inside >= KILLS // 6, "too few of the kills fell inside a rollout to tell anything"
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::entropilot.records.RecordWarning")
-def test_a_run_may_be_killed_again_and_again(tmp_path: Path) -> None:
-    """Every session gets one row further, and is killed while it loads, trains or saves."""
-    recipe, draw = tiny_recipe(tmp_path / "tiny"), random.Random(5)
-    finish(recipe, tmp_path / "whole")
-    out = tmp_path / "cut"
-    for rows in range(STEPS):
-        if not _killed(start(recipe, out, resume=_begun(out)), out, rows, draw.uniform(0, 0.3)):
-            break
-    else:
-        finish(recipe, out, resume=True)
-    assert difference(left_by(out), left_by(tmp_path / "whole")) is None
