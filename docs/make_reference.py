@@ -185,7 +185,7 @@ def recipe() -> str:
             the recipe changes a key, and dots reach into sections: `grpo.max_steps=20`.
 
             `entropilot recipes list` names the recipes of the package, `entropilot recipes show kl_cov` prints
-            one, and `entropilot check RECIPE` says what a recipe comes to, without training."""
+            one, and `entropilot check RECIPE` says what a recipe comes to, without training (`--time`: about how long)."""
         ),
         "## The recipe itself",
         section(schema.Recipe),

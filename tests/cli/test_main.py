@@ -324,8 +324,9 @@ def test_check_notes_what_would_surprise(run, recipe: Path, override: str, note:
 def test_train_then_evaluate(run, recipe: Path, tmp_path: Path) -> None:
     result = run("train", "small.yaml", "grpo.max_steps=2")
     assert result.code == 0 and result.out == ""
-    planned, *progress, model, record, page = result.err.splitlines()
+    planned, time, *progress, model, record, page = result.err.splitlines()
     assert planned == "small: steps: 2; results: runs/small"
+    assert time == "time: what is left is said while it trains; `check --time` measures it before"
     assert (model, record) == ("model: runs/small/model", "record: runs/small/run.jsonl")
     assert page == "page: runs/small/report.html"
     assert "<title>" in (tmp_path / "runs" / "small" / "report.html").read_text(encoding="utf-8")

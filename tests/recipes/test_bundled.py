@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from entropilot.errors import UserError
-from entropilot.recipes.bundled import about, locate, names, path_of
+from entropilot.recipes.bundled import about, hardware, locate, names, path_of
 from entropilot.recipes.schema import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,16 @@ def test_the_command_in_a_recipes_head_works_anywhere(tmp_path: Path, monkeypatc
 
 def test_each_says_in_a_line_what_it_trains() -> None:
     assert [name for name in names() if len(about(name)) < 20] == []
+
+
+def test_what_a_head_says_of_its_hardware(tmp_path: Path) -> None:
+    assert hardware(Path("quickstart_grpo")) == "two CPU cores, no GPU; about one to three minutes."
+    assert hardware(Path("paper/kl_cov_qwen2.5_7b")) == "the authors used 4 x 8 GPUs. Not run by us."
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("# Mine.\n# Hardware: a\x1b[31m phone;\n# an hour.\n# Expect, nothing\nmodel: sandbox\n")
+    assert hardware(mine) == "a[31m phone; an hour."
+    mine.write_text("model: sandbox  # Hardware: none\n# Hardware: in the middle\n")
+    assert hardware(mine) is None
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -77,6 +77,9 @@ def train(
     if first:
         for plan in plans:
             say(f"{plan.name}: steps: {steps_of(plan.config)}; results: {plan.out}")
+        say(
+            f"time: {_time(recipe, overrides, 'what is left is said while it trains; `check --time` measures it before')}"
+        )
     told = {"on_start": progress.start, "on_row": progress.row, "on_alarm": progress.note} if first else {}
     folders = [plan.out for plan in plans]
     page = None
@@ -105,6 +108,16 @@ def train(
         say(f"record: {model.parent / 'run.jsonl'}")
         for line in _write_page(folders, folder / "report.html"):
             say(line)
+
+
+def _time(recipe: Path, overrides: list[str] | None, otherwise: str) -> str:
+    """Say how long a training takes, as the recipe's head has it (measured as it stands); or what else there is."""
+    from entropilot.recipes.bundled import hardware
+
+    said = hardware(recipe)
+    if said is None:
+        return otherwise
+    return f"{said} (from the recipe's head{'; without your changes' if overrides else ''})"
 
 
 def _write_page(folders: list[Path], out: Path) -> list[str]:
@@ -161,11 +174,25 @@ def check(
     prompt_tokens: Annotated[
         int, typer.Option(help="With --gpu-memory: tokens of the longest prompt.")
     ] = 512,
+    time: Annotated[
+        bool,
+        typer.Option(
+            "--time",
+            help="Load the model, train three rollouts, throw them away, and say about how long the whole takes here.",
+        ),
+    ] = False,
 ) -> None:
-    """Validate a recipe and show batch sizes, number of steps, clip range and warnings. Loads no model."""
+    """Validate a recipe and show batch sizes, number of steps, clip range and warnings. Loads no model, but for --time."""
+    from entropilot.inputs.hub import check_model
     from entropilot.recipes.schema import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    if time and (processes or int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UserError(
+            "--time measures one process; leave --processes out, or train a few steps as you will launch it."
+        )
+    if time:
+        check_model(loaded.model)
     need_training_extra()
     from entropilot.training.fitting import told
     from entropilot.training.stages import plan_stages
@@ -186,6 +213,15 @@ def check(
             fits = fits and room
             for line in lines:
                 typer.echo(line)
+    if time:
+        from entropilot.inputs.models import quiet
+        from entropilot.training.duration import measure
+
+        quiet()
+        for plan, duration in zip(plans, measure(loaded), strict=True):
+            typer.echo(f"{'time:':<22}{'' if plan.stage is None else f'stage {plan.stage}, '}{duration}")
+    else:
+        typer.echo(f"{'time:':<22}{_time(recipe, overrides, '--time measures it')}")
     typer.echo("OK: no problems found." if fits else "The recipe is valid, but it does not fit.")
     if not fits:
         raise typer.Exit(1)

@@ -42,6 +42,24 @@ def about(name: str) -> str:
         return file.readline().lstrip("# ").strip()
 
 
+def hardware(path: Path) -> str | None:
+    """Return what a recipe's head says after `Hardware:`, up to what was published; None where it says nothing.
+
+    Args:
+        path: of the file, or a name, as `locate` takes it.
+    """
+    said: list[str] = []
+    with locate(path).open(encoding="utf-8") as file:
+        for line in file:
+            text = line.removeprefix("#").strip()
+            if not line.startswith("#") or (said and not text) or (said and line.startswith("# Expect")):
+                break
+            if said or text.startswith("Hardware:"):
+                said.append(text.removeprefix("Hardware:").strip())
+    text = " ".join(said).partition(" Published")[0]
+    return "".join(filter(str.isprintable, text))[:300] or None
+
+
 def locate(path: Path) -> Path:
     """Return the file that a command's RECIPE stands for: the path itself, or the package's recipe of that name.
 
