@@ -2,13 +2,14 @@
 
 --part settings  three settings of every arm on two development seeds; the better mean of exact accuracy is taken
 --part report    every arm, with the setting that `settings` chose, on five other seeds (the default)
+--part second    the four best of the report and GRPO, as they are, on the tier `long`, whose problems do not repeat
 --part tracking  how closely entropy follows a target above and one below the free run's, and a step of the target
 --arms, --seeds  fewer of them; `--arms list` names all arms
 
 All arms see the same completions and take the same number of updates: 128 rollouts of 256 completions with four updates
 each, and for on-policy GRPO 512 rollouts of 64 with one. A run that is finished is not made again, so the study can be
-stopped and started. Each run takes one core for about a minute on an idle machine: 78 runs for the settings, 65 for the
-report, 72 for the tracking.
+stopped and started. Each run takes one core for about two minutes: 78 runs for the settings, 65 for the report, 72 for
+the tracking; the 25 of the second tier take longer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,15 @@ Changes = dict[str, Any]
 STEPS = 512
 ON_POLICY: Changes = {"steps_per_generation": 1}
 PASS = (1, 16, 256)  # k of pass@k
+# The second tier is fixed by its base model alone (see `entropilot.sandbox.tasks.LONG`); nothing is chosen on it.
+SECOND: Changes = {
+    "model": "sandbox:long",
+    "data": {"source": "sandbox:long", "limit": 4096},
+    "grpo": {"max_completion_length": 60, "max_steps": 240},
+    "validate": {"every": 8, "problems": 256, "temperature": 1.0},
+}
+TRIED, SAMPLES = 128, 32  # problems of the second tier's test split, and attempts at each
+BEST = 4
 
 
 def _method(*names: str, **arguments: Any) -> Changes:
@@ -95,12 +105,13 @@ DRIVERS: dict[str, Callable[[dict[int, float]], Changes]] = {
 RATES = (1e-4, 2e-4)
 
 
-def recipe_of(name: str, changes: Changes, seed: int, steps: int = STEPS) -> dict[str, Any]:
-    """Return the recipe of a run; the seed draws the pool, the order, and every completion."""
+def recipe_of(name: str, changes: Changes, seed: int, steps: int | None = STEPS) -> dict[str, Any]:
+    """Return the recipe of a run; the seed draws the pool, the order, and every completion. `steps` None: as changed."""
     recipe = copy.deepcopy(BASE)
     for key, value in changes.items():
         recipe[key] = recipe[key] | value if isinstance(value, dict) and key in recipe else value
-    recipe["grpo"]["max_steps"] = steps
+    if steps is not None:
+        recipe["grpo"]["max_steps"] = steps
     if recipe["grpo"]["steps_per_generation"] == 1:
         recipe["validate"] = recipe["validate"] | {"every": 4 * recipe["validate"]["every"]}  # rollouts
     recipe["data"]["seed"] = seed
@@ -110,17 +121,39 @@ def recipe_of(name: str, changes: Changes, seed: int, steps: int = STEPS) -> dic
 def measured(out: Path, name: str, seed: int) -> dict[str, Any]:
     """Return what a finished run came to: exact accuracy on its pool, pass@k, problems lost, entropy, seconds."""
     folder = out / name
-    exact = once(folder / "probabilities.json", lambda: probabilities(folder / "model", seed))
+    pool = once(folder / "probabilities.json", lambda: probabilities(folder / "model", seed))["pool"]
+    row = {f"pass@{k}": pool["pass"][str(k)] for k in PASS}
+    return row | {"lost": float(np.mean(np.array(pool["p"]) < 1e-3))} | _entropy_and_seconds(folder)
+
+
+def _entropy_and_seconds(folder: Path) -> dict[str, Any]:
+    """Return the mean entropy of the last twelfth of a run, nats, and its seconds."""
     run = read_run(folder)
     entropy = series(run, ENTROPY)[1]
     last = max(1, len(entropy) // 12)
-    pool = exact["pool"]
-    row = {f"pass@{k}": pool["pass"][str(k)] for k in PASS}
-    return row | {
-        "lost": float(np.mean(np.array(pool["p"]) < 1e-3)),
+    return {
         "entropy": float(np.mean(entropy[-last:])),
         "seconds": (run.header.get("end") or {}).get("seconds"),
     }
+
+
+def generalised(out: Path, name: str) -> dict[str, Any]:
+    """Return what a finished run on the second tier came to on problems that it never met: pass@k of sampled attempts."""
+
+    def sampled() -> dict[str, float]:
+        from entropilot.evaluation.tier_properties import attempts
+        from entropilot.inputs.models import load_model, quiet
+        from entropilot.recipes.schema import Data, Recipe
+        from entropilot.sandbox.tasks import LONG
+
+        quiet()
+        model, tokenizer = load_model(
+            Recipe(model=str(out / name / "model"), data=Data(source="sandbox:long"))
+        )
+        tried = attempts(model.eval(), tokenizer, LONG, LONG.problems("test", TRIED, 0), SAMPLES)
+        return {f"pass@{k}": tried.pass_at(k) for k in (1, 8, SAMPLES)}
+
+    return once(out / name / "sampled.json", sampled) | _entropy_and_seconds(out / name)
 
 
 def tracking(run: Run, target: Callable[[int], float]) -> dict[str, float | None]:
@@ -142,7 +175,7 @@ def tracking(run: Run, target: Callable[[int], float]) -> dict[str, float | None
     }
 
 
-def _run_all(out: Path, jobs: dict[str, tuple[Changes, int]], steps: int, processes: int) -> None:
+def _run_all(out: Path, jobs: dict[str, tuple[Changes, int]], steps: int | None, processes: int) -> None:
     def train(name: str) -> None:
         changes, seed = jobs[name]
         make(out / name, recipe_of(name, changes, seed, steps))
@@ -179,9 +212,29 @@ def report(
     return {arm: [measured(out, names[arm, seed], seed) for seed in seeds] for arm in chosen}
 
 
+def second(
+    out: Path, chosen: dict[str, int], seeds: Sequence[int], processes: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Run arms with their settings of the pool on the second tier; return {arm: [row of every seed]}."""
+    names = {(arm, seed): f"second-{arm}-{seed}" for seed in seeds for arm in chosen}
+    jobs: dict[str, tuple[Changes, int]] = {}
+    for (arm, seed), name in names.items():
+        changes = ARMS[arm][chosen[arm]]
+        jobs[name] = (changes | SECOND | {"grpo": changes.get("grpo", {}) | SECOND["grpo"]}, seed)
+    _run_all(out, jobs, None, processes)
+    return {arm: [generalised(out, names[arm, seed]) for seed in seeds] for arm in chosen}
+
+
+def best_of(rows: dict[str, list[dict[str, Any]]], count: int = BEST) -> list[str]:
+    """Return GRPO and the arms of largest mean pass@1 beside it."""
+    means = {arm: float(np.mean([row["pass@1"] for row in found])) for arm, found in rows.items()}
+    others = sorted((arm for arm in means if arm != "grpo"), key=lambda arm: -means[arm])
+    return ["grpo", *others[:count]]
+
+
 def table(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Return a Markdown table: means over seeds with half of the 95 % interval; differences are paired with GRPO."""
-    columns = [*(f"pass@{k}" for k in PASS), "lost", "entropy", "seconds"]
+    columns = list(next(iter(rows.values()))[0])
     lines = [
         f"| arm | {' | '.join(columns)} | pass@1 against GRPO |",
         "|---" * (len(columns) + 2) + "|",
@@ -236,7 +289,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/cures"))
-    parser.add_argument("--part", choices=["settings", "report", "tracking"], default="report")
+    parser.add_argument("--part", choices=["settings", "report", "second", "tracking"], default="report")
     parser.add_argument("--arms", help="comma-separated names")
     parser.add_argument("--seeds", help="comma-separated numbers")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps of a run, for a trial")
@@ -249,7 +302,7 @@ def main() -> None:
     for arm in arms:
         if arm not in ARMS:
             raise UserError(f"--arms: the study has no arm {arm!r}; it has: {', '.join(ARMS)}.")
-    default = {"settings": DEVELOPMENT, "report": REPORT, "tracking": REPORT[:3]}[settings.part]
+    default = {"settings": DEVELOPMENT, "tracking": REPORT[:3]}.get(settings.part, REPORT)
     try:
         seeds = list(default) if settings.seeds is None else [int(seed) for seed in settings.seeds.split(",")]
     except ValueError:
@@ -268,7 +321,12 @@ def main() -> None:
         # Without the part `settings` the middle one of three, which is the paper's or the recipe's.
         files = {arm: out / f"setting-{arm}.json" for arm in arms}
         chosen = {arm: json.loads(path.read_text()) if path.exists() else 1 for arm, path in files.items()}
-        text = table(report(out, chosen, seeds, settings.steps, settings.jobs))
+        if settings.part == "report":
+            text = table(report(out, chosen, seeds, settings.steps, settings.jobs))
+        else:
+            if settings.arms is None:  # the report is made first, if it is not there
+                arms = best_of(report(out, chosen, REPORT, settings.steps, settings.jobs))
+            text = table(second(out, {arm: chosen[arm] for arm in arms}, seeds, settings.jobs))
     (out / f"{settings.part}.md").write_text(text + "\n")
     print(text)
 

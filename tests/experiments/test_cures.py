@@ -10,7 +10,8 @@ import pytest
 from entropilot.recipes.schema import Recipe
 from entropilot.records import RunWriter, read_run
 from entropilot.training.plan import check
-from experiments.cures import ARMS, DRIVERS, RATES, TARGETS, recipe_of, table, tracking
+from experiments import cures
+from experiments.cures import ARMS, DRIVERS, RATES, TARGETS, best_of, recipe_of, second, table, tracking
 
 RUNS = [(f"{arm} {i}", changes) for arm, settings in ARMS.items() for i, changes in enumerate(settings)]
 RUNS += [
@@ -68,3 +69,30 @@ def test_the_table_pairs_with_grpo_seed_by_seed() -> None:
     text = table({"grpo": [row(0.5), row(0.7)], "stare": [row(0.6), row(0.8)]})
     assert len({line.count("|") for line in text.splitlines()}) == 1
     assert "+0.100 ± 0.000" in text.splitlines()[-1]
+
+
+def test_the_second_tier_takes_the_best_with_their_settings(tmp_path: Path, monkeypatch) -> None:
+    rows = {
+        arm: [{"pass@1": value}]
+        for arm, value in {"qae": 0.4, "grpo": 0.9, "stare": 0.6, "repo": 0.5}.items()
+    }
+    assert best_of(rows, 2) == ["grpo", "stare", "repo"]
+    made: dict[str, Recipe] = {}
+    monkeypatch.setattr(
+        cures, "make", lambda out, recipe: made.update({out.name: Recipe.model_validate(recipe)})
+    )
+    monkeypatch.setattr(cures, "generalised", lambda out, name: {"pass@1": made[name].seed})
+    found = second(tmp_path, {"grpo": 2, "clip_cov": 0}, [1, 2], 1)
+    assert found == {arm: [{"pass@1": 1}, {"pass@1": 2}] for arm in ("grpo", "clip_cov")}
+    for name, recipe in made.items():
+        assert (recipe.model, recipe.data.source, recipe.data.limit) == (
+            "sandbox:long",
+            "sandbox:long",
+            4096,
+        ), name
+        assert (recipe.grpo["max_steps"], recipe.grpo["max_completion_length"]) == (240, 60)
+    assert made["second-grpo-1"].grpo["learning_rate"] == 4e-4
+    assert (
+        made["second-clip_cov-2"].method_args == {"restrain": 0.5}
+        and made["second-clip_cov-2"].data.seed == 2
+    )
