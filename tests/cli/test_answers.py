@@ -654,3 +654,24 @@ def test_no_answer_at_all_is_a_warning_with_an_example(run, tmp_path: Path, comm
     row["completions"][1] = r"\boxed{4}"
     (tmp_path / "none.jsonl").write_text(json.dumps(row) + "\n")
     assert run(*command, "none.jsonl", "--judge", "exact", "--extract", "boxed").err == ""
+
+
+@pytest.mark.parametrize("command", [("cluster",), ("prompts", "rank")])
+def test_many_answers_of_which_none_is_right_are_a_warning(
+    run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """As from a model whose own form of an answer the rule does not know."""
+    row = {"prompt": "q", "completions": ["1+2=3;#3", "#3", "I do not know"] * 7, "answer": "so \\boxed{3}"}
+
+    def said(rule: str) -> str:
+        (tmp_path / "wrong.jsonl").write_text(json.dumps(row) + "\n")
+        return run(*command, "wrong.jsonl", "--judge", "exact", "--extract", rule).err
+
+    assert said("whole") == (
+        "warning: wrong.jsonl: none of 21 answers is right; the first one is '1+2=3;#3', and its gold answer '3'. If they "
+        "mean the same, choose another rule with --extract, or another judge.\n"
+    )
+    assert said("lenient") == ""
+    row["completions"].pop()
+    row["completions"].pop()
+    assert said("whole") == "", "too few to tell"

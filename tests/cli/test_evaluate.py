@@ -346,6 +346,20 @@ def test_no_answer_at_all_is_a_loud_warning_with_an_example(run, tmp_path: Path)
     assert "none of 3 completions holds an answer (100% were cut at --max-tokens)" in cut.err
 
 
+def test_many_answers_of_which_none_is_right_are_a_warning(run, tmp_path: Path) -> None:
+    rows = [{"problem": "1+1=?", "answer": "2", "completions": ["it is #2", "#2"]}] * 10
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("evaluate", "--completions", "r.jsonl", "--reward", "exact", "--extract")
+    said = run(*command, "whole").err
+    assert (
+        "warning: r: none of 20 answers is right; the first one is 'it is #2', and its gold answer '2'."
+        in said
+    )
+    assert "warning" not in run(*command, "lenient").err
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
+    assert "warning" not in run(*command, "whole").err
+
+
 def test_a_model_out_of_reach_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"

@@ -112,8 +112,8 @@ def cluster(
         "threshold": threshold,
     }
     summary = _summary(found, asked, torn, level)
-    if wrong := unanswered.sentence():
-        say(f"warning: {file}: {wrong}. Choose another rule with --extract.")
+    if wrong := unanswered.warning():
+        say(f"warning: {file}: {wrong}")
     if as_json:
         print_json({**settings, "summary": summary, "rows": found})
         return

@@ -144,8 +144,8 @@ def rank(
     finally:
         if progress is not None:
             progress.close()
-    if wrong := unanswered.sentence():
-        say(f"warning: {file or data}: {wrong}. Choose another rule with --extract.")
+    if wrong := unanswered.warning():
+        say(f"warning: {file or data}: {wrong}")
     written = 0 if out is None else ranked.write(out, top)
     results, summary = ranked.results, ranked.summary
     if as_json:

@@ -20,6 +20,7 @@ from entropilot.answers.grading import gold_answer
 from entropilot.answers.grading import grade as compare
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import build_judge
+from entropilot.answers.unanswered import MANY, none_is_right
 from entropilot.errors import UserError
 from entropilot.inputs.problems import RESERVED_COLUMNS
 from entropilot.recipes.schema import Data
@@ -137,7 +138,7 @@ def grade(
 
 
 def no_answer_warning(name: str, graded: Sequence[Mapping[str, Any]], example: str, rule: str) -> list[str]:
-    """Return a warning where no completion of a data source holds an answer; else nothing.
+    """Return a warning where no completion of a data source holds an answer, or many do and none is right; else nothing.
 
     Args:
         name: of the data source.
@@ -145,8 +146,10 @@ def no_answer_warning(name: str, graded: Sequence[Mapping[str, Any]], example: s
         example: one of the completions.
         rule: of extraction that found nothing.
     """
-    if not graded or any(line["no_answer"] != 1.0 for line in graded):
+    if not graded:
         return []
+    if any(line["no_answer"] != 1.0 for line in graded):
+        return _none_right(name, graded)
     count = sum(len(line["answers"]) for line in graded)
     cut = _mean([line["truncated"] for line in graded if line["truncated"] is not None])
     shown = example if len(example) <= 120 else "…" + example[-120:]
@@ -157,6 +160,15 @@ def no_answer_warning(name: str, graded: Sequence[Mapping[str, Any]], example: s
         f"model. The rule was {where}; one completion ends with {shown!r}. Choose another rule with --extract, or raise "
         "--max-tokens."
     ]
+
+
+def _none_right(name: str, graded: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [line for line in graded if line["scores"] is not None and line["answer"] is not None]
+    found = [(answer, line["answer"]) for line in lines for answer in line["answers"] if answer is not None]
+    if len(found) < MANY or any(score > 0 for line in lines for score in line["scores"]):
+        return []
+    answer, gold = found[0]
+    return [f"warning: {name}: {none_is_right(len(found), (answer, gold_answer(gold) or gold))}."]
 
 
 def _mean(values: Sequence[float]) -> float | None:
