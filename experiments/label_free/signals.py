@@ -71,27 +71,31 @@ def best_limit(folders: Sequence[Path], metric: str, direction: int) -> float | 
 def alarms(tuned_on: Sequence[Path], folders: Sequence[Path]) -> list[list[str]]:
     """Return a table: for every signal its limit, set on some runs, and what it does on others.
 
-    The lead is in updates, the median over falling runs with an alarm, before majority accuracy has lost 5 points.
+    The lead is in updates, the median over falling runs with an alarm, before majority accuracy has lost 5 points. Of
+    runs that do not have a signal nothing is counted.
     """
     table = [["signal", "limit", "falls told", "false alarms", "lead (updates)"]]
     fell = [folder for folder in folders if (course := course_of(folder)) is not None and course.fell]
     held = [folder for folder in folders if folder not in fell]
     for words, (metric, direction) in SIGNALS.items():
         limit = best_limit(tuned_on, metric, direction)
-        if limit is None:
-            table.append([words, "–", "–", "–", "–"])
+        having = [folder for folder in [*fell, *held] if smoothed(folder, metric)[0].size]
+        if limit is None or not having:
+            table.append([words, "–" if limit is None else f"{limit:.3g}", "–", "–", "–"])
             continue
-        told = {folder: first_beyond(folder, metric, direction, limit) for folder in [*fell, *held]}
+        told = {folder: first_beyond(folder, metric, direction, limit) for folder in having}
         leads = [
             damage - at
             for folder in fell
-            if (at := told[folder]) is not None and (damage := first_beyond(folder, MAJORITY, -1, FALL))
+            if (at := told.get(folder)) is not None and (damage := first_beyond(folder, MAJORITY, -1, FALL))
         ]
         table.append(
             [
                 *(words, f"{limit:.3g}"),
-                f"{sum(told[folder] is not None for folder in fell)} of {len(fell)}",
-                f"{sum(told[folder] is not None for folder in held)} of {len(held)}",
+                *(
+                    f"{sum(told[folder] is not None for folder in group)} of {len(group)}"
+                    for group in ([f for f in fell if f in told], [f for f in held if f in told])
+                ),
                 f"{np.median(leads):.0f}" if leads else "–",
             ]
         )

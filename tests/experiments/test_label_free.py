@@ -193,7 +193,7 @@ def test_a_table_of_arms_pairs_the_falls_and_counts_them() -> None:
     assert found[5].startswith("-0.087") and found[6:] == ["0 of 3", "0.40", "–"]
 
 
-def recorded(folder: Path, flips: list[float], right: list[float], accuracy: float) -> Path:
+def recorded(folder: Path, flips: list[float | None], right: list[float], accuracy: float) -> Path:
     """Write a run of one update a rollout whose accuracy is 0.9 and then, for the last half, another."""
     writer = RunWriter(folder, {"name": "x"})
     for step, (rate, share) in enumerate(zip(flips, right, strict=True), 1):
@@ -220,6 +220,15 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
     table = {row[0]: row[1:] for row in alarms([fallen, held], [new, quiet, alarming])}
     assert table["flip rate rises"] == ["0.03", "1 of 2", "1 of 1", "6"]
     assert table["margin falls"] == ["–"] * 4, "what was not recorded sets no alarm"
+    once = recorded(tmp_path / "f", [None] * 40, [1.0] * 40, 0.5)  # it falls, and no prompt came round
+    table = {row[0]: row[1:] for row in alarms([fallen, held], [once, alarming])}
+    assert table["flip rate rises"] == ["0.03", "0 of 0", "1 of 1", "–"]
+    assert {row[0]: row[1:] for row in alarms([fallen, held], [once])}["flip rate rises"] == [
+        "0.03",
+        "–",
+        "–",
+        "–",
+    ]
 
 
 def test_every_signal_is_a_metric_that_is_recorded() -> None:
