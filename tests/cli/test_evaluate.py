@@ -617,7 +617,8 @@ def test_tables_fit_eighty_columns(run, tmp_path: Path) -> None:
     arguments = ("--samples", "16", "--temperature", "0.25,1", "--max-tokens", "8", "--problems", "12")
     shown = run(*SANDBOX[:3], "--data", "sandbox", str(long), *arguments)
     ranked = run(
-        "prompts", "rank", "--model", "sandbox", "--data", str(long), "--k", "16", "--judge", "exact"
+        *("prompts", "rank", "--model", "sandbox", "--data", str(long), "--k", "16", "--judge", "exact"),
+        *("--max-tokens", "8"),
     )
     for result in (shown, ranked):
         assert result.code == 0, result.err

@@ -52,9 +52,9 @@ def test_the_majority_of_the_first_attempts_by_hand() -> None:
 def test_its_base_is_right_sometimes_and_its_majority_often_wrong() -> None:
     folder = weights_of("long")
     base = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    problems = LONG.problems("train", 24, seed=5)
+    problems = LONG.problems("train", 16, seed=5)
     tried = attempts(*base, LONG, problems, samples=8)
-    # On 128 problems 0.52 and 0.34; 24 problems leave a standard deviation of 0.10 and 0.06.
-    assert 0.3 < majority_at(tried, LONG, 8) < 0.75
-    assert 0.25 < tried.accuracy < 0.5
+    # On 128 problems 0.52 and 0.34; 16 problems leave a standard deviation of 0.12 and 0.07.
+    assert 0.25 < majority_at(tried, LONG, 8) < 0.8
+    assert 0.2 < tried.accuracy < 0.5
     assert tried.truncated < 0.02
