@@ -48,12 +48,16 @@ def test_spoken(seconds: float, said: str) -> None:
 
 def test_check_measures_and_leaves_nothing(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(
+        "transformers.integrations.TensorBoardCallback.on_train_begin", lambda *_: pytest.fail()
+    )
     taken: list[list] = []
     monkeypatch.setattr(
         duration, "seconds_from", lambda rows, *rest: taken.append(rows) or seconds_from(rows, *rest)
     )
     small = ["grpo.per_device_train_batch_size=8", "grpo.steps_per_generation=2", "grpo.num_generations=4"]
-    result = run("check", "quickstart_grpo", *small, "grpo.save_steps=1", "validate.problems=8", "--time")
+    result = run("check", "quickstart_grpo", *small, "grpo.save_steps=1", "grpo.report_to=tensorboard",
+                 "validate.problems=8", "--time")  # fmt: skip
     assert result.code == 0, result.err
     assert "time:                 about " in result.out and " on this machine (" in result.out
     # Three rollouts of two updates, and the first update of the fourth: of 240 steps no more were taken.

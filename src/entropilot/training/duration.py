@@ -82,7 +82,7 @@ def measure(recipe: Recipe) -> list[Duration]:
     """
     found = []
     for _, stage in recipe.expanded():
-        grpo = {**stage.grpo, "save_strategy": "no"}
+        grpo = {**stage.grpo, "save_strategy": "no", "report_to": "none"}  # no tracker hears of it
         stage = stage.model_copy(update={"grpo": grpo, "model": recipe.model})
         with tempfile.TemporaryDirectory(prefix="entropilot-time-") as folder:
             found.append(_of_one(stage, Path(folder) / "run"))
