@@ -22,14 +22,14 @@ if $python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
     part 90 $python -m pytest -m gpu -q -p no:cacheprovider tests/engines/trl
     part 60 $python benchmarks/selection.py --repeats 7     # up to 16 M tokens, by CUDA events
     # Steps by CUDA events, off- and on-policy, beside plain GRPO, and the peak memory of each.
-    part 300 $python benchmarks/step_overhead.py --model random --rounds 3 --rollouts 2 --rows 16 --length 64
+    part 300 $python benchmarks/step_overhead.py --model random --rollouts 4 --rows 16 --length 64
     nvidia-smi --query-gpu=memory.used --format=csv
 else
     echo "no GPU: a rehearsal on the CPU"
     export OMP_NUM_THREADS=1 ENTROPILOT_GPU_TESTS=cpu
     part 300 $python -m pytest -m gpu -q -p no:cacheprovider tests/engines/trl
     part 300 $python benchmarks/selection.py --repeats 1 --threads 1 --largest 300000
-    part 300 $python benchmarks/step_overhead.py --model random --layers 1 --rounds 1 --rollouts 2 --rows 2 --length 8 \
+    part 300 $python benchmarks/step_overhead.py --model random --layers 1 --rollouts 2 --rows 2 --length 8 \
         --threads 1 --variants plain Clip-Cov
 fi
 echo "=== $((SECONDS - began)) s in all, $failed parts failed"

@@ -4,9 +4,11 @@
     python benchmarks/step_overhead.py --model runs/models/smollm2        # after `make real-model`
     python benchmarks/step_overhead.py --model random                     # 0.36 B random weights, for a GPU
 
-Same model, seed and settings. Variants are interleaved, one short run after the other, each round in another order; the
-first rollout of each run is not counted. The ratio is the median over rounds of (variant / plain of the same round).
-Processor time of the whole process is the witness on a busy machine; with an accelerator time is that of CUDA events.
+Same model, seed and settings. All variants train at once and take turns, optimiser step by optimiser step, in an order that
+moves on with every step: a machine that is slower for a while is so for all of them. The first rollout is not counted. The
+ratio is the median over steps of (variant / plain at the same step), with the 95 % interval of that median (from the order
+statistics). Processor time of the whole process is the witness on a busy machine; with an accelerator time is that of CUDA
+events.
 `--count` adds up the processor time of our own functions inside one run instead, which no load on the machine moves; the
 entropies that the old-log-prob pass gives beside its log-probs are not in that sum. Peak memory is that of a process of
 its own per variant (resident set on a CPU, allocated by torch on an accelerator).
@@ -20,12 +22,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +38,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import torch
 from datasets import Dataset
+from readers import peak_mb  # beside this file
+from scipy.stats import binom
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -68,10 +74,46 @@ class Setting:
     args: dict[str, Any]
 
 
-class Stopwatch(TrainerCallback):
-    """Seconds of every optimiser step: (by the clock or CUDA events, of the processor)."""
+class Turns:
+    """Lets several trainings, each in a thread, take turns: one runs from one of its steps to the next, the others wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        self._left = list(names)
+        self._order = list(names)
+        self._turn = threading.Condition()
+        self._failed = False
+
+    def wait(self, name: str) -> None:
+        """Return when it is this one's turn."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._failed or self._order[0] == name)
+            if self._failed:
+                raise RuntimeError("another training failed")
+
+    def pass_on(self) -> None:
+        """Let the next one run; when all have run, they begin again, the second first."""
+        with self._turn:
+            self._order.pop(0)
+            if not self._order:
+                self._left.append(self._left.pop(0))
+                self._order = list(self._left)
+            self._turn.notify_all()
+
+    def leave(self, name: str, failed: bool = False) -> None:
+        """End: this one takes no further turn."""
+        with self._turn:
+            self._failed = self._failed or failed
+            self._left.remove(name)
+            self._order.remove(name)
+            self._order = self._order or list(self._left)
+            self._turn.notify_all()
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of every optimiser step: (by the clock or CUDA events, of the processor). Waits for its turn before each."""
+
+    def __init__(self, name: str, turns: Turns | None) -> None:
+        self.name, self.turns = name, turns
         self.cuda = torch.cuda.is_available()
         self.steps: list[tuple[float, float]] = []
 
@@ -83,6 +125,9 @@ class Stopwatch(TrainerCallback):
         return event
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        if self.turns is not None:
+            self.turns.pass_on()
+            self.turns.wait(self.name)
         self.began = self._now(), time.process_time()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
@@ -143,9 +188,16 @@ def real_setting(folder: str, rows: int, length: int, layers: int) -> Setting:
     return Setting(model, tokenizer, [{"prompt": text} for text in sums], last_digit, args)
 
 
-def run(variant: str, setting: Setting, folder: str, rollouts: int) -> tuple[float, float]:
-    """Return the mean (clock, processor) seconds of an optimiser step, the first rollout left out."""
-    updates = 1 if "on-policy" in variant else UPDATES
+def updates_of(variant: str) -> int:
+    """Return the optimiser steps of a rollout."""
+    return 1 if "on-policy" in variant else UPDATES
+
+
+def trainer_of(
+    variant: str, setting: Setting, folder: str, rollouts: int, turns: Turns | None = None
+) -> tuple[GRPOTrainer, Stopwatch]:
+    """Return a trainer, not begun, and what takes its time."""
+    updates = updates_of(variant)
     defaults = {
         "output_dir": folder,
         "steps_per_generation": UPDATES,
@@ -174,11 +226,38 @@ def run(variant: str, setting: Setting, folder: str, rollouts: int) -> tuple[flo
         **extra,
     )
     trainer.remove_callback(PrinterCallback)
-    watch = Stopwatch()
+    watch = Stopwatch(variant, turns)
     trainer.add_callback(watch)
-    trainer.train()
-    clock, processor = zip(*watch.steps[updates if rollouts > 1 else 0 :], strict=True)
-    return statistics.fmean(clock), statistics.fmean(processor)
+    return trainer, watch
+
+
+def together(
+    variants: Sequence[str], setting: Callable[[], Setting], folder: str, rollouts: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the (clock, processor) seconds of every step of every variant, the first rollout left out."""
+    turns = Turns(variants)
+    made = {variant: trainer_of(variant, setting(), folder, rollouts, turns) for variant in variants}
+
+    def train(variant: str) -> None:
+        try:
+            turns.wait(variant)
+            made[variant][0].train()
+        except BaseException:
+            turns.leave(variant, failed=True)
+            raise
+        turns.leave(variant)
+
+    with ThreadPoolExecutor(len(variants)) as threads:
+        for done in [threads.submit(train, variant) for variant in variants]:
+            done.result()
+    return {variant: watch.steps[updates_of(variant) :] for variant, (_, watch) in made.items()}
+
+
+def middle(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median and its 95 % interval by order statistics; the extremes where there are fewer than six."""
+    ordered = sorted(ratios)
+    low = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
+    return statistics.median(ordered), ordered[low], ordered[-1 - low]
 
 
 def counted(variant: str, setting: Setting, folder: str) -> tuple[float, float]:
@@ -211,9 +290,9 @@ def counted(variant: str, setting: Setting, folder: str) -> tuple[float, float]:
     ):
         for name in names:
             wrap(owner, name)
-    updates = 1 if "on-policy" in variant else UPDATES
-    _, processor = run(variant, setting, folder, 1)
-    return spent, updates * processor
+    trainer, watch = trainer_of(variant, setting, folder, 1)
+    trainer.train()
+    return spent, sum(processor for _, processor in watch.steps)
 
 
 def peak_mib(variant: str, arguments: list[str]) -> float:
@@ -232,8 +311,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=12, help="tokens per completion, with --model")
     parser.add_argument("--layers", type=int, default=32, help="of the random model: 32 make 0.36 B weights")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--rollouts", type=int, default=4)
+    parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--count", help="run one variant once and print what our own functions take")
     parser.add_argument("--only", help="run one variant once and print its peak memory in MiB")
@@ -255,38 +333,30 @@ def main() -> None:
             print(f"{settings.count}: {ours:.3f} of {steps:.1f} s of processor time, {ours / steps:.2%}")
             return
         if settings.only:
-            run(settings.only, setting(), folder, 1 if settings.model else 2)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if torch.cuda.is_available():
-                peak = torch.cuda.max_memory_allocated()
-            print(json.dumps(peak / 2**20))
+            trainer_of(settings.only, setting(), folder, 1 if settings.model else 2)[0].train()
+            peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mb()
+            print(json.dumps(peak))
             return
-        times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in settings.variants}
-        for number in range(settings.rounds):
-            turn = number % len(settings.variants)
-            for variant in (*settings.variants[turn:], *settings.variants[:turn]):
-                times[variant].append(run(variant, setting(), folder, settings.rollouts))
-                print(number, variant, *(f"{value:.3f}" for value in times[variant][-1]), file=sys.stderr)
+        times = together(settings.variants, setting, folder, settings.rollouts)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     print(f"torch {torch.__version__}, {device}, {settings.threads} threads, {load}")
-    print(f"{settings.model or 'sandbox'}, {settings.rounds} rounds of {settings.rollouts} rollouts")
+    print(f"{settings.model or 'sandbox'}, {settings.rollouts - 1} rollouts and one before them")
     print(
-        f"{'variant':<20}{'ms/step':>9}{'ratio':>8}{'lowest':>8}{'highest':>9}{'cpu ms':>9}{'ratio':>8}{'peak MiB':>10}"
+        f"{'variant':<20}{'ms/step':>9}{'ratio':>7}{'95 %':>16}{'cpu ms':>9}{'ratio':>7}{'95 %':>16}{'peak MiB':>10}"
     )
     arguments = [argument for argument in sys.argv[1:] if argument not in settings.variants]
     arguments = [argument for argument in arguments if argument != "--variants"]
-    for variant, values in times.items():
+    for variant, steps in times.items():
         base = times["plain on-policy" if "on-policy" in variant else "plain"]
-        clock, processor = (
-            sorted(value[part] / plain[part] for value, plain in zip(values, base, strict=True))
-            for part in (0, 1)
-        )
-        medians = [statistics.median(value[part] for value in values) * 1e3 for part in (0, 1)]
-        print(
-            f"{variant:<20}{medians[0]:>9.1f}{statistics.median(clock):>8.3f}{clock[0]:>8.3f}{clock[-1]:>9.3f}"
-            f"{medians[1]:>9.1f}{statistics.median(processor):>8.3f}{peak_mib(variant, arguments):>10.0f}"
-        )
+        cells = ""
+        for part in (0, 1):
+            ratio, low, high = middle(
+                [mine[part] / plain[part] for mine, plain in zip(steps, base, strict=True)]
+            )
+            milliseconds = statistics.median(step[part] for step in steps) * 1e3
+            cells += f"{milliseconds:>9.1f}{ratio:>7.3f}{f'{low:.3f} to {high:.3f}':>16}"
+        print(f"{variant:<20}{cells}{peak_mib(variant, arguments):>10.0f}")
 
 
 if __name__ == "__main__":
