@@ -70,14 +70,14 @@ def test_a_tower_of_powers_ends_at_its_deadline_and_the_worker_is_replaced(alive
 
 @pytest.mark.slow
 def test_hostile_answers_each_within_the_deadline_in_bounded_memory(alive) -> None:
-    with Pool(workers=2, deadline=2.0, memory_mb=1024) as pool, Math(pool=pool) as judge:
+    with Pool(workers=2, deadline=1.0, memory_mb=1024) as pool, Math(pool=pool) as judge:
         judge.equivalent([(r"\sqrt{2}", r"\sqrt{3}")])
         seen: set[int] = set()
         peak = 0
         for text in HOSTILE:
             start = time.monotonic()
             verdict = judge.equivalent([(text, "5"), (text, text)])
-            assert time.monotonic() - start < 2.0 + 10  # the deadline, and a fork on a crowded machine
+            assert time.monotonic() - start < 1.0 + 10  # the deadline, and a fork on a crowded machine
             assert verdict == [False, True], text[:60]
             seen.update(pool.pids())
             peak = max([peak, *(_resident_mb(pid) for pid in pool.pids())])
