@@ -28,7 +28,7 @@ grpo:
   per_device_train_batch_size: 16
   steps_per_generation: 2
   num_generations: 4
-  max_completion_length: 40
+  max_completion_length: 20
   lr_scheduler_type: constant
   learning_rate: 2e-4
   max_steps: 2
@@ -298,7 +298,7 @@ def test_check_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) ->
     assert "rollout:              32 completions = 8 prompts x 4\n" in result.out
     assert "updates per rollout:  2\n" in result.out and "steps:                2\n" in result.out
     assert "result:               runs/small/model, recorded in runs/small/run.jsonl\n" in result.out
-    assert "note: A fraction of 0.0002 means at most 0 of 1,280 tokens per rollout" in result.out
+    assert "note: A fraction of 0.0002 means at most 0 of 640 tokens per rollout" in result.out
     assert result.out.endswith("OK: no problems found.\n")
     assert os.listdir(tmp_path) == ["small.yaml"]
 

@@ -50,7 +50,7 @@ grpo:
   per_device_train_batch_size: 16
   steps_per_generation: 2
   num_generations: 4
-  max_completion_length: 40
+  max_completion_length: 20
   max_steps: 2
 """
 

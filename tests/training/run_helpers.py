@@ -18,7 +18,7 @@ GRPO = {
     "per_device_train_batch_size": 16,
     "steps_per_generation": 2,
     "num_generations": 4,
-    "max_completion_length": 40,
+    "max_completion_length": 20,
     "learning_rate": 2e-4,
     "lr_scheduler_type": "constant",
     "max_steps": 4,

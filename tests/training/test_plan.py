@@ -32,7 +32,7 @@ class Sealed:
 def test_after_the_plan_only_the_header_reads_the_recipe(tmp_path: Path, method: str) -> None:
     fields: dict[str, Any] = {"method": method}
     if method == "entropy_min":
-        own = {"samples": 16, "max_new_tokens": 40, "updates": 2}
+        own = {"samples": 16, "max_new_tokens": 20, "updates": 2}
         grpo = {"per_device_train_batch_size": 16, "steps_per_generation": 1}
         grpo |= {"num_generations": 16, "gradient_accumulation_steps": 1}
         small = recipe(method=method, method_args=own, data={"limit": 4}).model_copy(update={"grpo": grpo})

@@ -16,7 +16,7 @@ from entropilot.training.stages import finished, plan_stages, train
 
 MINIMISE = {
     "method": "entropy_min",
-    "method_args": {"max_new_tokens": 40, "samples": 16},
+    "method_args": {"max_new_tokens": 20, "samples": 16},
     "data": {"limit": 1},
     "grpo": {
         "num_generations": 16,
@@ -211,7 +211,7 @@ def test_one_setting_has_one_value(tmp_path) -> None:
 def test_the_header_says_what_was_trained(both) -> None:
     _, out = both
     said = read_run(out / "1-em").header["entropy_min"]
-    assert (said["learning_rate"], said["updates"], said["max_new_tokens"]) == (1e-4, 2, 40)
+    assert (said["learning_rate"], said["updates"], said["max_new_tokens"]) == (1e-4, 2, 20)
 
 
 @pytest.mark.parametrize("name", ["empo", "random", "none", "entropilot.rewards.named.empo_math"])

@@ -354,7 +354,7 @@ def run(out: Path, method: EntropyMin, data: Data, on_alarm: Any = None) -> tupl
     return trainer, read_run(out).rows
 
 
-PLAIN = {"repetition_penalty": 1.0, "top_p": 1.0, "max_new_tokens": 40}
+PLAIN = {"repetition_penalty": 1.0, "top_p": 1.0, "max_new_tokens": 20}
 
 
 def test_three_updates_on_one_prompt_lower_the_entropy(tmp_path):
@@ -396,7 +396,7 @@ def test_training_stops_when_entropy_is_low_enough(tmp_path):
 @pytest.mark.parametrize("save", [3, 4], ids=["an update before the end", "at the end"])
 def test_a_resumed_run_stops_where_an_uninterrupted_one_does(tmp_path, save):
     """The rule compares the last two updates with the two before them; every fall but to a hundredth is flat to it."""
-    minimise = {"stop_flat": 2, "flat_tolerance": 0.99, "samples": 16, "max_new_tokens": 40, "updates": 7}
+    minimise = {"stop_flat": 2, "flat_tolerance": 0.99, "samples": 16, "max_new_tokens": 20, "updates": 7}
     settings = {"per_device_train_batch_size": 16, "num_generations": 16, "gradient_accumulation_steps": 1}
     settings |= {"steps_per_generation": 1, "temperature": 0.5, "learning_rate": 1e-5, "save_steps": save}
     fields = {"method": "entropy_min", "method_args": minimise, "data": {"limit": 1}, "validate": None}
