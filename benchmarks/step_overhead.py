@@ -104,7 +104,9 @@ class Turns:
         with self._turn:
             self._failed = self._failed or failed
             self._left.remove(name)
-            self._order.remove(name)
+            self._order = [
+                other for other in self._order if other != name
+            ]  # it may have had its turn of this round
             self._order = self._order or list(self._left)
             self._turn.notify_all()
 
@@ -319,6 +321,8 @@ def main() -> None:
     for variant in settings.variants:
         if ("plain on-policy" if "on-policy" in variant else "plain") not in settings.variants:
             parser.error(f"--variants: {variant} is compared with a plain variant; name that one too")
+    if settings.rollouts < 2:
+        parser.error("--rollouts: the first is not counted; give 2 or more")
     torch.set_num_threads(settings.threads)
     quiet()
 

@@ -200,6 +200,7 @@ def test_a_kill_in_the_middle_of_a_write(begun: Any, tmp_path: Path) -> None:
     expected = left_by(tmp_path / "whole")
     names = (
         "write model.safetensors",
+        "write optimizer.pt",
         "open trainer_state.json",
         "write rollout_0.safetensors",
         "rename checkpoint-2",

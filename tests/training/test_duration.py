@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 from entropilot.recipes.schema import load_recipe
 from entropilot.training import duration
 from entropilot.training.duration import seconds_from, spoken
