@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -154,9 +155,26 @@ def _clipped(ratio: Tensor, advantages: Tensor, bound: float | None, *, below: b
 def _quantiles(x: Tensor, percents: tuple[int, ...]) -> list[Tensor]:
     """Return, for each percentage q, the smallest value of `x` that q % of it do not exceed; 0 where it is empty.
 
-    Negative values are padding. `torch.quantile` refuses more than 16 million values, and a mask would have to be
-    counted on the host; here the count stays on the device and picks from the sorted values.
+    Negative values are padding.
     """
+    return (_partitioned if x.device.type == "cpu" else _sorted)(x, percents)
+
+
+def _partitioned(x: Tensor, percents: tuple[int, ...]) -> list[Tensor]:
+    # In main memory nobody waits for a count, and a partition takes n steps where a sort takes n log n. numpy has no
+    # bfloat16; float32 holds each of its values.
+    values = (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()
+    count = int((values >= 0).sum())
+    if not count:
+        return [x.new_zeros(())] * len(percents)
+    places = [len(values) - count + max(1, -(-count * percent // 100)) - 1 for percent in percents]
+    parted = np.partition(values, places)
+    return [torch.as_tensor(parted[place], dtype=x.dtype) for place in places]
+
+
+def _sorted(x: Tensor, percents: tuple[int, ...]) -> list[Tensor]:
+    # `torch.quantile` refuses more than 16 million values, and a mask would have to be counted on the host; here the
+    # count stays on the device and picks from the sorted values.
     ordered, count = x.sort().values, (x >= 0).sum()
     begin = len(x) - count
     values = []
