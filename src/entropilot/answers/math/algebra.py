@@ -72,6 +72,7 @@ def _converter() -> Any:
         """Convert as the library does, but 2(3) is a product; only digits before a fraction are a mixed number."""
 
         _mode = PredictionMode.LL
+        _tokens = False
 
         def parse(self, latex_str: str) -> Any:
             # ANTLR's quick mode gives the same tree as the full one, or an error where it may need the full one.
@@ -81,12 +82,18 @@ def _converter() -> Any:
             except (MemoryError, RecursionError):
                 raise
             except Exception:
+                if not self._tokens:
+                    raise
                 self._mode = PredictionMode.LL
                 return super().parse(latex_str)
 
         def create_parser(self, latex_str: str) -> Any:
             parser = super().create_parser(latex_str)
             parser._interp.predictionMode = self._mode
+            # All tokens first: what holds a character that is in none of them is refused for far less than a parse.
+            self._tokens = False
+            parser.getTokenStream().fill()
+            self._tokens = True
             return parser
 
         def convert_postfix_list(self, arr: list[Any], i: int = 0) -> Any:
