@@ -91,13 +91,12 @@ def _in_sentence(text: str) -> str | None:
 
 
 def _last_affirmed(text: str) -> str | None:
-    letter = None
-    for match in _LETTER.finditer(text):
+    for match in reversed(list(_LETTER.finditer(text))):
         bracketed, plain = match.groups()
         after = text[match.end() : match.end() + 2]
         # "I think" and "A car" hold no letter.
         if plain and (plain == "I" or (plain == "A" and re.match(r" [a-z]", after))):
             continue
         if not _NOT_BEFORE.search(text[max(0, match.start() - 24) : match.start()]):
-            letter = (bracketed or plain).upper()
-    return letter
+            return (bracketed or plain).upper()
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from entropilot.answers.extraction.choices import letter_of, letters_after
 from entropilot.answers.extraction.phrases import (
@@ -137,14 +137,14 @@ def _boxes(text: str, closed: bool) -> str | None:
                 while spans and spans[-1][0] > box[0]:
                     spans.pop()
                 spans.append((*box, token.start()))
-    spans = [span for span in spans if not _nothing(text[span[1] : span[2]])]
-    bare = None
+    held = (span for span in reversed(spans) if not _nothing(text[span[1] : span[2]]))
+    last, bare = next(held, None), None
     for bare in _BARE_BOX.finditer(text):  # noqa: B007 - the last one is wanted
         pass
-    if bare is not None and (not spans or bare.start() > spans[-1][0]):
+    if bare is not None and (last is None or bare.start() > last[0]):
         return bare.group(1)
-    if spans:
-        return _joined(text, spans)
+    if last is not None:
+        return _joined(text, last, held)
     unclosed = next((box for box in reversed(stack) if box is not None), None)
     if unclosed is None or closed:
         return None
@@ -157,15 +157,16 @@ def _nothing(content: str) -> bool:
     return not inner.strip() or placeholder(inner)
 
 
-def _joined(text: str, spans: list[tuple[int, int, int]]) -> str:
-    """The last box, and the boxes before it that belong to the same list."""
-    first = len(spans) - 1
-    for (_, _, end), (start, _, _) in zip(spans[-2::-1], spans[:0:-1], strict=True):
+def _joined(text: str, last: tuple[int, int, int], before: Iterator[tuple[int, int, int]]) -> str:
+    """The last box, and the boxes before it, the nearest first, that belong to the same list."""
+    spans = [last]
+    for span in before:
+        start, end = spans[-1][0], span[2]
         between = text[end + 1 : start] if start - end < 60 else ""
         if not (between and _BETWEEN_BOXES.fullmatch(between) and _JOINS.search(between)):
             break
-        first -= 1
-    contents = dict.fromkeys(_content(text, span) for span in spans[first:])
+        spans.append(span)
+    contents = dict.fromkeys(_content(text, span) for span in reversed(spans))
     return ", ".join(contents)
 
 
