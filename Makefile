@@ -51,8 +51,9 @@ test-core: $(CORE)/.core ## what runs without torch, against the wheel, in an en
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --force-reinstall build/dist/*.whl
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
+# Only files that hold such a test are collected: to collect all takes each process 12 s longer.
 test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist worksteal $$(grep -rl --include='test_*.py' mark.slow tests)
 
 # verl and TRL need different versions of transformers. --no-deps: verl asks for trackers and an older tensordict.
 $(VERL)/.verl: pyproject.toml constraints-verl.txt
