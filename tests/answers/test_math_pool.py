@@ -149,6 +149,19 @@ def test_a_worker_that_is_killed_counts_as_a_crash_and_is_replaced() -> None:
         assert pool.report.counts == {"crash": 1}
 
 
+def test_all_begin_anew_where_the_process_that_replaces_workers_is_killed(alive) -> None:
+    with Pool(workers=2, deadline=1.0) as pool:
+        assert len(pool.run([{"describe": "x"}, {"describe": "y"}])) == 2
+        before = pool.pids()
+        assert len(before) == 3  # the libraries are loaded once, for both workers
+        threading.Timer(0.3, os.kill, (before[-1], signal.SIGKILL)).start()
+        results = pool.run([{"describe": TOWER}, {"describe": TOWER}, {"describe": "x+1"}])
+        assert results[:2] == [None, None] and results[2]["kind"] == "function"
+        assert set(pool.report.counts) <= {"deadline", "crash"} and pool.report.counts.total() == 2
+        assert not set(pool.pids()) & set(before)
+        assert not [pid for pid in before if alive(pid)]
+
+
 @pytest.mark.slow
 def test_deep_nesting_is_a_failure_of_the_item_alone() -> None:
     with Pool(workers=1, deadline=3.0) as pool:

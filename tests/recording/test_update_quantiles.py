@@ -22,7 +22,9 @@ def test_both_ways_give_the_same_bits(dtype: torch.dtype) -> None:
     for seed in range(100):
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(int(torch.randint(1, 2_000, (1,), generator=generator)), generator=generator).abs()
-        x[torch.rand(len(x), generator=generator) < seed % 4 / 3] = -1.0  # from none to all of them are padding
+        x[
+            torch.rand(len(x), generator=generator) < seed % 4 / 3
+        ] = -1.0  # from none to all of them are padding
         for value, share in ((torch.inf, 5), (torch.nan, 7)):
             if seed % share == 0:
                 x[torch.rand(len(x), generator=generator) < 0.1] = value

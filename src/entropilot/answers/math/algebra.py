@@ -92,7 +92,7 @@ def _converter() -> Any:
             parser._interp.predictionMode = self._mode
             # All tokens first: what holds a character that is in none of them is refused for far less than a parse.
             self._tokens = False
-            parser.getTokenStream().fill()
+            cast(Any, parser.getTokenStream()).fill()
             self._tokens = True
             return parser
 

@@ -51,28 +51,22 @@ class Report:
 
 
 class _Worker:
-    def __init__(self, deadline: float, memory_mb: int) -> None:
-        # A new session: a Ctrl-C in the terminal is the caller's to handle. -P: no file of the working directory is run.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "entropilot.answers.math.worker", str(deadline), str(memory_mb)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,
-        )
+    """The pipes to a child that serves, and what it is at."""
+
+    def __init__(self, requests: int, replies: int) -> None:
+        self.requests = os.fdopen(requests, "wb")
+        self.replies = os.fdopen(replies, "rb", buffering=0)
         self.item: int | None = None
         self.child: int | None = None  # the process that serves; None until it says so
         self.until = time.monotonic() + _START_LIMIT
         self.received = b""
 
     def send(self, item: int, request: dict[str, Any], seconds: float) -> None:
-        assert self.process.stdin is not None
         self.item = item
         self.until = time.monotonic() + seconds
         with contextlib.suppress(BrokenPipeError):  # its end of file will say so
-            self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
-            self.process.stdin.flush()
+            self.requests.write(json.dumps(request).encode("ascii") + b"\n")
+            self.requests.flush()
 
     @property
     def ready(self) -> bool:
@@ -80,8 +74,7 @@ class _Worker:
 
     def receive(self) -> list[dict[str, Any]]:
         """Return the complete replies. Raises EOFError when the process is gone or sent too much."""
-        assert self.process.stdout is not None
-        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        data = os.read(self.replies.fileno(), 1 << 16)
         self.received += data
         if not data or len(self.received) > _LONGEST_REPLY:
             raise EOFError
@@ -100,14 +93,39 @@ class _Worker:
         self.child, self.item = None, None
         self.until = time.monotonic() + _START_LIMIT
 
+
+class _Workers:
+    """One process that has the libraries loaded, and the children that it forks."""
+
+    def __init__(self, size: int, deadline: float, memory_mb: int) -> None:
+        pipes = [(os.pipe(), os.pipe()) for _ in range(size)]
+        theirs = [end for requests, replies in pipes for end in (requests[0], replies[1])]
+        try:
+            # A new session: a Ctrl-C in the terminal is the caller's to handle. -P: no file of the working directory runs.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "entropilot.answers.math.worker", str(deadline), str(memory_mb)]
+                + [str(end) for end in theirs],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,
+                pass_fds=theirs,
+            )
+        finally:
+            for end in theirs:
+                os.close(end)
+        self.each = [_Worker(requests[1], replies[0]) for requests, replies in pipes]
+
     def kill(self) -> None:
-        """End both processes, and return when they are gone."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        if self.child is not None:
-            # The other process collects this child; the child after it finds no requests, so that both end.
-            self.renew()
+        """End all processes, and return when they are gone."""
+        for worker in self.each:
+            with contextlib.suppress(OSError):
+                worker.requests.close()
+        if any(worker.ready for worker in self.each):
+            for worker in self.each:
+                # The other process collects this child; the child after it finds no requests, so that all end.
+                worker.renew()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(1.0)
         if self.process.poll() is None:
@@ -116,8 +134,8 @@ class _Worker:
         self.let_go()
 
     def let_go(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
+        for worker in self.each:
+            for pipe in (worker.requests, worker.replies):
                 with contextlib.suppress(OSError):
                     pipe.close()
 
@@ -125,15 +143,14 @@ class _Worker:
 class Pool:
     """Workers that answer requests of `worker.py`, each within `deadline` seconds or killed and replaced.
 
-    A worker is a process that has the libraries loaded, and a child of it that serves. Replacing the child takes
-    milliseconds.
+    One process has the libraries loaded; the workers are children of it. Replacing one takes milliseconds.
 
     Safe to use from any thread; calls from several threads take turns. Workers start at the first call, stay warm, and
     end with `close()`, with the interpreter, or by themselves when this process is gone. A process forked from this one
     starts workers of its own.
 
     Args:
-        workers: processes; default the CPUs that this process may use, at most 4.
+        workers: processes that read answers; default the CPUs that this process may use, at most 4.
         deadline: seconds that one item may take.
         budget: seconds that one call of `run` may take; what is left then fails unseen. None: no limit.
         memory_mb: address space of a worker (Linux).
@@ -170,7 +187,7 @@ class Pool:
         self.budget = budget
         self.memory_mb = memory_mb
         self.report = Report()
-        self._workers: list[_Worker] = []
+        self._workers: _Workers | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
 
@@ -181,9 +198,9 @@ class Pool:
     def ask(self, requests: Sequence[dict[str, Any]]) -> list[Any]:
         """Return the reply to each request, in order; the `Failure` where an item failed."""
         if os.getpid() != self._owner:  # forked: those workers belong to the parent
-            for worker in self._workers:
-                worker.let_go()
-            self._workers, self._lock, self._owner = [], threading.Lock(), os.getpid()
+            if self._workers is not None:
+                self._workers.let_go()
+            self._workers, self._lock, self._owner = None, threading.Lock(), os.getpid()
         if not requests:
             return []
         with self._lock:
@@ -198,51 +215,62 @@ class Pool:
         results: list[Any] = [None] * len(requests)
         waiting = deque(range(len(requests)))
         over = time.monotonic() + self.budget if self.budget else float("inf")
-        starts = 0  # workers that died before they were ready, in a row
+        starts = 0  # in a row, that ended before a worker was ready
+        while True:
+            if self._workers is None:
+                self._workers = _Workers(self.size, self.deadline, self.memory_mb)
+            ended = self._until_done(self._workers.each, requests, results, waiting, over)
+            if ended is None:
+                return results
+            starts = 0 if any(worker.ready for worker in self._workers.each) else starts + 1
+            busy = [worker.item for worker in self._workers.each if worker.item is not None]
+            self._end_all()
+            for item in busy:
+                results[item] = self._failed(requests[item], ended)
+            if starts > 3:
+                raise RuntimeError(
+                    "The workers of the judge 'math' end before they are ready; "
+                    f"try: {sys.executable} -P -m entropilot.answers.math.worker 5 {self.memory_mb}"
+                )
+
+    def _until_done(
+        self,
+        workers: list[_Worker],
+        requests: Sequence[dict[str, Any]],
+        results: list[Any],
+        waiting: deque[int],
+        over: float,
+    ) -> str | None:
+        """Give out requests until all have a reply (None), or until the processes have to be started anew (why)."""
         with selectors.DefaultSelector() as selector:
-            for worker in self._workers:
-                selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
-            while waiting or any(worker.item is not None for worker in self._workers):
+            for worker in workers:
+                selector.register(worker.replies, selectors.EVENT_READ, worker)
+            while waiting or any(worker.item is not None for worker in workers):
                 if time.monotonic() > over:
                     while waiting:
                         item = waiting.popleft()
                         results[item] = self._failed(requests[item], "budget")
-                while len(self._workers) < min(
-                    self.size, len(waiting) + sum(w.item is not None for w in self._workers)
-                ):
-                    worker = _Worker(self.deadline, self.memory_mb)
-                    self._workers.append(worker)
-                    selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
-                for worker in self._workers:
+                for worker in workers:
                     if worker.ready and worker.item is None and waiting:
                         item = waiting.popleft()
                         worker.send(item, requests[item], self.deadline)
-                busy = [worker for worker in self._workers if worker.item is not None or not worker.ready]
+                busy = [worker for worker in workers if worker.item is not None or not worker.ready]
                 nearest = min((worker.until for worker in busy), default=over)
                 for key, _ in selector.select(max(0.0, min(nearest, over) - time.monotonic()) + 1e-3):
-                    worker = key.data
                     try:
-                        replies = worker.receive()
+                        replies = key.data.receive()
                     except (EOFError, OSError):
-                        starts = 0 if worker.ready else starts + 1
-                        self._drop(worker, selector, requests, results, "crash")
-                        if starts > self.size + 2:
-                            raise RuntimeError(
-                                "The workers of the judge 'math' end before they are ready; "
-                                f"try: {sys.executable} -P -m entropilot.answers.math.worker 5 {self.memory_mb}"
-                            ) from None
-                        continue
+                        return "crash"
                     for reply in replies:
-                        starts = 0
-                        self._take(worker, reply, requests, results)
+                        self._take(key.data, reply, requests, results)
                 now = time.monotonic()
-                for worker in list(self._workers):
+                for worker in workers:
                     if worker.item is not None and now > worker.until:
                         results[worker.item] = self._failed(requests[worker.item], "deadline")
                         worker.renew()
                     elif not worker.ready and now > worker.until:
-                        self._drop(worker, selector, requests, results, "deadline")
-        return results
+                        return "deadline"
+        return None
 
     def _take(
         self,
@@ -270,30 +298,17 @@ class Pool:
         self.report.add(failure)
         return failure
 
-    def _drop(
-        self,
-        worker: _Worker,
-        selector: selectors.BaseSelector,
-        requests: Sequence[dict[str, Any]],
-        results: list[Any],
-        reason: str,
-    ) -> None:
-        selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
-        self._workers.remove(worker)
-        worker.kill()
-        if worker.item is not None:
-            results[worker.item] = self._failed(requests[worker.item], reason)
-
     def _end_all(self) -> None:
-        if os.getpid() == self._owner:
-            for worker in self._workers:
-                worker.kill()
-        self._workers = []
+        if self._workers is not None and os.getpid() == self._owner:
+            self._workers.kill()
+        self._workers = None
 
     def pids(self) -> list[int]:
-        """Return the ids of all processes: those that read answers, then those that replace them."""
-        children = [worker.child for worker in self._workers if worker.child is not None]
-        return children + [worker.process.pid for worker in self._workers]
+        """Return the ids of all processes: those that read answers, then the one that replaces them."""
+        if self._workers is None:
+            return []
+        children = [worker.child for worker in self._workers.each if worker.child is not None]
+        return [*children, self._workers.process.pid]
 
     def close(self) -> None:
         """End the workers; a later `run` starts new ones."""

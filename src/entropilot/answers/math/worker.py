@@ -1,10 +1,11 @@
-"""Read mathematics in a process of its own: one JSON request per line in, one JSON reply per line out.
+"""Read mathematics in processes of their own: one JSON request per line in, one JSON reply per line out.
 
-Started by `pool.py` as `python -m entropilot.answers.math.worker SECONDS MEGABYTES`, never imported by the rest. It
-loads the libraries once and forks a child that reads the requests. What a request holds is untrusted: it may hang,
-swallow memory or crash. The pool kills the child then, and the next one is forked, in milliseconds and not in the
-seconds that loading takes. Should the pool be gone by then, an alarm that the kernel delivers ends the child, however
-deep in arithmetic it is. math-verify's own timeouts stay off.
+Started by `pool.py` as `python -m entropilot.answers.math.worker SECONDS MEGABYTES REQUESTS REPLIES …`, never imported
+by the rest; REQUESTS and REPLIES are the numbers of two open pipes, and each pair has a process of its own. The
+libraries are loaded once, and a child is forked for each pair. What a request holds is untrusted: it may hang, swallow
+memory or crash. The pool kills that child then, and the next one is forked, in milliseconds and not in the seconds that
+loading takes. Should the pool be gone by then, an alarm that the kernel delivers ends the child, however deep in
+arithmetic it is. math-verify's own timeouts stay off. Without numbers, one child reads the standard input.
 
 Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `algebra.py` and
 `sets.py`; replies: {"done": …} or {"failed": reason}. Each child begins with {"ready": its process id}.
@@ -27,12 +28,13 @@ from entropilot.answers.math.sets import solve
 
 
 def main() -> None:
-    """Answer requests, one JSON line each, until the input ends."""
+    """Answer requests, one JSON line each, until the inputs end."""
     seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
-    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # whatever a library prints must not enter the replies
-    os.dup2(null, 2)
+    numbers = [int(number) for number in sys.argv[3:]] or [os.dup(0), os.dup(1)]
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):  # whatever a library prints must not enter the replies
+        os.dup2(null, standard)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     logging.disable(logging.CRITICAL)
@@ -42,35 +44,48 @@ def main() -> None:
         describe(body)
     pool = os.getppid()
     gc.freeze()  # what is loaded stays shared with the children
-    while os.getppid() == pool and _child_ended_early(replies, seconds, pool):
-        pass
+    children = dict(_forked(pair, pairs, seconds) for pair in pairs)
+    while children:
+        ended = select.select(list(children), [], [], 2.0)[0]
+        for held in ended:
+            child, pair = children.pop(held)
+            os.close(held)
+            if os.waitpid(child, 0)[1] != 0:  # it ended before its requests did
+                children.update([_forked(pair, pairs, seconds)])
+        if os.getppid() != pool:  # a sibling of the pool may hold our pipes open, so look
+            for child, _ in children.values():
+                os.kill(child, signal.SIGKILL)
+            return
 
 
-def _child_ended_early(replies, seconds: float, pool: int) -> bool:
-    """Fork a child that serves, wait for its end, and return whether another is needed."""
-    held, given = os.pipe()  # the child alone holds `given`, so that its end is an end of file here
+def _forked(
+    pair: tuple[int, int], pairs: list[tuple[int, int]], seconds: float
+) -> tuple[int, tuple[int, tuple[int, int]]]:
+    """Fork a child that serves a pair of pipes; return a pipe that ends when the child does, its id and the pair."""
+    held, given = os.pipe()  # the child alone holds `given`
     child = os.fork()
     if child == 0:
-        os.close(held)
         status = 1
         try:
-            status = _serve(replies, seconds, parent=os.getppid())
+            os.close(held)
+            for other in pairs:
+                if other != pair:
+                    os.close(other[0])
+                    os.close(other[1])
+            status = _serve(*pair, seconds, parent=os.getppid())
         finally:
             os._exit(status)
     os.close(given)
-    while not select.select([held], [], [], 2.0)[0]:
-        if os.getppid() != pool:  # a sibling of the pool may hold our pipes open, so look
-            os.kill(child, signal.SIGKILL)
-    os.close(held)
-    return os.waitpid(child, 0)[1] != 0
+    return held, (child, pair)
 
 
-def _serve(replies, seconds: float, parent: int) -> int:
+def _serve(requests: int, to: int, seconds: float, parent: int) -> int:
     """Answer requests until the pipe is closed (0), or until this process is not to be trusted any more (1)."""
+    replies = os.fdopen(to, "w", encoding="ascii")
     # A reply that a killed child left half written ends here.
     replies.write("\n")
     _reply(replies, {"ready": os.getpid()})
-    for line in _lines(parent):
+    for line in _lines(requests, parent):
         signal.setitimer(signal.ITIMER_REAL, seconds + 1.0)
         answer, last = _answer(line)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -80,15 +95,15 @@ def _serve(replies, seconds: float, parent: int) -> int:
     return 0
 
 
-def _lines(parent: int):
+def _lines(requests: int, parent: int):
     """Requests until the pool closes the pipe, or the process that forked this one is gone."""
     rest = b""
     while True:
-        if not select.select([0], [], [], 2.0)[0]:
+        if not select.select([requests], [], [], 2.0)[0]:
             if os.getppid() != parent:
                 return
             continue
-        data = os.read(0, 1 << 16)
+        data = os.read(requests, 1 << 16)
         if not data:
             return
         *lines, rest = (rest + data).split(b"\n")
