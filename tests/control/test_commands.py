@@ -196,20 +196,34 @@ def test_labels_by_return_need_no_simulator(tmp_path, monkeypatch, make_segments
     assert result.exit_code == 0 and "66 pairs by return" in result.output
 
 
+def drawn(folder, name, **environment):
+    # In a process of its own: mujoco chooses how to draw when it is first imported.
+    given = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"} | environment
+    command = [sys.executable, "-m", "entropilot", "control", "render", "script", "--task", "drawer-open"]
+    return subprocess.run(
+        [*command, "--steps", "20", "--out", name],
+        cwd=folder,
+        env={**given, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_metaworld
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["glfw", "nonsense"])
+def test_where_nothing_can_draw_there_is_one_sentence(backend, tmp_path):
+    result = drawn(tmp_path, "film.gif", MUJOCO_GL=backend, DISPLAY="")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert f"error: No picture can be drawn with MUJOCO_GL={backend} (" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @needs_metaworld
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["strip.png", "film.gif"])
 def test_an_episode_is_drawn(name, tmp_path):
-    # In a process of its own: mujoco chooses how to draw when it is first imported.
-    environment = {**os.environ, "MUJOCO_GL": "egl", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "entropilot", "control", "render", "script", "--task", "drawer-open"]
-    result = subprocess.run(
-        [*command, "--steps", "20", "--out", name],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    result = drawn(tmp_path, name)
     if "No picture can be drawn" in result.stderr:
         pytest.skip("this machine has no EGL")
     assert result.returncode == 0, result.stderr

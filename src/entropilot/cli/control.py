@@ -349,8 +349,8 @@ def render(
     frames: Annotated[int, typer.Option(min=2, help="Number of frames in a strip.")] = 6,
     steps: Annotated[int, typer.Option(min=1, max=500, help="Largest number of steps of the episode.")] = 250,
 ) -> None:
-    """Draw an episode as a film or a strip of frames. Without a screen, set MUJOCO_GL to egl (the default) or osmesa."""
-    from entropilot.control.segments.envs import ACTION_SIZE, STATE_SIZE, check_task
+    """Draw an episode as a film or a strip of frames, on Linux by EGL unless MUJOCO_GL says otherwise, such as osmesa."""
+    from entropilot.control.segments.envs import ACTION_SIZE, STATE_SIZE
     from entropilot.control.segments.policies import load_policy
     from entropilot.control.segments.render import frames as draw
     from entropilot.control.segments.render import save_gif, save_strip
@@ -359,6 +359,6 @@ def render(
         raise UserError(f"--out is {out}; name it .gif or .png.")
     check_output(out)
     actor = None if policy == "script" else load_policy(policy, (STATE_SIZE, ACTION_SIZE))
-    images, solved = draw(check_task(task), actor, seed, steps=steps)
+    images, solved = draw(task, actor, seed, steps=steps)
     written = save_gif(images, out) if out.suffix == ".gif" else save_strip(images, out, frames)
     say(f"{len(images)} frames, {'solved' if solved else 'not solved'}: {written}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +25,32 @@ def frames(
 ) -> tuple[list[np.ndarray], bool]:
     """Return frames (height, width, 3) of an episode, and whether it was solved; it ends 10 steps after that.
 
-    Without a policy the scripted expert acts. MUJOCO_GL must be egl or osmesa where there is no screen.
+    Without a policy the scripted expert acts. On Linux MUJOCO_GL is egl unless it says otherwise.
 
     Raises:
         UserError: nothing can draw here.
     """
+    if sys.platform == "linux":
+        os.environ.setdefault(
+            "MUJOCO_GL", "egl"
+        )  # read when mujoco is first imported, so before the task is looked up
     need_metaworld()
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
-    import mujoco
-
-    env = ControlEnv(task)
-    state, found, solved_at = env.reset(seed), [], None
     try:
-        renderer = mujoco.Renderer(env.model, *size)
+        import mujoco
+
+        class Renderer(mujoco.Renderer):
+            _gl_context = _mjr_context = None  # which its __del__ reads, also where __init__ failed
+
+        env = ControlEnv(task)
+        renderer = Renderer(env.model, *size)
+    except UserError:
+        raise
     except Exception as error:  # each backend has its own kind
         raise UserError(
-            f"No picture can be drawn with MUJOCO_GL={os.environ['MUJOCO_GL']} ({type(error).__name__}); install libegl1 "
-            "and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa."
+            f"No picture can be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({type(error).__name__}); on Linux "
+            "install libegl1 and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa."
         ) from error
+    state, found, solved_at = env.reset(seed), [], None
     try:
         for step in range(steps):
             if step % every == 0:
