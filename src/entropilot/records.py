@@ -28,6 +28,7 @@ from entropilot.ranks import rank
 
 SCHEMA = 1
 FILE_NAME = "run.jsonl"
+PUT_ASIDE = "run.jsonl.interrupted"  # of a run that began anew, because it had no checkpoint yet
 TOKENS_FOLDER = "tokens"
 _PACKAGES = (
     "entropilot",

@@ -17,6 +17,7 @@ from crash_helpers import STEPS, difference, left_by, sign_again, tiny_recipe
 
 from entropilot.engines.trl.checkpoints import MANIFEST, read_manifest
 from entropilot.errors import UserError
+from entropilot.readers import read
 from entropilot.recording import token_samples
 from entropilot.records import read_run
 from entropilot.training.resume import last_checkpoint
@@ -144,6 +145,7 @@ def test_without_a_whole_checkpoint_the_run_begins_anew(whole: Path, tmp_path: P
     train(recipe, out, resume=True)
     assert "the run begins anew, and its record so far is kept as run.jsonl.interrupted" in caplog.text
     assert (out / "run.jsonl.interrupted").read_bytes() == before
+    assert read(out).run.rows == read_run(out).rows  # the folder still holds one log, not two
     assert difference(left_by(out), left_by(whole)) is None
 
 

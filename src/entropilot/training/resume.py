@@ -23,7 +23,7 @@ from entropilot.inputs.models import first_line
 from entropilot.ranks import gather_objects, rank
 from entropilot.recipes.schema import Recipe
 from entropilot.recipes.yaml_files import short
-from entropilot.records import FILE_NAME, read_run
+from entropilot.records import FILE_NAME, PUT_ASIDE, read_run
 from entropilot.training.plan import Plan
 
 logger = logging.getLogger("entropilot")
@@ -116,7 +116,7 @@ def _resume_point(plan: Plan) -> Point | None:
         logger.warning(
             "%s holds no checkpoint to continue from: the run begins anew, and its record so far is kept as %s.",
             plan.out,
-            f"{FILE_NAME}.interrupted",
+            PUT_ASIDE,
         )
         return None
     refuse_other(plan)

@@ -19,7 +19,7 @@ from entropilot.errors import UserError
 from entropilot.files import claim, unclaim
 from entropilot.inputs.models import first_line, quiet
 from entropilot.metrics import definitions
-from entropilot.records import FILE_NAME, RunWriter, forget_tokens, read_run
+from entropilot.records import FILE_NAME, PUT_ASIDE, RunWriter, forget_tokens, read_run
 from entropilot.rewards.groups import named_group_rewards
 from entropilot.training.card import write_card
 from entropilot.training.finish import _end, _ended, _only_load, _save
@@ -107,7 +107,7 @@ def _run(
         nonlocal writer
         if writer is None and trainer.accelerator.is_main_process:
             if resume and point is None:
-                (out / FILE_NAME).replace(out / f"{FILE_NAME}.interrupted")
+                (out / FILE_NAME).replace(out / PUT_ASIDE)
             if resume:
                 forget_tokens(out, after=step or 0)
             writer = probe.writer = RunWriter(out, _header(plan, trainer), resume_step=step)

@@ -12,7 +12,7 @@ from entropilot.readers.lines import LONGEST, json_rows, lines, open_log
 from entropilot.readers.names import ACCURACY, POLICY, REWARD, TRAIN, UNKNOWN
 from entropilot.readers.peek import Peek
 from entropilot.readers.reader import Log, Reader, Source, known
-from entropilot.records import FILE_NAME, RecordWarning, read_run
+from entropilot.records import FILE_NAME, PUT_ASIDE, RecordWarning, read_run
 
 _OURS = "as entropilot's probe defines it, see the run's header"
 _BY_NAME = (
@@ -34,7 +34,7 @@ def _sniff(peek: Peek) -> str | None:
 def _sniff_folder(folder: Path, children: Sequence[Path]) -> Iterator[Log]:
     file = folder / FILE_NAME
     if file in children and file.is_file() and _is_header(next(json_rows(file), None)):
-        yield Log("entropilot", "run", file, (file,))
+        yield Log("entropilot", "run", file, (file, folder / PUT_ASIDE))
 
 
 def read_own(log: Log, gathered: Gathered, run: str | None) -> Source:
