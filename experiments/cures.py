@@ -1,6 +1,6 @@
 """The cures for entropy collapse under equal conditions, on the tier `pool`: python -m experiments.cures
 
---part settings  three settings of every arm on two development seeds; the better mean of exact accuracy is taken
+--part settings  three settings of every arm on two development seeds; the best mean of exact accuracy is taken
 --part report    every arm, with the setting that `settings` chose, on five other seeds (the default)
 --part second    the four best of the report and GRPO, as they are, on the tier `long`, whose problems do not repeat
 --part tracking  how closely entropy follows a target above and one below the free run's, and a step of the target
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from entropilot.analysis.seeds import cell, differences
+from entropilot.analysis.seeds import cell, differences, interval
 from entropilot.errors import UserError
 from entropilot.law.law import ENTROPY
 from entropilot.records import Run, read_run
@@ -187,7 +187,7 @@ def _run_all(out: Path, jobs: dict[str, tuple[Changes, int]], steps: int | None,
 def settle(
     out: Path, arms: Sequence[str], seeds: Sequence[int], steps: int, processes: int
 ) -> dict[str, int]:
-    """Run three settings of every arm on the development seeds; return the number of the better one by arm."""
+    """Run three settings of every arm on the development seeds; return the number of the best one by arm."""
     names = {(arm, i, seed): f"{arm}-setting{i}-{seed}" for arm in arms for i in range(3) for seed in seeds}
     jobs = {name: (ARMS[arm][i], seed) for (arm, i, seed), name in names.items()}
     _run_all(out, jobs, steps, processes)
@@ -247,6 +247,36 @@ def table(rows: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def draw(rows: dict[str, list[dict[str, Any]]], file: Path) -> None:
+    """Draw what every arm gained over GRPO and the entropy it ended at, by gain; needs matplotlib."""
+    from matplotlib import pyplot as plt
+
+    base = [row["pass@1"] for row in rows["grpo"]]
+    gains = {arm: [a["pass@1"] - b for a, b in zip(found, base, strict=True)] for arm, found in rows.items()}
+    arms = sorted(rows, key=lambda arm: np.mean(gains[arm]))
+    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(8, 0.6 + 0.35 * len(arms)))
+    panels = (
+        (left, gains, 100, "accuracy against GRPO, points"),
+        (right, {arm: [row["entropy"] for row in rows[arm]] for arm in arms}, 1, "entropy at the end, nats"),
+    )
+    for axis, values, unit, name in panels:
+        for height, arm in enumerate(arms):
+            each = [unit * float(value) for value in values[arm]]
+            mean, half = interval(each) or (math.nan, math.nan)
+            colour = "black" if arm == "grpo" else "tab:blue"
+            axis.plot(each, [height] * len(each), "o", color=colour, alpha=0.3, markersize=4)
+            axis.errorbar(
+                mean, height, xerr=0 if math.isnan(half) else half, color=colour, fmt="s", capsize=3
+            )
+        axis.set_xlabel(name)
+        axis.grid(axis="x", alpha=0.3)
+    left.axvline(0, color="black", linewidth=0.8)
+    left.set_yticks(range(len(arms)), arms)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+
+
 def track(out: Path, seeds: Sequence[int], steps: int, processes: int) -> str:
     """Run every driver on every target, at two learning rates; return a Markdown table."""
     from entropilot.methods.entropy_target import EntropyTarget
@@ -293,6 +323,9 @@ def main() -> None:
     parser.add_argument("--arms", help="comma-separated names")
     parser.add_argument("--seeds", help="comma-separated numbers")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps of a run, for a trial")
+    parser.add_argument(
+        "--figure", type=Path, help="draw the table of the report or of the second tier (matplotlib)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     settings = parser.parse_args()
     if settings.arms == "list":
@@ -322,11 +355,15 @@ def main() -> None:
         files = {arm: out / f"setting-{arm}.json" for arm in arms}
         chosen = {arm: json.loads(path.read_text()) if path.exists() else 1 for arm, path in files.items()}
         if settings.part == "report":
-            text = table(report(out, chosen, seeds, settings.steps, settings.jobs))
+            rows = report(out, chosen, seeds, settings.steps, settings.jobs)
         else:
             if settings.arms is None:  # the report is made first, if it is not there
                 arms = best_of(report(out, chosen, REPORT, settings.steps, settings.jobs))
-            text = table(second(out, {arm: chosen[arm] for arm in arms}, seeds, settings.jobs))
+            rows = second(out, {arm: chosen[arm] for arm in arms}, seeds, settings.jobs)
+        text = table(rows)
+        (out / f"{settings.part}.json").write_text(json.dumps(rows, indent=1))
+        if settings.figure is not None:
+            draw(rows, settings.figure)
     (out / f"{settings.part}.md").write_text(text + "\n")
     print(text)
 

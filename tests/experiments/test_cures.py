@@ -71,6 +71,19 @@ def test_the_table_pairs_with_grpo_seed_by_seed() -> None:
     assert "+0.100 ± 0.000" in text.splitlines()[-1]
 
 
+def test_the_picture_orders_arms_by_what_they_gained(tmp_path: Path) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    rows = {
+        arm: [{"pass@1": base + gain, "entropy": 0.1} for base in (0.5, 0.7)]
+        for arm, gain in {"grpo": 0.0, "stare": 0.3, "qae": -0.1, "repo": 0.1}.items()
+    }
+    with plt.rc_context({"svg.fonttype": "none"}):
+        cures.draw(rows, tmp_path / "cures.svg")
+    drawn = (tmp_path / "cures.svg").read_text()
+    places = [drawn.index(f">{arm}<") for arm in ("qae", "grpo", "repo", "stare")]
+    assert places == sorted(places)
+
+
 def test_the_second_tier_takes_the_best_with_their_settings(tmp_path: Path, monkeypatch) -> None:
     rows = {
         arm: [{"pass@1": value}]
