@@ -137,7 +137,7 @@ def test_a_shortage_of_memory_ends_the_worker_and_fails_the_item() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "describe", hungry)
-        assert worker._answer(b'{"describe": "x"}') == ({"failed": "memory"}, True)
+        assert worker._answer({"describe": "x"}) == ({"failed": "memory"}, True)
 
 
 def test_a_worker_that_is_killed_counts_as_a_crash_and_is_replaced() -> None:
@@ -160,6 +160,57 @@ def test_all_begin_anew_where_the_process_that_replaces_workers_is_killed(alive)
         assert set(pool.report.counts) <= {"deadline", "crash"} and pool.report.counts.total() == 2
         assert not set(pool.pids()) & set(before)
         assert not [pid for pid in before if alive(pid)]
+
+
+def test_a_worker_that_is_killed_between_two_calls_shifts_no_reply() -> None:
+    def values(*numbers: int) -> list[str | None]:
+        replies = pool.run([{"describe": rf"\sqrt{{{number}}}"} for number in numbers])
+        return [reply and reply["points"][0][0][:5] for reply in replies]
+
+    with Pool(workers=1) as pool:
+        assert values(2) == ["1.414"]
+        os.kill(pool.pids()[0], signal.SIGKILL)
+        time.sleep(0.5)
+        assert values(3, 5, 7) == ["1.732", "2.236", "2.645"]
+        # Not heard of before the first request is sent: that one fails, and no other takes its reply.
+        os.kill(pool.pids()[0], signal.SIGSTOP)
+        threading.Timer(0.5, os.kill, (pool.pids()[0], signal.SIGKILL)).start()
+        assert values(2, 3, 5, 7) == [None, "1.732", "2.236", "2.645"]
+        assert values(7, 5, 3, 2) == ["2.645", "2.236", "1.732", "1.414"]
+        assert pool.report.counts == {"crash": 1}
+
+
+CROWDED = r"""
+import os, resource, sys
+from entropilot.answers.math.pool import Pool
+os.close(0)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000 if hard < 0 else min(2000, hard), hard))
+files = [os.open(os.devnull, os.O_RDONLY) for _ in range(int(sys.argv[1]))]
+with Pool(workers=2) as pool:
+    replies = pool.run([{"describe": r"\sqrt{2}"}, {"describe": r"\pi"}])
+    print([reply and reply["points"][0][0][:5] for reply in replies], pool.report.counts)
+"""
+
+
+@pytest.mark.parametrize("files", [0, 1100], ids=["no standard input", "more than 1,024 files"])
+def test_whatever_files_the_caller_has_open_or_closed(files: int) -> None:
+    command = [sys.executable, "-c", CROWDED, str(files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['1.414', '3.141'] Counter()\n"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no list of open files here")
+def test_processes_that_cannot_be_started_leave_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(subprocess, "Popen", fails)
+    with Pool(workers=3) as pool, pytest.raises(OSError, match="no more processes"):
+        pool.run([{"describe": "x"}])
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 @pytest.mark.slow

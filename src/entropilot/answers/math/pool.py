@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -57,15 +58,17 @@ class _Worker:
         self.requests = os.fdopen(requests, "wb")
         self.replies = os.fdopen(replies, "rb", buffering=0)
         self.item: int | None = None
+        self.number = 0  # of the request last sent
         self.child: int | None = None  # the process that serves; None until it says so
         self.until = time.monotonic() + _START_LIMIT
         self.received = b""
 
     def send(self, item: int, request: dict[str, Any], seconds: float) -> None:
         self.item = item
+        self.number += 1
         self.until = time.monotonic() + seconds
         with contextlib.suppress(BrokenPipeError):  # its end of file will say so
-            self.requests.write(json.dumps(request).encode("ascii") + b"\n")
+            self.requests.write(json.dumps([self.number, request]).encode("ascii") + b"\n")
             self.requests.flush()
 
     @property
@@ -88,7 +91,8 @@ class _Worker:
     def renew(self) -> None:
         """Have another child serve: end this one, unless it has just said that it ends."""
         if self.child is not None:
-            with contextlib.suppress(ProcessLookupError):
+            # It may have ended already, and its number may be another process's.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.child, signal.SIGKILL)
         self.child, self.item = None, None
         self.until = time.monotonic() + _START_LIMIT
@@ -98,9 +102,15 @@ class _Workers:
     """One process that has the libraries loaded, and the children that it forks."""
 
     def __init__(self, size: int, deadline: float, memory_mb: int) -> None:
-        pipes = [(os.pipe(), os.pipe()) for _ in range(size)]
-        theirs = [end for requests, replies in pipes for end in (requests[0], replies[1])]
+        self.each: list[_Worker] = []
+        theirs: list[int] = []
         try:
+            for _ in range(size):
+                reads, to = _pipe()
+                theirs.append(reads)
+                out, writes = _pipe()
+                theirs.append(writes)
+                self.each.append(_Worker(to, out))
             # A new session: a Ctrl-C in the terminal is the caller's to handle. -P: no file of the working directory runs.
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "entropilot.answers.math.worker", str(deadline), str(memory_mb)]
@@ -112,13 +122,15 @@ class _Workers:
                 start_new_session=True,
                 pass_fds=theirs,
             )
+        except BaseException:
+            self.let_go()  # what has been started finds no requests, and ends
+            raise
         finally:
             for end in theirs:
                 os.close(end)
-        self.each = [_Worker(requests[1], replies[0]) for requests, replies in pipes]
 
     def kill(self) -> None:
-        """End all processes, and return when they are gone."""
+        """End all processes; return when the one that holds the libraries is gone."""
         for worker in self.each:
             with contextlib.suppress(OSError):
                 worker.requests.close()
@@ -138,6 +150,20 @@ class _Workers:
             for pipe in (worker.requests, worker.replies):
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe for reading and for writing, with numbers above the three of the standard files.
+
+    Where the caller has closed one of those, a pipe would get its number, and be replaced by /dev/null in the child.
+    """
+    ends = os.pipe()
+    try:
+        reads, writes = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return reads, writes
 
 
 class Pool:
@@ -229,7 +255,7 @@ class Pool:
                 results[item] = self._failed(requests[item], ended)
             if starts > 3:
                 raise RuntimeError(
-                    "The workers of the judge 'math' end before they are ready; "
+                    "The workers of the judge 'math' end, or are not ready in time; "
                     f"try: {sys.executable} -P -m entropilot.answers.math.worker 5 {self.memory_mb}"
                 )
 
@@ -242,9 +268,23 @@ class Pool:
         over: float,
     ) -> str | None:
         """Give out requests until all have a reply (None), or until the processes have to be started anew (why)."""
+
+        def heard(seconds: float) -> bool:
+            """Whether all processes are still there, after taking what they said."""
+            for key, _ in selector.select(seconds):
+                try:
+                    replies = key.data.receive()
+                except (EOFError, OSError):
+                    return False
+                for reply in replies:
+                    self._take(key.data, reply, requests, results)
+            return True
+
         with selectors.DefaultSelector() as selector:
             for worker in workers:
                 selector.register(worker.replies, selectors.EVENT_READ, worker)
+            if not heard(0.0):  # of children that were replaced since the last call, say
+                return "crash"
             while waiting or any(worker.item is not None for worker in workers):
                 if time.monotonic() > over:
                     while waiting:
@@ -254,22 +294,21 @@ class Pool:
                     if worker.ready and worker.item is None and waiting:
                         item = waiting.popleft()
                         worker.send(item, requests[item], self.deadline)
-                busy = [worker for worker in workers if worker.item is not None or not worker.ready]
-                nearest = min((worker.until for worker in busy), default=over)
-                for key, _ in selector.select(max(0.0, min(nearest, over) - time.monotonic()) + 1e-3):
-                    try:
-                        replies = key.data.receive()
-                    except (EOFError, OSError):
-                        return "crash"
-                    for reply in replies:
-                        self._take(key.data, reply, requests, results)
+                # Those that serve can do without the others, for which there may be no process to be had.
+                none = not any(worker.ready for worker in workers)
+                times = [worker.until for worker in workers if worker.item is not None]
+                if none:
+                    times.append(max(worker.until for worker in workers))
+                nearest = min(times, default=over)
+                if not heard(max(0.0, min(nearest, over) - time.monotonic()) + 1e-3):
+                    return "crash"
                 now = time.monotonic()
                 for worker in workers:
                     if worker.item is not None and now > worker.until:
                         results[worker.item] = self._failed(requests[worker.item], "deadline")
                         worker.renew()
-                    elif not worker.ready and now > worker.until:
-                        return "deadline"
+                if none and now > max(worker.until for worker in workers):
+                    return "deadline"
         return None
 
     def _take(
@@ -285,7 +324,9 @@ class Pool:
             if item is not None:  # the child that had it is gone
                 results[item] = self._failed(requests[item], "crash")
             worker.child, worker.item = reply["ready"], None
-        elif item is not None:  # else it comes from a child that was killed for being late
+        elif (
+            item is not None and reply["to"] == worker.number
+        ):  # another one was given up: its child was killed
             failed = reply.get("failed")
             results[item] = reply["done"] if failed is None else self._failed(requests[item], failed)
             worker.item = None
@@ -299,9 +340,9 @@ class Pool:
         return failure
 
     def _end_all(self) -> None:
-        if self._workers is not None and os.getpid() == self._owner:
-            self._workers.kill()
-        self._workers = None
+        workers, self._workers = self._workers, None  # gone at once, should a Ctrl-C interrupt what follows
+        if workers is not None and os.getpid() == self._owner:
+            workers.kill()
 
     def pids(self) -> list[int]:
         """Return the ids of all processes: those that read answers, then the one that replaces them."""

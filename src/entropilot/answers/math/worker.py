@@ -7,8 +7,9 @@ memory or crash. The pool kills that child then, and the next one is forked, in 
 loading takes. Should the pool be gone by then, an alarm that the kernel delivers ends the child, however deep in
 arithmetic it is. math-verify's own timeouts stay off. Without numbers, one child reads the standard input.
 
-Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]}, as in `algebra.py` and
-`sets.py`; replies: {"done": …} or {"failed": reason}. Each child begins with {"ready": its process id}.
+A line is [number, request]. Requests: {"describe": body}, {"solve": body}, {"decide": [a, b]} and {"compare": [a, b]},
+as in `algebra.py` and `sets.py`; replies: {"to": number, "done": …} or {"to": number, "failed": reason}. Each child
+begins with {"ready": its process id}.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from entropilot.answers.math.sets import solve
 
 def main() -> None:
     """Answer requests, one JSON line each, until the inputs end."""
+    pool = os.getppid()
     seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
-    numbers = [int(number) for number in sys.argv[3:]] or [os.dup(0), os.dup(1)]
-    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    # Low numbers: `select` takes none above 1023, and these were given by a process that may have many files open.
+    numbers = [_low(int(number)) for number in sys.argv[3:]] or [os.dup(0), os.dup(1)]
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # whatever a library prints must not enter the replies
         os.dup2(null, standard)
@@ -42,41 +44,57 @@ def main() -> None:
     forbid_eval()
     for body in WARM_UP:
         describe(body)
-    pool = os.getppid()
     gc.freeze()  # what is loaded stays shared with the children
-    children = dict(_forked(pair, pairs, seconds) for pair in pairs)
-    while children:
-        ended = select.select(list(children), [], [], 2.0)[0]
-        for held in ended:
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))  # of the workers that are still wanted
+    children: dict[int, tuple[int, tuple[int, int]]] = {}
+    while pairs:
+        for pair in set(pairs) - {served for _, served in children.values()}:
+            with contextlib.suppress(OSError):  # no process to be had now; perhaps in the next round
+                held, child = _forked(pair, pairs, seconds)
+                children[held] = child, pair
+        for held in select.select(list(children), [], [], 2.0)[0]:
             child, pair = children.pop(held)
             os.close(held)
-            if os.waitpid(child, 0)[1] != 0:  # it ended before its requests did
-                children.update([_forked(pair, pairs, seconds)])
+            if os.waitpid(child, 0)[1] == 0:  # it found no more requests
+                pairs.remove(pair)
+                _close(pair)
         if os.getppid() != pool:  # a sibling of the pool may hold our pipes open, so look
             for child, _ in children.values():
                 os.kill(child, signal.SIGKILL)
             return
 
 
-def _forked(
-    pair: tuple[int, int], pairs: list[tuple[int, int]], seconds: float
-) -> tuple[int, tuple[int, tuple[int, int]]]:
-    """Fork a child that serves a pair of pipes; return a pipe that ends when the child does, its id and the pair."""
+def _low(number: int) -> int:
+    low = os.dup(number)
+    os.close(number)
+    return low
+
+
+def _close(pair: tuple[int, int]) -> None:
+    for end in pair:
+        os.close(end)
+
+
+def _forked(pair: tuple[int, int], pairs: list[tuple[int, int]], seconds: float) -> tuple[int, int]:
+    """Fork a child that serves a pair of pipes; return a pipe that ends when the child does, and the child's id."""
     held, given = os.pipe()  # the child alone holds `given`
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        _close((held, given))
+        raise
     if child == 0:
         status = 1
         try:
             os.close(held)
             for other in pairs:
                 if other != pair:
-                    os.close(other[0])
-                    os.close(other[1])
+                    _close(other)
             status = _serve(*pair, seconds, parent=os.getppid())
         finally:
             os._exit(status)
     os.close(given)
-    return held, (child, pair)
+    return held, child
 
 
 def _serve(requests: int, to: int, seconds: float, parent: int) -> int:
@@ -86,10 +104,17 @@ def _serve(requests: int, to: int, seconds: float, parent: int) -> int:
     replies.write("\n")
     _reply(replies, {"ready": os.getpid()})
     for line in _lines(requests, parent):
+        try:
+            number, request = json.loads(line)
+        except (
+            ValueError,
+            TypeError,
+        ):  # the rest of a request, whose beginning a child had read that was killed
+            continue
         signal.setitimer(signal.ITIMER_REAL, seconds + 1.0)
-        answer, last = _answer(line)
+        answer, last = _answer(request)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _reply(replies, {**answer, "last": True} if last else answer)
+        _reply(replies, {"to": number, **answer} | ({"last": True} if last else {}))
         if last:
             return 1
     return 0
@@ -116,10 +141,9 @@ def _reply(replies, answer: dict[str, Any]) -> None:
         replies.flush()
 
 
-def _answer(line: bytes) -> tuple[dict[str, Any], bool]:
+def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The reply, and whether this process had better end: after a shortage of memory nothing is to be trusted."""
     try:
-        request = json.loads(line)
         ((verb, given),) = request.items()
         if verb in ("describe", "solve"):
             return {"done": describe(given) if verb == "describe" else solve(given)}, False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,17 @@ from entropilot.control.segments.envs import HORIZON, ControlEnv, need_metaworld
 from entropilot.control.segments.policies import NumpyPolicy
 from entropilot.errors import UserError
 from entropilot.files import written_whole
+
+
+@contextlib.contextmanager
+def _drawing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each backend has its own kind
+        raise UserError(
+            f"No picture can be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({type(error).__name__}); on Linux "
+            "install libegl1 and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa."
+        ) from error
 
 
 def frames(
@@ -35,21 +48,15 @@ def frames(
             "MUJOCO_GL", "egl"
         )  # read when mujoco is first imported, so before the task is looked up
     need_metaworld()
-    try:
+    with _drawing():
         import mujoco
 
         class Renderer(mujoco.Renderer):
             _gl_context = _mjr_context = None  # which its __del__ reads, also where __init__ failed
 
-        env = ControlEnv(task)
+    env = ControlEnv(task)
+    with _drawing():
         renderer = Renderer(env.model, *size)
-    except UserError:
-        raise
-    except Exception as error:  # each backend has its own kind
-        raise UserError(
-            f"No picture can be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({type(error).__name__}); on Linux "
-            "install libegl1 and libgl1-mesa-dri, or libosmesa6 and set MUJOCO_GL=osmesa."
-        ) from error
     state, found, solved_at = env.reset(seed), [], None
     try:
         for step in range(steps):
