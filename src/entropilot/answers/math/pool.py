@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
@@ -157,6 +156,8 @@ def _pipe() -> tuple[int, int]:
 
     Where the caller has closed one of those, a pipe would get its number, and be replaced by /dev/null in the child.
     """
+    import fcntl  # not on Windows, where `Pool` says in a sentence that it can't run
+
     ends = os.pipe()
     try:
         reads, writes = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)

@@ -106,11 +106,8 @@ def _serve(requests: int, to: int, seconds: float, parent: int) -> int:
     for line in _lines(requests, parent):
         try:
             number, request = json.loads(line)
-        except (
-            ValueError,
-            TypeError,
-        ):  # the rest of a request, whose beginning a child had read that was killed
-            continue
+        except (ValueError, TypeError):
+            continue  # the rest of a request, whose beginning a child had read that was killed
         signal.setitimer(signal.ITIMER_REAL, seconds + 1.0)
         answer, last = _answer(request)
         signal.setitimer(signal.ITIMER_REAL, 0)

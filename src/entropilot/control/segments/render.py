@@ -44,9 +44,8 @@ def frames(
         UserError: nothing can draw here.
     """
     if sys.platform == "linux":
-        os.environ.setdefault(
-            "MUJOCO_GL", "egl"
-        )  # read when mujoco is first imported, so before the task is looked up
+        # Read when mujoco is first imported, so it is set before the task is looked up.
+        os.environ.setdefault("MUJOCO_GL", "egl")
     need_metaworld()
     with _drawing():
         import mujoco
