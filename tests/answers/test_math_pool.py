@@ -151,8 +151,13 @@ def test_a_worker_that_is_killed_counts_as_a_crash_and_is_replaced() -> None:
 
 def test_all_begin_anew_where_the_process_that_replaces_workers_is_killed(alive) -> None:
     with Pool(workers=2, deadline=1.0) as pool:
-        assert len(pool.run([{"describe": "x"}, {"describe": "y"}])) == 2
-        before = pool.pids()
+        before: list[int] = []
+        for _ in range(600):  # the first worker may have answered all before the second has said that it is ready
+            assert pool.run([{"describe": "x"}, {"describe": "y"}]) != [None, None]
+            before = pool.pids()
+            if len(before) == 3:
+                break
+            time.sleep(0.1)
         assert len(before) == 3  # the libraries are loaded once, for both workers
         threading.Timer(0.3, os.kill, (before[-1], signal.SIGKILL)).start()
         results = pool.run([{"describe": TOWER}, {"describe": TOWER}, {"describe": "x+1"}])
@@ -251,7 +256,7 @@ def test_threads_share_one_pool() -> None:
         # The threads that started the workers are gone; the workers must not be.
         before = pool.pids()
         assert pool.run([{"describe": "x"}])[0]["kind"] == "function"
-        assert pool.pids() == before
+        assert set(before) <= set(pool.pids())  # the second worker may have become ready only now
 
 
 SCRIPT = """
