@@ -152,7 +152,9 @@ def test_a_worker_that_is_killed_counts_as_a_crash_and_is_replaced() -> None:
 def test_all_begin_anew_where_the_process_that_replaces_workers_is_killed(alive) -> None:
     with Pool(workers=2, deadline=1.0) as pool:
         before: list[int] = []
-        for _ in range(600):  # the first worker may have answered all before the second has said that it is ready
+        for _ in range(
+            600
+        ):  # the first worker may have answered all before the second has said that it is ready
             assert pool.run([{"describe": "x"}, {"describe": "y"}]) != [None, None]
             before = pool.pids()
             if len(before) == 3:

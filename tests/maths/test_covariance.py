@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from entropilot.maths import covariance
 from entropilot.maths.covariance import (
     QUADRANTS,
     TABLE_SHARES,
@@ -222,35 +223,61 @@ def test_restrain_needs_no_more_than_the_peak_of_the_running_sum():
 @pytest.mark.parametrize(
     ("values", "share", "expected"),
     [
-        ([1.0] * 20_000, 0.02, 400),  # inside the first slice of 1,024
-        ([1.0] * 20_000, 1024 / 20_000, 1024),  # exactly the first slice
-        ([1.0] * 20_000, 1025 / 20_000, 1025),
-        ([1.0] * 20_000, 0.3, 6000),  # the second slice, 8,192
-        ([1.0] * 20_000, 0.75, 15_000),  # the third, everything
+        ([1.0] * 20_000, 1 / 20_000, 1),
+        ([1.0] * 20_000, 0.3, 6000),
         ([1.0] * 20_000, 1.0, 20_000),
+        ([1.0] * 4096, 0.5, 2048),  # the most that are sorted at once, and one more
+        ([1.0] * 4097, 2048 / 4097, 2048),
         ([1.0] * 20_000, 2.0, 20_000),  # out of reach
         ([1.0] * 3000 + [-0.25] * 8000, 1.5, 1500),  # Σ = 1000
         ([1.0] * 3000 + [-0.25] * 8000, 3.5, 3000),  # out of reach: all positive tokens, no other
     ],
 )
-def test_restrain_beyond_its_first_slice(values, share, expected):
+def test_restrain_where_all_are_equal(values, share, expected):
     values = torch.tensor(values, dtype=F64)[torch.randperm(len(values), generator=seeded(2))]
     selected = select_restrain(*flat(values), share)
     assert selected.sum() == expected, f"share {share} of {len(values)} tokens"
     assert (values[selected[0]] > 0).all(), "a token that raises the entropy was restrained"
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 1.0, 1.5])
-def test_restrain_of_a_heavy_tail_meets_a_full_sort(share):
-    values = np.random.default_rng(3).standard_t(3, size=30_000) + 0.3
-    target, total, count = share * math.fsum(values), 0.0, 0
-    for value in sorted(values, reverse=True):
-        if total >= target or value <= 0:
+# Every fourth of 20,000 is in the sample that says where the edge should lie: it misleads in the last three.
+MANY = {
+    "normal": lambda draw, n: draw.normal(0.1, 1, n),
+    "heavy tail": lambda draw, n: draw.standard_t(3, n) + 0.3,
+    "a few hold nearly all": lambda draw, n: np.exp(draw.normal(0, 4, n)),
+    "many equal": lambda draw, n: draw.integers(-3, 5, n) / 4,
+    "the sample holds the small ones": lambda draw, n: np.where(np.arange(n) % 4, 8.0, 1) + draw.random(n),
+    "the sample holds the large ones": lambda draw, n: np.where(np.arange(n) % 4, 1.0, 8) + draw.random(n),
+    "the sample holds equal ones": lambda draw, n: np.where(np.arange(n) % 4, draw.random(n), 0.5),
+}
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 1.0, 1.5])
+@pytest.mark.parametrize("kind", MANY)
+def test_restrain_of_many_meets_a_full_sort(kind, share):
+    # Multiples of 2^−20, so that every sum is exact.
+    values = np.round(MANY[kind](np.random.default_rng(3), 20_000) * 2**20) / 2**20
+    target, total, expected = share * math.fsum(values), 0.0, []
+    for place in np.argsort(-values, kind="stable"):  # of equals the first
+        if total >= target or values[place] <= 0:
             break
-        total, count = total + value, count + 1
-    selected = select_restrain(*flat(values), share)
-    assert selected.sum() == count
-    assert sorted(values[selected[0].numpy()]) == sorted(values)[-count:], "the largest ones, no others"
+        total += values[place]
+        expected.append(place)
+    assert target > 0
+    assert chosen(select_restrain(*flat(values), share)) == sorted(expected), "the largest ones, no others"
+
+
+def test_restrain_where_a_part_reaches_its_target_exactly():
+    # None of the large ones is in the sample: 64·85 = 5,440 is a quarter of 5,440 + 16,320.
+    values = [1.0] * 16_384
+    values[1:256:4] = [85.0] * 64
+    assert chosen(select_restrain(*flat(values), 0.25)) == [*range(1, 256, 4)]
+
+
+def test_restrain_sorts_all_where_every_sample_misleads(monkeypatch):
+    monkeypatch.setattr(covariance, "_ROUNDS", 0)
+    values = [1.0] * 5000 + [2.0] * 5000
+    assert chosen(select_restrain(*flat(values), 0.75)) == [*range(1250), *range(5000, 10_000)]
 
 
 def test_table_of_shares_by_hand(near):

@@ -14,6 +14,10 @@ from entropilot.maths.tokens import full_precision, masked_mean
 
 # The shares of Table 1 in arXiv:2505.22617.
 TABLE_SHARES = (2e-4, 2e-3, 2e-2, 2e-1, 5e-1, 1.0)
+# `select_restrain`: the most tokens that are sorted, so that its time grows as their number does; how far the edge of the
+# choice may lie from where a sample of about as many says, four standard errors in its ranks; and the rounds after which
+# all that is left is sorted after all: every sample has misled then.
+_SORTED, _MARGIN, _ROUNDS = 4096, 128, 8
 QUADRANTS = ("likely_good", "likely_bad", "rare_good", "rare_bad")
 
 
@@ -47,17 +51,15 @@ def _valid(covariance: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, covariance, covariance.new_full((), -torch.inf)).flatten()
 
 
-def _mark_largest(flat: Tensor, values: Tensor, indices: Tensor, mask: Tensor) -> Tensor:
-    """Mark the cells of a top set (descending `values` of `flat` at `indices`), in the shape of the mask.
+def _mark_largest(flat: Tensor, edge: Tensor, count: int, mask: Tensor) -> Tensor:
+    """Mark the `count` largest cells of `flat`, of which `edge` is the smallest, in the shape of the mask.
 
-    Among equals at its edge those that come first in row order are taken. topk leaves that open, and equals are
+    Among equals at the edge those that come first in row order are taken. topk leaves that open, and equals are
     common (two identical completions of a group), so the choice would hang on padding or on the device.
     """
-    above = values > values[-1]
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
-    chosen[indices[above]] = True
-    equals = (flat == values[-1]).nonzero().squeeze(1)
-    chosen[equals[: len(values) - int(above.sum())]] = True
+    chosen = flat > edge
+    equals = (flat == edge).nonzero().squeeze(1)
+    chosen[equals[: count - int(chosen.count_nonzero())]] = True
     return chosen.view_as(mask)
 
 
@@ -77,7 +79,7 @@ def select_top(
     if count == 0:
         return torch.zeros_like(mask)
     flat = _valid(covariance, mask)
-    return _mark_largest(flat, *flat.topk(count), mask)
+    return _mark_largest(flat, flat.topk(count).values[-1], count, mask)
 
 
 def select_window(
@@ -126,21 +128,33 @@ def select_restrain(
     together do not reach the target, they are the choice. The setting means the same at 8,000 tokens and
     at 4 million, which a fraction does not.
     """
-    tokens = int(mask.count_nonzero())
     flat = _valid(covariance, mask)
     total = torch.where(mask, covariance, covariance.new_zeros(())).sum(dtype=torch.float64)
-    if tokens == 0 or not total > 0:
+    if not total > 0:
         return torch.zeros_like(mask)
-    target, size = share * total, min(tokens, max(1024, tokens // 256))
-    while True:  # a heavy tail holds the target in its first few tokens, so a full sort is seldom needed
-        values, indices = flat.topk(size)
-        # Without the negative ones, behind which the running sum would fall below the target again.
-        running = values.clamp(min=0).cumsum(0, dtype=torch.float64)
-        if size == tokens or running[-1] >= target or values[-1] <= 0:
+    target = share * total
+    # The edge of the choice lies in `rest`; `count` tokens above it, all of them chosen, hold `held`.
+    rest, count, held = flat[flat > 0], 0, target.new_zeros(())
+    for _ in range(_ROUNDS):
+        if rest.numel() <= _SORTED:
             break
-        size = min(tokens, size * 8)
-    count = min(int((running < target).sum()) + 1, int((values > 0).sum()))
-    return _mark_largest(flat, values[:count], indices[:count], mask)
+        # A sample says between which two values the edge should lie. Whether it does, the sums tell.
+        sample = rest[:: rest.numel() // _SORTED].sort(descending=True).values
+        weight = rest.sum(dtype=torch.float64) / sample.sum(dtype=torch.float64)
+        near = int((held + weight * sample.cumsum(0, dtype=torch.float64) < target).count_nonzero())
+        high, low = sample[max(near - _MARGIN, 0)], sample[min(near + _MARGIN, len(sample) - 1)]
+        for part in (rest > high, (rest <= high) & (rest >= low), rest < low):
+            values = rest[part]
+            reached = held + values.sum(dtype=torch.float64)
+            if reached >= target:
+                rest = values
+                break
+            count, held = count + values.numel(), reached
+        else:
+            return (flat > 0).view_as(mask)
+    rest = rest.sort(descending=True).values
+    last = min(int((held + rest.cumsum(0, dtype=torch.float64) < target).count_nonzero()), len(rest) - 1)
+    return _mark_largest(flat, rest[last], count + last + 1, mask)
 
 
 def covariance_table(
