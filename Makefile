@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 CORE := .venv-core
 VERL := .venv-verl
-FAST := not slow and not distributed and not gpu and not verl and not browser and not real_model
+FAST := not slow and not crash and not distributed and not gpu and not verl and not browser and not real_model
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 export HF_HUB_OFFLINE ?= 1
@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-slow test-verl docs lint format bench clean
+.PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-crash test-slow test-verl docs lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,8 +52,12 @@ test-core: $(CORE)/.core ## what runs without torch, against the wheel, in an en
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
 # Only files that hold such a test are collected: to collect all takes each process 12 s longer.
-test-slow: $(VENV)/.dev ## what the fast suite leaves out, but for gpu, verl and browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist worksteal $$(grep -rl --include='test_*.py' mark.slow tests)
+test-slow: $(VENV)/.dev ## what the fast suite leaves out and no other target runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not crash and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadgroup --no-loadscope-reorder $$(grep -rl --include='test_*.py' mark.slow tests)
+
+# File by file, the longest first: the tests of a file share a process that has everything imported, and forks the trainings.
+test-crash: $(VENV)/.dev ## kills, signals and full disks: trainings that go on as if nothing had been
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m crash -q -n 2 --dist loadfile --no-loadscope-reorder $$(grep -rl --include='test_*.py' mark.crash tests | sort)
 
 # verl and TRL need different versions of transformers. --no-deps: verl asks for trackers and an older tensordict.
 $(VERL)/.verl: pyproject.toml constraints-verl.txt

@@ -58,6 +58,17 @@ class ModuleOfTheCore(pytest.Module):
             )
 
 
+def _seconds(item: pytest.Item) -> float:
+    slow = item.get_closest_marker("slow")
+    return slow.kwargs.get("seconds", 0.0) if slow else 0.0
+
+
+@pytest.hookimpl(trylast=True)  # behind what -m leaves out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, `slow(seconds=…)`, so that no process ends long after the others."""
+    items.sort(key=_seconds, reverse=True)
+
+
 def pytest_collection_finish() -> None:
     """Take what collecting made out of the garbage collector, which every training calls: a quarter of its time here."""
     gc.collect()

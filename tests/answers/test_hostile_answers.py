@@ -68,6 +68,6 @@ def test_20_hostile_answers_end_in_time(alive) -> None:
     survive(HOSTILE[:400:21], alive)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 def test_400_hostile_answers_end_in_time(alive) -> None:
     survive(HOSTILE, alive)

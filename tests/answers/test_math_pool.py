@@ -68,7 +68,7 @@ def test_a_tower_of_powers_ends_at_its_deadline_and_the_worker_is_replaced(alive
     assert not any(alive(pid) for pid in second)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 def test_hostile_answers_each_within_the_deadline_in_bounded_memory(alive) -> None:
     with Pool(workers=2, deadline=1.0, memory_mb=1024) as pool, Math(pool=pool) as judge:
         judge.equivalent([(r"\sqrt{2}", r"\sqrt{3}")])

@@ -147,7 +147,7 @@ def measure(judge: Judge, folder: Path) -> tuple[Counter, Counter, list[tuple[st
     return counts, wrong, cases
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=35)
 def test_gold_answers_equal_themselves_and_rewritings_and_no_perturbation(
     math_judge: Judge, data_dir: Path
 ) -> None:

@@ -70,7 +70,7 @@ def test_trl_scripts(name: str, said: str, monkeypatch, tmp_path, capsys) -> Non
 
 
 @needs_torch
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_notebook(monkeypatch, tmp_path, capsys) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")

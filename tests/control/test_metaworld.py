@@ -185,7 +185,7 @@ def test_tasks_that_do_not_exist():
         env.restore(np.zeros(5))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
     from entropilot.control.bench import data as bench_data
     from entropilot.control.bench import runs as benching

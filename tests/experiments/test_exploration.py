@@ -250,7 +250,7 @@ def test_after_a_failure_nothing_more_is_begun() -> None:
     assert len(begun) < 50
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=45)
 def test_a_small_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     measured = exploration.probabilities

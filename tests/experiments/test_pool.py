@@ -87,7 +87,7 @@ def test_capacity_a_part_of_the_pool_is_learned_from_right_solutions(base: tuple
     assert capacity(*base, POOL, problems, steps=20) >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 def test_capacity_the_same_model_learns_the_pool_from_right_solutions(base: tuple) -> None:
     before = base[0].state_dict()["model.embed_tokens.weight"].clone()
     assert capacity(*base, POOL, POOL.problems("train", 128), steps=60) >= 0.9

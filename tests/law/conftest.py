@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.signal import lfilter
 
 
 class Synthetic:
@@ -19,6 +18,8 @@ class Synthetic:
     @staticmethod
     def ar1(rng: np.random.Generator, n: int, phi: float, sd: float = 1.0) -> np.ndarray:
         """A stationary AR(1) process of standard deviation sd."""
+        from scipy.signal import lfilter  # takes seconds to load, wherever these tests are only collected
+
         shocks = rng.standard_normal(n) * np.sqrt(1 - phi**2)
         shocks[0] /= np.sqrt(1 - phi**2)
         return sd * lfilter([1.0], [1.0, -phi], shocks)

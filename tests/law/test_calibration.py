@@ -65,7 +65,7 @@ def test_the_table_in_the_package() -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=10)
 def test_the_table_is_what_the_study_makes(data_dir, tmp_path, monkeypatch) -> None:
     from experiments.forecast_calibration import __main__ as study
     from experiments.forecast_calibration.procedure import Study

@@ -216,7 +216,7 @@ def test_headers_and_rows_of_any_shape_leave_a_page(tmp_path: Path) -> None:
     assert "Summary" in Page(render([Run(tmp_path, {}, [])])).said
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_fifty_runs_are_grouped_and_described_by_group(tmp_path: Path, make_run) -> None:
     runs = [make_run(tmp_path / str(i), "kl_cov" if i % 2 else "grpo", tokens=False) for i in range(50)]
     page = describe(runs, Options())

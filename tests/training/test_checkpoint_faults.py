@@ -164,7 +164,7 @@ def _once_each(writes: list[str]) -> list[int]:
     return sorted(map(names.index, set(names)))
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 def test_a_full_disk_at_every_write(begun: Any, tmp_path: Path) -> None:
     source, recipe, expected, writes = begun
     refused = 0
@@ -191,7 +191,7 @@ def _die(recipe: dict[str, Any], out: Path, number: int) -> None:
         train(Recipe.model_validate(recipe), out, resume=True)
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 def test_a_kill_in_the_middle_of_a_write(begun: Any, tmp_path: Path) -> None:
     source, recipe, _, writes = begun
     # In a process as the others: beartype, which checks shapes in this one, draws from Python's random numbers.
@@ -227,7 +227,7 @@ def _with_limit(recipe: dict[str, Any], out: Path, limit: int, said: str) -> Non
         train(Recipe.model_validate(recipe), out, resume=True)
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -109,7 +109,7 @@ def test_damage_to_any_file_is_found(whole: Path, tmp_path: Path, caplog: Any, d
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
-@pytest.mark.slow
+@pytest.mark.crash
 def test_a_run_with_a_torn_checkpoint_goes_on_from_the_one_before(
     whole: Path, tmp_path: Path, caplog: Any, name: str, damage: str
 ) -> None:

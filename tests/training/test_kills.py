@@ -56,7 +56,7 @@ def _killed(process: Any, out: Path, rows: int, delay: float) -> bool:
     return process.exitcode == -9 and not _ended(out)  # behind the record's last line a process only leaves
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 @pytest.mark.filterwarnings("ignore::entropilot.records.RecordWarning")
 def test_thirty_kills_at_random_moments(tmp_path: Path, capsys: Any) -> None:
     """Each run is killed up to three times while it begins, loads, trains or saves, and goes on after every kill."""

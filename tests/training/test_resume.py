@@ -51,7 +51,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(finished: Path, killed: Pat
     assert text.count('"kind": "header"') == 1 and text.count('"kind": "resume", "step": 2') == 1
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 @pytest.mark.filterwarnings("ignore::entropilot.records.RecordWarning")
 def test_a_run_may_go_on_for_longer(finished: Path, killed: Path) -> None:
     train(recipe({"max_steps": 6}), killed, resume=True)
@@ -73,7 +73,7 @@ def test_the_order_of_the_data_goes_on_in_later_epochs(tmp_path: Path) -> None:
     assert rows_of(read_run(cut)) == rows_of(read_run(whole))
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 def test_a_checkpoint_inside_a_rollout_goes_on_with_its_samples(tmp_path: Path) -> None:
     settings = {"save_steps": 4, "save_total_limit": 5}  # of rollouts of three updates
     inside = tiny_recipe(tmp_path / "tiny", settings)
@@ -217,7 +217,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "long.yaml", folder / "whole"
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: test_kills.py
 def test_a_real_signal_leaves_a_run_that_goes_on(
     tmp_path: Path, long_run: tuple[Path, Path], sent: signal.Signals
@@ -263,7 +263,7 @@ def whole_and_resumed(folder: Path, grpo: dict[str, Any], fields: dict[str, Any]
     return whole, cut
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 def test_trajectories_go_on_from_the_checkpoint(tmp_path: Path) -> None:
     fields = {"data": {"limit": 8, "labelled_share": 0.5}, "validate": None, "reward": "trapo"}
     fields["reward_args"] = {"warm_up": 1, "threshold": 0.2}
@@ -282,7 +282,7 @@ def test_few_labels_are_some_and_not_all(tmp_path: Path, share: float, said: str
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 def test_what_a_reward_remembers_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     # Eight prompts, all of them in every rollout, so that from the second rollout on majorities are compared.
     fields = {"data": {"limit": 8}, "validate": None, "reward": "empo"}
@@ -294,7 +294,7 @@ def test_what_a_reward_remembers_goes_on_from_the_checkpoint(tmp_path: Path) -> 
     assert states[0].read_bytes() == states[1].read_bytes() and b"winners" in states[0].read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.crash
 def test_a_teacher_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     fields = {"data": {"limit": 16}, "validate": None, "reward": "majority"}
     fields["reward_args"] = {"teacher": "ema", "teacher_alpha": 0.2}
