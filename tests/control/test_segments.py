@@ -198,7 +198,7 @@ def test_a_labelling_that_cannot_work_is_known_beforehand(make_segments):
         check_labelling(segments, "script")
     segments.snapshots = np.zeros((12, 2, 3))
     check_labelling(segments, "script")
-    with pytest.raises(UserError, match="needs the authors' own returns; collect with returns: 100"):
+    with pytest.raises(UserError, match="needs the authors' own returns; collect with --returns 100"):
         check_labelling(segments, "behaviour")
 
 
@@ -216,7 +216,7 @@ def test_scores_by_hand(make_segments):
     with pytest.raises(UserError, match="needs the script's values"):
         scores(segments, "script")
     segments.returns[0, 0] = np.nan
-    with pytest.raises(UserError, match="needs the authors' own returns; collect with returns: 100"):
+    with pytest.raises(UserError, match="needs the authors' own returns; collect with --returns 100"):
         scores(segments, "behaviour", values)
 
 

@@ -190,7 +190,9 @@ def label(
         authors = fit_authors(segments, seed=seed)
         save(with_labels(segments, authors), fit)
         held = ", ".join(f"{count}: {value:.3f}" for count, value in authors.heldout.items())
-        say(f"{authors.count} authors fitted (held-out nats a step by number, {held}): {fit}")
+        say(
+            f"{authors.count} author{'s' * (authors.count != 1)} fitted (held-out nats a step by number, {held}): {fit}"
+        )
     save_pairs(answers, out, segments, by)
     say(f"{len(answers)} pairs by {by}, {(answers.preferred == 0.5).mean():.2f} ties: {out}")
 

@@ -51,7 +51,8 @@ def _check_count(n: int, count: int) -> None:
 def _check_returns(segments: Segments) -> None:
     if not np.isfinite(segments.returns).all():
         raise UserError(
-            "The label behaviour needs the authors' own returns; collect with returns: 100 or more steps."
+            "The label behaviour needs the authors' own returns; collect with --returns 100 "
+            "(returns: 100 in a recipe) or more steps."
         )
 
 
