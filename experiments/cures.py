@@ -32,7 +32,7 @@ from entropilot.records import Run, read_run
 from entropilot.reports.table import series
 from experiments.exploration.arms import BASE, DEVELOPMENT, REPORT
 from experiments.exploration.study import probabilities
-from experiments.runs import command, make, once, out_folder, side_by_side
+from experiments.runs import command, keep, make, once, out_folder, side_by_side
 
 Changes = dict[str, Any]
 STEPS = 512
@@ -185,21 +185,18 @@ def _run_all(out: Path, jobs: dict[str, tuple[Changes, int]], steps: int | None,
 
 
 def settle(
-    out: Path, arms: Sequence[str], seeds: Sequence[int], steps: int, processes: int
-) -> dict[str, int]:
-    """Run three settings of every arm on the development seeds; return the number of the best one by arm."""
-    names = {(arm, i, seed): f"{arm}-setting{i}-{seed}" for arm in arms for i in range(3) for seed in seeds}
-    jobs = {name: (ARMS[arm][i], seed) for (arm, i, seed), name in names.items()}
+    out: Path, arm: str, seeds: Sequence[int], steps: int, processes: int
+) -> list[list[dict[str, Any]]]:
+    """Run three settings of an arm on the development seeds; return the rows of every setting."""
+    names = {(i, seed): f"{arm}-setting{i}-{seed}" for i in range(3) for seed in seeds}
+    jobs = {name: (ARMS[arm][i], seed) for (i, seed), name in names.items()}
     _run_all(out, jobs, steps, processes)
-    chosen = {}
-    for arm in arms:
-        means = [
-            float(np.mean([measured(out, names[arm, i, seed], seed)["pass@1"] for seed in seeds]))
-            for i in range(3)
-        ]
-        chosen[arm] = int(np.argmax(means))
-        print(f"{arm}: {', '.join(f'{mean:.3f}' for mean in means)}; setting {chosen[arm]}")
-    return chosen
+    return [[measured(out, names[i, seed], seed) for seed in seeds] for i in range(3)]
+
+
+def best_setting(rows: Sequence[Sequence[dict[str, Any]]]) -> int:
+    """Return the number of the setting of largest mean pass@1."""
+    return int(np.argmax([np.mean([row["pass@1"] for row in found]) for found in rows]))
 
 
 def report(
@@ -328,6 +325,9 @@ def main() -> None:
     parser.add_argument(
         "--figure", type=Path, help="draw the table of the report or of the second tier (matplotlib)"
     )
+    parser.add_argument(
+        "--store", type=Path, help="add the rows of the part to this file (docs/results/cures.json)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     settings = parser.parse_args()
     if settings.arms == "list":
@@ -348,9 +348,14 @@ def main() -> None:
     if settings.part == "tracking":
         text = track(out, seeds, settings.steps, settings.jobs)
     elif settings.part == "settings":
+        tried = {}
         for arm in arms:
-            number = settle(out, [arm], seeds, settings.steps, settings.jobs)[arm]
+            tried[arm] = settle(out, arm, seeds, settings.steps, settings.jobs)
+            number = best_setting(tried[arm])
+            means = ", ".join(f"{np.mean([row['pass@1'] for row in found]):.3f}" for found in tried[arm])
+            print(f"{arm}: {means}; setting {number}")
             (out / f"setting-{arm}.json").write_text(json.dumps(number))
+        keep(settings.store, settings.part, tried)
         return
     else:
         # Without the part `settings` the middle one of three, which is the paper's or the recipe's.
@@ -363,6 +368,7 @@ def main() -> None:
                 arms = best_of(report(out, chosen, REPORT, settings.steps, settings.jobs))
             rows = second(out, {arm: chosen[arm] for arm in arms}, seeds, settings.jobs)
         text = table(rows)
+        keep(settings.store, settings.part, rows)
         (out / f"{settings.part}.json").write_text(json.dumps(rows, indent=1))
         if settings.figure is not None:
             draw(rows, settings.figure)

@@ -160,3 +160,12 @@ def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
             # What is running ends; hours of others are not begun.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def keep(file: Path | None, part: str, rows: Any) -> None:
+    """Put a part's rows, one of each run, into a small file that tables are checked against; six digits are enough."""
+    if file is None:
+        return
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    kept[part] = json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.6g}"))
+    file.write_text(json.dumps(kept).replace("{", "\n{") + "\n")

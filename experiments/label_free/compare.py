@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from entropilot.reports.text import aligned
 from experiments.label_free.falls import Course, course_of
 from experiments.label_free.signals import alarms
 from experiments.label_free.store import OutOfTime, arm, hour, train
-from experiments.runs import command, finished, out_folder
+from experiments.runs import command, finished, keep, out_folder
 
 NO_LABELS_YET = 9999  # visits of warm-up: the unlabelled prompts are never used
 
@@ -139,6 +139,9 @@ def main() -> None:
     parser.add_argument("--arms", help="comma-separated names, in place of the part's own")
     parser.add_argument("--tuned-on", type=Path, nargs="*", default=[], help="runs that set the alarms")
     parser.add_argument("--until", type=hour, help="end at this time, HH:MM; the same command goes on later")
+    parser.add_argument(
+        "--store", type=Path, help="add a row of every run to this file (docs/results/label_free.json)"
+    )
     parser.add_argument("--report", action="store_true", help="print what there is; train nothing")
     settings = parser.parse_args()
     part = PARTS[settings.part]
@@ -169,6 +172,11 @@ def main() -> None:
             ]
         )
     print(aligned(table), "", aligned(by_arm(found)), sep="\n")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for (name, seed), (course, right) in found.items():
+        row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": right}
+        rows.setdefault(name, []).append(row)
+    keep(settings.store, settings.part, rows)
     tuned = [path for path in settings.tuned_on if finished(path)]
     if tuned:
         print("", aligned(alarms(tuned, [out / f"{name}-{seed}" for name, seed in found])), sep="\n")

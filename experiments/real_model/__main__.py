@@ -41,6 +41,9 @@ def main() -> None:
     )
     parser.add_argument("--model", default=SMOLLM2, help="smollm2, or a folder that holds it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "--store", type=Path, help="of tables: put their rows into this file (docs/results/real_model.json)"
+    )
     parser.add_argument("--until", help="begin nothing new after this time of the day, such as 08:00")
     settings = parser.parse_args()
     for what in settings.what:
@@ -49,7 +52,7 @@ def main() -> None:
         elif what == "data":
             print("\n".join(map(str, task.write())))
         elif what == "tables":
-            tables.show(settings.out, settings.seeds)
+            tables.show(settings.out, settings.seeds, settings.store)
         else:
             STUDIES[what](out_folder(settings.out), settings.model, settings.seeds, Clock(settings.until))
 

@@ -11,6 +11,7 @@ from entropilot.reports.text import aligned
 from experiments.measured import difference_cell
 from experiments.real_model import em, rl
 from experiments.real_model.base import measured
+from experiments.runs import keep
 
 COLUMNS = ("greedy", "avg@16", "pass@16", "entropy", "tokens")
 SHIFT = ("skewness", "mean", "top1", "entropy")
@@ -22,8 +23,10 @@ def rows_of(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
-def show(out: Path, seeds: list[int]) -> None:
+def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
     """Print all tables: mean ± half of the 95 % t interval over the seeds that are there."""
+    names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS] + list(rl.ARMS | rl.LABEL_FREE)
+    keep(store, "runs", {name: found for name in names if (found := rows_of(out, name, seeds))})
     if (out / "base" / "result.json").exists():
         base = measured("", out / "base")
         lines = [["base", *COLUMNS]]
@@ -33,6 +36,7 @@ def show(out: Path, seeds: list[int]) -> None:
             ["95 % over problems", *("–" if e is None else f"{e[0]:.3f} to {e[1]:.3f}" for e in ends)]
         )
         print(aligned(lines), end="\n\n")
+        keep(store, "base", {"base": [base]})
     _show_em(out, seeds)
     lines = [["arm", "seeds", *COLUMNS]]
     kept = {arm: rows_of(out, arm, seeds) for arm in rl.ARMS | rl.LABEL_FREE}

@@ -1,0 +1,116 @@
+"""Tables of results are what the stored rows of their runs come to (docs/results/*.json)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from entropilot.analysis.seeds import cell, differences
+from experiments.cures import ARMS, best_of, best_setting
+from experiments.runs import keep
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+SCREEN = {
+    "EMPO": "empo",
+    "TTRL": "ttrl",
+    "EMPO without scaling": "empo_unscaled",
+    "EMPO, answer mask": "answer_mask",
+    "SCRL": "scrl",
+    "TTRL, slow teacher": "ttrl_teacher",
+    "gold": "gold_reward",
+    "random": "random_reward",
+}
+
+
+def stored(name: str, part: str) -> dict[str, list[Any]]:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))[part]
+
+
+def table(page: str, heading: str) -> dict[str, list[str]]:
+    """The first table below a heading: the cells of each row by its first one, without bold, code and links."""
+    lines = (RESULTS / page).read_text(encoding="utf-8").partition(f"\n## {heading}")[2].splitlines()
+    begin = next(place for place, line in enumerate(lines) if line.startswith("|"))
+    rows = {}
+    for line in lines[begin:]:
+        if not line.startswith("|"):
+            break
+        name, *cells = (text.strip().replace("**", "") for text in line.strip("|").split("|"))
+        rows[name.strip("[").partition("](")[0].strip("`")] = cells
+    return dict(list(rows.items())[2:])  # behind the heads and the rule
+
+
+def column(rows: list[dict[str, Any]], key: str) -> list[Any]:
+    return [row[key] for row in rows]
+
+
+def test_rows_are_stored_by_part(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    keep(file, "one", {"arm": [{"value": 1 / 3, "none": None}]})
+    keep(file, "two", {"arm": [{"value": 2}]})
+    keep(file, "one", {"arm": [{"value": 123456.789}]})
+    keep(None, "one", {})
+    assert json.loads(file.read_text()) == {
+        "one": {"arm": [{"value": 123457.0}]},
+        "two": {"arm": [{"value": 2}]},
+    }
+
+
+def test_the_cures_on_new_seeds() -> None:
+    rows = stored("cures.json", "report")
+    base = column(rows["grpo"], "pass@1")
+    expected = {
+        arm: [
+            *(cell(column(found, key)) for key in ("pass@1", "pass@16", "pass@256", "lost", "entropy")),
+            "–" if arm == "grpo" else cell(differences(column(found, "pass@1"), base), sign=True),
+        ]
+        for arm, found in rows.items()
+    }
+    assert set(rows) == set(ARMS) and {len(found) for found in rows.values()} == {5}
+    assert table("cures.md", "New seeds") == expected
+    assert list(table("cures.md", "New seeds")) == best_of(rows, len(ARMS)), "the best first"
+
+
+def test_the_settings_of_the_cures() -> None:
+    rows = stored("cures.json", "settings")
+    found = table("cures.md", "Chosen settings")
+    assert set(found) == set(rows) == set(ARMS)
+    for arm, settings in rows.items():
+        taken = settings[best_setting(settings)]
+        means = ", ".join(f"{np.mean(column(each, 'pass@1')):.3f}" for each in settings)
+        entropy, lost = (np.mean(column(taken, key)) for key in ("entropy", "lost"))
+        assert found[arm][1:] == [means, f"{entropy:.3f}", f"{100 * lost:.0f} %"], arm
+
+
+@pytest.mark.parametrize("name", SCREEN)
+def test_the_first_look_at_cures_without_labels(name: str) -> None:
+    runs = stored("label_free.json", "screen")[SCREEN[name]]
+    fell = sum(fall >= 0.05 for fall in column(runs, "fall"))
+    expected = [cell(column(runs, key)) for key in ("peak", "end", "fall")]
+    expected += [f"{fell} of {len(runs)}", cell(column(runs, "majority"))]
+    assert table("label_free.md", "Cures, a first look")[name] == expected
+
+
+def within(row: dict[str, Any], key: str) -> str:
+    low, high = row["intervals"][key]
+    return f"{row[key]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def test_one_shot_entropy_minimisation_on_a_real_model() -> None:
+    runs, keys = stored("real_model.json", "runs"), ("greedy", "avg@16", "pass@16")
+    base = stored("real_model.json", "base")["base"][0]
+    text = (RESULTS / "real_model.md").read_text(encoding="utf-8")
+    expected = [f"| base | 0 | {' | '.join(within(base, key) for key in keys)} | {base['entropy']:.3f} |"]
+    for arm, name in (
+        ("variance, 0.5", "em-variance-T0.5"),
+        ("random, 0.5", "em-random-T0.5"),
+        ("variance, 1", "em-variance-T1"),
+    ):
+        (run,) = runs[name]  # one seed so far
+        for updates in ("1", "5", "10", "20"):
+            cells = [within(run[updates], key) for key in keys] + [f"{run[updates]['entropy']:.3f}"]
+            expected.append(f"| {arm + ' ' if updates == '1' else ''}| {updates} | {' | '.join(cells)} |")
+    assert "\n".join(expected) in text
