@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 CORE := .venv-core
 VERL := .venv-verl
-FAST := not slow and not crash and not distributed and not gpu and not verl and not browser and not real_model
+FAST := not slow and not crash and not trajectory and not distributed and not gpu and not verl and not browser and not real_model
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 export HF_HUB_OFFLINE ?= 1
@@ -70,8 +70,8 @@ $(VERL)/.verl: pyproject.toml constraints-verl.txt
 test-verl: $(VERL)/.verl ## inside verl: its real engine, losses, trainer parts and Ray, on CPU, in an environment of its own
 	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -m verl tests/engines/verl -q
 
-test-distributed: $(VENV)/.dev ## several processes on one CPU: trajectories of DDP and FSDP2, faults of one rank, accelerate launch
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed tests/trajectory tests/engines/trl/test_entropy_min_ranks.py -q
+test-distributed: $(VENV)/.dev ## several processes on one CPU: trajectories of DDP and FSDP2, faults of one rank, accelerate launch; a rollout cut in many ways
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "distributed or trajectory" tests/distributed tests/trajectory tests/engines/trl/test_entropy_min_ranks.py -q
 
 test-browser: $(VENV)/.dev ## the page in a real browser: installs Debian's chromium if there is none (needs root then)
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
