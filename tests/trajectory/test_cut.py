@@ -32,7 +32,10 @@ METHODS = {
     "STARE": STARE(fraction=0.2, two_sided=True, weight_up=3.0, weight_down=0.2, target=None),
     "entropy on target, REPO, STARE": [EntropyTarget(target="1.1×start"), REPO(zeta=0.05), STARE()],
 }
-QUICK = {("grpo", "Clip-Cov"), ("grpo", "entropy on target, REPO, STARE")}  # the others in `make test-distributed`
+QUICK = {
+    ("grpo", "Clip-Cov"),
+    ("grpo", "entropy on target, REPO, STARE"),
+}  # the others in `make test-distributed`
 # Small passes are many, up to 64 an update: every loss and every method once, and every pair of them in four passes.
 ALL_CUTS = {(loss, "KL-Cov") for loss in LOSS_TYPES} | {("dapo", method) for method in METHODS}
 CASES = [
