@@ -57,9 +57,11 @@ def _mark_largest(flat: Tensor, edge: Tensor, count: int, mask: Tensor) -> Tenso
     Among equals at the edge those that come first in row order are taken. topk leaves that open, and equals are
     common (two identical completions of a group), so the choice would hang on padding or on the device.
     """
-    chosen = flat > edge
-    equals = (flat == edge).nonzero().squeeze(1)
-    chosen[equals[: count - int(chosen.count_nonzero())]] = True
+    places = (flat >= edge).nonzero().squeeze(1)
+    above = flat[places] > edge
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[places[above]] = True
+    chosen[places[~above][: count - int(above.count_nonzero())]] = True
     return chosen.view_as(mask)
 
 
