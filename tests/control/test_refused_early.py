@@ -167,7 +167,7 @@ def test_label_refuses_before_it_computes(call, make_segments):
     save(segments, Path("d.npz"))
     save(segments.take(np.array([0])), Path("one.npz"))
     save(make_segments(), Path("bare.npz"))
-    assert "collect with returns: 100" in refused(call, *label("--by", "behaviour"))
+    assert "collect with --returns 100" in refused(call, *label("--by", "behaviour"))
     assert "7 pairs of 12 segments" in refused(call, *label("--pairs", "7"))
     for more in ((), ("--pairs", "3"), ("--by", "return"), ("--by", "return", "--pairs", "3")):
         assert "1 segment can't be compared" in refused(call, *label(*more, data="one.npz"))
