@@ -51,9 +51,10 @@ test-core: $(CORE)/.core ## what runs without torch, against the wheel, in an en
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --force-reinstall build/dist/*.whl
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
 
-# Only files that hold such a test are collected: to collect all takes each process 12 s longer.
+# Only files that hold such a test are collected: to collect all takes each process 12 s longer. Loadgroup, without
+# groups: each process takes the next test, in the order of tests/conftest.py.
 test-slow: $(VENV)/.dev ## what the fast suite leaves out and no other target runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not crash and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadgroup --no-loadscope-reorder $$(grep -rl --include='test_*.py' mark.slow tests)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not distributed and not gpu and not verl and not browser and not real_model" -q -n 2 --dist loadgroup --no-loadscope-reorder $$(grep -rl --include='test_*.py' mark.slow tests)
 
 # File by file, the longest first: the tests of a file share a process that has everything imported, and forks the trainings.
 test-crash: $(VENV)/.dev ## kills, signals and full disks: trainings that go on as if nothing had been

@@ -163,9 +163,16 @@ def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
 
 
 def keep(file: Path | None, part: str, rows: Any) -> None:
-    """Put a part's rows, one of each run, into a small file that tables are checked against; six digits are enough."""
+    """Put a part's rows, one of each run, into a small file that tables are checked against.
+
+    Six digits are enough. Texts are left out: they are paths of the machine that made the runs.
+    """
     if file is None:
         return
     kept = json.loads(file.read_text()) if file.exists() else {}
-    kept[part] = json.loads(json.dumps(rows), parse_float=lambda text: float(f"{float(text):.6g}"))
+    kept[part] = json.loads(
+        json.dumps(rows),
+        parse_float=lambda text: float(f"{float(text):.6g}"),
+        object_hook=lambda row: {key: value for key, value in row.items() if not isinstance(value, str)},
+    )
     file.write_text(json.dumps(kept).replace("{", "\n{") + "\n")

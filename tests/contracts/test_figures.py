@@ -49,13 +49,13 @@ def column(rows: list[dict[str, Any]], key: str) -> list[Any]:
 
 def test_rows_are_stored_by_part(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
-    keep(file, "one", {"arm": [{"value": 1 / 3, "none": None}]})
-    keep(file, "two", {"arm": [{"value": 2}]})
+    keep(file, "one", {"arm": [{"value": 1 / 3}]})
+    keep(file, "two", {"arm": [{"value": 2, "none": None, "shift": {"model": "/a/path", "mean": 1}}]})
     keep(file, "one", {"arm": [{"value": 123456.789}]})
     keep(None, "one", {})
     assert json.loads(file.read_text()) == {
         "one": {"arm": [{"value": 123457.0}]},
-        "two": {"arm": [{"value": 2}]},
+        "two": {"arm": [{"value": 2, "none": None, "shift": {"mean": 1}}]},
     }
 
 

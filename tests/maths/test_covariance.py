@@ -233,7 +233,7 @@ def test_restrain_needs_no_more_than_the_peak_of_the_running_sum():
         ([1.0] * 3000 + [-0.25] * 8000, 3.5, 3000),  # out of reach: all positive tokens, no other
     ],
 )
-def test_restrain_where_all_are_equal(values, share, expected):
+def test_restrain_where_many_are_equal(values, share, expected):
     values = torch.tensor(values, dtype=F64)[torch.randperm(len(values), generator=seeded(2))]
     selected = select_restrain(*flat(values), share)
     assert selected.sum() == expected, f"share {share} of {len(values)} tokens"
