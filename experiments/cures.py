@@ -5,6 +5,8 @@
 --part second    the four best of the report and GRPO, as they are, on the tier `long`, whose problems do not repeat
 --part tracking  how closely entropy follows a target above and one below the free run's, and a step of the target
 --arms, --seeds  fewer of them; `--arms list` names all arms
+--store          a file of rows (docs/results/cures.json): the part's rows are added, and where --out holds no runs of an
+                 earlier part, its rows are taken from there
 
 All arms see the same completions and take the same number of updates: 128 rollouts of 256 completions with four updates
 each, and for on-policy GRPO 512 rollouts of 64 with one. A run that is finished is not made again, so the study can be
@@ -90,19 +92,31 @@ ARMS: dict[str, tuple[Changes, ...]] = {
 }
 
 # Policy entropy of GRPO falls from 0.70 to 0.06 nats here: 0.4 is above what it ends at, 0.03 below.
+STEP = 256
 TARGETS: dict[str, dict[int, float]] = {
     "above": {0: 0.4},
     "below": {0: 0.03},
-    "step": {0: 0.4, 255: 0.4, 256: 0.2},
+    "step": {0: 0.4, STEP - 1: 0.4, STEP: 0.2},
 }
 DRIVERS: dict[str, Callable[[dict[int, float]], Changes]] = {
     "stare": lambda target: _held(dict(target), "stare"),
     "entrocraft": lambda target: _held(dict(target), "entrocraft"),
     "clip_cov": lambda target: _held(dict(target), "clip_cov", clip_cov={"restrain": 1.0}),
-    # TRL's bonus knows one number: the target of most of the run.
+    # TRL's bonus knows one number and no schedule.
     "adaptive_bonus": lambda target: _grpo(use_adaptive_entropy=True, entropy_target=target[0]),
+    "none": lambda target: _grpo(),
 }
 RATES = (1e-4, 2e-4)
+
+
+def followed(driver: str) -> list[str]:
+    """Return the targets that a driver is given: all, or for TRL's bonus those without a step."""
+    return [goal for goal in TARGETS if goal != "step" or driver != "adaptive_bonus"]
+
+
+def tracked(driver: str, goal: str, rate: float, seed: int) -> str:
+    """Return the name of a run; without a driver all targets are held against the same run."""
+    return f"track-{driver}-{'free' if driver == 'none' else goal}-{rate:g}-{seed}"
 
 
 def recipe_of(name: str, changes: Changes, seed: int, steps: int | None = STEPS) -> dict[str, Any]:
@@ -156,22 +170,25 @@ def generalised(out: Path, name: str) -> dict[str, Any]:
     return once(out / name / "sampled.json", sampled) | _entropy_and_seconds(out / name)
 
 
-def tracking(run: Run, target: Callable[[int], float]) -> dict[str, float | None]:
-    """Return how an entropy followed its target, over all rollouts of a run.
+def tracking(run: Run, target: Callable[[int], float], since: int = 0) -> dict[str, float | None]:
+    """Return how an entropy followed its target, over the rollouts of a run after `since` optimiser steps.
 
     Keys: `error`, the mean of |ln(H/H*)| from the first arrival on; `overshoot`, the largest |ln(H/H*)| on the far side
-    of the target after it; `steps`, optimiser steps to the first arrival, None where there was none (then `error` is
-    over the whole run). Arrival is the first rollout within 10 %, or on the other side of the target.
+    of the target after it; `steps`, optimiser steps from `since` to the first arrival, None where there was none (then
+    `error` is over all of them); `entropy`, the mean of the last twelfth of the run, nats. Arrival is the first rollout
+    within 10 %, or on the other side of the target.
     """
     steps, entropy = series(run, ENTROPY)
-    gaps = [math.log(max(h, 1e-6) / target(step)) for step, h in zip(steps, entropy, strict=True)]
-    side = math.copysign(1.0, gaps[0])
-    arrived = next((i for i, gap in enumerate(gaps) if abs(gap) <= 0.1 or gap * side < 0), None)
-    after = gaps if arrived is None else gaps[arrived:]
+    seen = [(step, math.log(max(h, 1e-6) / target(step))) for step, h in zip(steps, entropy, strict=True)]
+    seen = [(step, gap) for step, gap in seen if step > since]
+    side = math.copysign(1.0, seen[0][1])
+    arrived = next((i for i, (_, gap) in enumerate(seen) if abs(gap) <= 0.1 or gap * side < 0), None)
+    after = [gap for _, gap in seen[arrived or 0 :]]
     return {
         "error": float(np.mean(np.abs(after))),
         "overshoot": None if arrived is None else max(0.0, *(-side * gap for gap in after)),
-        "steps": None if arrived is None else float(steps[arrived]),
+        "steps": None if arrived is None else float(seen[arrived][0] - since),
+        "entropy": float(np.mean(entropy[-max(1, len(entropy) // 12) :])),
     }
 
 
@@ -276,41 +293,57 @@ def draw(rows: dict[str, list[dict[str, Any]]], file: Path) -> None:
     plt.close(figure)
 
 
-def track(out: Path, seeds: Sequence[int], steps: int, processes: int) -> str:
-    """Run every driver on every target, at two learning rates; return a Markdown table."""
+def track(
+    out: Path, seeds: Sequence[int], steps: int, processes: int
+) -> dict[str, list[dict[str, float | None]]]:
+    """Run every driver on its targets, at two learning rates; return {"driver target rate": [row of every seed]}.
+
+    Of the step what comes after it is measured.
+    """
     from entropilot.methods.entropy_target import EntropyTarget
 
-    runs = [
-        (driver, goal, rate, seed)
-        for seed in seeds
-        for driver in DRIVERS
-        for goal in TARGETS
-        for rate in RATES
-    ]
-    names = {run: f"track-{run[0]}-{run[1]}-{run[2]:g}-{run[3]}" for run in runs}
     jobs: dict[str, tuple[Changes, int]] = {}
-    for driver, goal, rate, seed in runs:
-        changes = DRIVERS[driver](TARGETS[goal])
-        changes["grpo"] = changes.get("grpo", {}) | {"learning_rate": rate}
-        jobs[names[driver, goal, rate, seed]] = (changes, seed)
+    for seed in seeds:
+        for driver in DRIVERS:
+            for goal in followed(driver):
+                for rate in RATES:
+                    changes = DRIVERS[driver](TARGETS[goal])
+                    changes["grpo"] = changes.get("grpo", {}) | {"learning_rate": rate}
+                    jobs[tracked(driver, goal, rate, seed)] = (changes, seed)
     _run_all(out, jobs, steps, processes)
-    lines = [
-        "| driver | target | rate | mean abs. ln(H/H*) | overshoot | steps |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = {}
     for driver in DRIVERS:
-        for goal, values in TARGETS.items():
-            follow = EntropyTarget(target=dict(values))
+        for goal in followed(driver):
+            follow = EntropyTarget(target=dict(TARGETS[goal]))
             for rate in RATES:
-                rows = [
+                rows[f"{driver} {goal} {rate:g}"] = [
                     tracking(
-                        read_run(out / names[driver, goal, rate, seed]), lambda s, f=follow: f.at(s - 1, 0.0)
+                        read_run(out / tracked(driver, goal, rate, seed)),
+                        lambda step, follow=follow: follow.at(step - 1, 0.0),
+                        since=STEP if goal == "step" else 0,
                     )
                     for seed in seeds
                 ]
-                cells = [cell([row[key] for row in rows]) for key in ("error", "overshoot", "steps")]
-                lines.append(f"| {driver} | {goal} | {rate:g} | {' | '.join(cells)} |")
+    return rows
+
+
+def tracking_table(rows: dict[str, list[dict[str, float | None]]]) -> str:
+    """Return a Markdown table: means over seeds with half of the 95 % interval; \"–\" where no seed arrived."""
+    columns = ("error", "overshoot", "steps", "entropy")
+    lines = [f"| driver | target | rate | {' | '.join(columns)} | arrived |", "|---" * 8 + "|"]
+    for name, found in rows.items():
+        cells = [cell([row[key] for row in found], ".0f" if key == "steps" else ".3f") for key in columns]
+        arrived = sum(row["steps"] is not None for row in found)
+        lines.append(f"| {' | '.join([*name.split(), *cells])} | {arrived} of {len(found)} |")
     return "\n".join(lines)
+
+
+def earlier(out: Path, store: Path | None, part: str) -> Any:
+    """Return the rows of an earlier part: of this folder, or of the stored ones; None where there are none."""
+    for file, rows in ((out / f"{part}.json", lambda kept: kept), (store, lambda kept: kept.get(part))):
+        if file is not None and file.exists():
+            return rows(json.loads(file.read_text()))
+    return None
 
 
 def main() -> None:
@@ -346,32 +379,34 @@ def main() -> None:
         ) from None
     out = out_folder(settings.out)
     if settings.part == "tracking":
-        text = track(out, seeds, settings.steps, settings.jobs)
+        rows = track(out, seeds, settings.steps, settings.jobs)
+        text = tracking_table(rows)
     elif settings.part == "settings":
-        tried = {}
+        tried = earlier(out, None, "settings") or {}
         for arm in arms:
             tried[arm] = settle(out, arm, seeds, settings.steps, settings.jobs)
             number = best_setting(tried[arm])
             means = ", ".join(f"{np.mean([row['pass@1'] for row in found]):.3f}" for found in tried[arm])
             print(f"{arm}: {means}; setting {number}")
-            (out / f"setting-{arm}.json").write_text(json.dumps(number))
+            (out / "settings.json").write_text(json.dumps(tried, indent=1))
         keep(settings.store, settings.part, tried)
         return
     else:
         # Without the part `settings` the middle one of three, which is the paper's or the recipe's.
-        files = {arm: out / f"setting-{arm}.json" for arm in arms}
-        chosen = {arm: json.loads(path.read_text()) if path.exists() else 1 for arm, path in files.items()}
+        known = earlier(out, settings.store, "settings") or {}
+        chosen = {arm: best_setting(known[arm]) if arm in known else 1 for arm in ARMS}
         if settings.part == "report":
-            rows = report(out, chosen, seeds, settings.steps, settings.jobs)
+            rows = report(out, {arm: chosen[arm] for arm in arms}, seeds, settings.steps, settings.jobs)
         else:
             if settings.arms is None:  # the report is made first, if it is not there
-                arms = best_of(report(out, chosen, REPORT, settings.steps, settings.jobs))
+                found = earlier(out, settings.store, "report")
+                arms = best_of(found or report(out, chosen, REPORT, settings.steps, settings.jobs))
             rows = second(out, {arm: chosen[arm] for arm in arms}, seeds, settings.jobs)
         text = table(rows)
-        keep(settings.store, settings.part, rows)
-        (out / f"{settings.part}.json").write_text(json.dumps(rows, indent=1))
         if settings.figure is not None:
             draw(rows, settings.figure)
+    keep(settings.store, settings.part, rows)
+    (out / f"{settings.part}.json").write_text(json.dumps(rows, indent=1))
     (out / f"{settings.part}.md").write_text(text + "\n")
     print(text)
 

@@ -11,12 +11,26 @@ from entropilot.recipes.schema import Recipe
 from entropilot.records import RunWriter, read_run
 from entropilot.training.plan import check
 from experiments import cures
-from experiments.cures import ARMS, DRIVERS, RATES, TARGETS, best_of, recipe_of, second, table, tracking
+from experiments.cures import (
+    ARMS,
+    DRIVERS,
+    RATES,
+    STEP,
+    TARGETS,
+    best_of,
+    earlier,
+    followed,
+    recipe_of,
+    second,
+    table,
+    track,
+    tracking,
+    tracking_table,
+)
+from experiments.runs import keep
 
 RUNS = [(f"{arm} {i}", changes) for arm, settings in ARMS.items() for i, changes in enumerate(settings)]
-RUNS += [
-    (f"{name} {goal}", make(values)) for name, make in DRIVERS.items() for goal, values in TARGETS.items()
-]
+RUNS += [(f"{name} {goal}", make(TARGETS[goal])) for name, make in DRIVERS.items() for goal in followed(name)]
 
 
 def test_every_arm_has_three_settings_and_each_differs() -> None:
@@ -59,6 +73,54 @@ def test_a_run_that_crosses_has_arrived_and_one_that_never_comes_near_has_not(tm
     never = tracking(run_of(tmp_path / "b", [0.5, 0.25]), lambda step: 1.0)
     assert never["steps"] is None and never["overshoot"] is None
     assert never["error"] == pytest.approx(1.5 * math.log(2))
+
+
+def test_of_a_step_only_what_follows_it_is_measured(tmp_path: Path) -> None:
+    """The target falls from 4 to 1 behind step 2; entropy is there two steps later, and goes 10 % too far."""
+    entropies, target = [9.0, 4.0, 2.0, 1.0, 0.9], {True: 4.0, False: 1.0}
+    found = tracking(run_of(tmp_path / "a", entropies), lambda step: target[step <= 2], since=2)
+    assert found["steps"] == 2.0 and found["overshoot"] == pytest.approx(-math.log(0.9))
+    assert found["error"] == pytest.approx(-math.log(0.9) / 2)
+    assert found["entropy"] == pytest.approx(0.9)
+
+
+def test_every_driver_is_measured_on_its_targets_against_one_free_run(tmp_path: Path, monkeypatch) -> None:
+    """A run at exactly 0.4 nats: on the target above, ln(0.4/0.03) off the one below, ln 2 off behind the step."""
+    made: list[str] = []
+    steps = list(range(1, 2 * STEP, 4))
+
+    def make(folder: Path, recipe: dict) -> None:
+        made.append(folder.name)
+        writer = RunWriter(folder, {"name": folder.name})
+        for step in steps:
+            writer.row(step, {"entropy/policy_T1": 0.4})
+        writer.close()
+
+    monkeypatch.setattr(cures, "make", make)
+    rows = track(tmp_path, [1, 2], 8, 1)
+    assert len(made) == len(set(made)) == 2 * 2 * (3 * 3 + 2 + 1)
+    assert "adaptive_bonus step 0.0001" not in rows and "none step 0.0001" in rows
+    for name, found in rows.items():
+        wrong = {"above": 0.0, "below": math.log(0.4 / 0.03), "step": math.log(2)}[name.split()[1]]
+        assert [row["error"] for row in found] == pytest.approx([wrong] * 2), name
+        assert {row["steps"] for row in found} == {1.0 if wrong == 0 else None}, name
+    lines = tracking_table(rows).splitlines()
+    assert len({line.count("|") for line in lines}) == 1 and len(lines) == 2 + len(rows)
+    assert (
+        lines[2]
+        == "| stare | above | 0.0001 | 0.000 ± 0.000 | 0.000 ± 0.000 | 1 ± 0 | 0.400 ± 0.000 | 2 of 2 |"
+    )
+    assert lines[4].endswith("| – | – | 0.400 ± 0.000 | 0 of 2 |")
+
+
+def test_an_earlier_part_is_taken_from_the_folder_or_else_from_the_stored_rows(tmp_path: Path) -> None:
+    store = tmp_path / "rows.json"
+    assert earlier(tmp_path, store, "report") is None and earlier(tmp_path, None, "report") is None
+    keep(store, "report", {"grpo": [{"pass@1": 0.5}]})
+    assert earlier(tmp_path, store, "report") == {"grpo": [{"pass@1": 0.5}]}
+    assert earlier(tmp_path, store, "settings") is None
+    (tmp_path / "report.json").write_text('{"grpo": [{"pass@1": 0.75}]}')
+    assert earlier(tmp_path, store, "report") == {"grpo": [{"pass@1": 0.75}]}
 
 
 def test_the_table_pairs_with_grpo_seed_by_seed() -> None:
