@@ -17,9 +17,12 @@ from trl import GRPOTrainer
 from trl_helpers import LOSS_TYPES, Gradients, Recorded, Spied, chosen_of, distance, make_trainer, tiny_model
 
 from entropilot.methods import ClipCov, KLCov
+from entropilot.methods.entrocraft import Entrocraft
 from entropilot.methods.entropy_target import EntropyTarget
+from entropilot.methods.qae import QAE
 from entropilot.methods.repo import REPO
 from entropilot.methods.stare import STARE
+from entropilot.methods.w_reinforce import WReinforce
 
 ROWS, CUTS = 64, (64, 16, 4, 1)
 TOLERANCE = 1e-6  # global relative L2
@@ -31,6 +34,10 @@ METHODS = {
     "Clip-Cov, restrain": ClipCov(restrain=0.9),
     "STARE": STARE(fraction=0.2, two_sided=True, weight_up=3.0, weight_down=0.2, target=None),
     "entropy on target, REPO, STARE": [EntropyTarget(target="1.1×start"), REPO(zeta=0.05), STARE()],
+    # These change advantages and choose no tokens; what is chosen goes by what they made of them.
+    "QAE, Clip-Cov": [QAE(), ClipCov(restrain=0.9)],
+    "W-REINFORCE, KL-Cov": [WReinforce(), KLCov(fraction=0.03)],
+    "Entrocraft, Clip-Cov": [Entrocraft(low=1.0, high=2.0), ClipCov(restrain=0.9)],
 }
 QUICK = {
     ("grpo", "Clip-Cov"),

@@ -28,6 +28,7 @@ from entropilot.methods.entropy_target import EntropyTarget
 from entropilot.methods.qae import QAE
 from entropilot.methods.repo import REPO
 from entropilot.methods.stare import STARE
+from entropilot.methods.w_reinforce import WReinforce
 from entropilot.recording.probe import Probe, Validation
 from entropilot.rewards.groups import GroupReward
 from entropilot.rewards.trajectories import TrajectoryReward
@@ -56,6 +57,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         (QAE(), ClipCov(**WINDOW)),
         {"loss_type": "grpo", "gradient_accumulation_steps": 2},
     ),
+    "W-REINFORCE with Clip-Cov": ((WReinforce(), ClipCov(**WINDOW)), {"loss_type": "dapo"}),
     "Entrocraft with KL-Cov": ((Entrocraft(low=1.0, high=2.0), KLCov(fraction=0.04)), {"loss_type": "dapo"}),
     # The reward of a group needs all of it, and one group lies across the ranks.
     "EMPO": (KLCov(fraction=0.04), {"loss_type": "grpo"}),
