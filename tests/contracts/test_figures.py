@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from entropilot.analysis.seeds import cell, differences
-from experiments.cures import ARMS, best_of, best_setting
+from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.runs import keep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -72,6 +72,27 @@ def test_the_cures_on_new_seeds() -> None:
     assert set(rows) == set(ARMS) and {len(found) for found in rows.values()} == {5}
     assert table("cures.md", "New seeds") == expected
     assert list(table("cures.md", "New seeds")) == best_of(rows, len(ARMS)), "the best first"
+
+
+def test_the_cures_on_problems_that_do_not_repeat() -> None:
+    rows = stored("cures.json", "second")
+    base = column(rows["grpo"], "pass@1")
+    expected = {
+        arm: [
+            *(cell(column(found, key)) for key in ("pass@1", "pass@8", "pass@32", "entropy")),
+            "–" if arm == "grpo" else cell(differences(column(found, "pass@1"), base), sign=True),
+        ]
+        for arm, found in rows.items()
+    }
+    assert list(rows) == best_of(stored("cures.json", "report"))
+    assert table("cures.md", "Problems that do not repeat") == expected
+
+
+def test_how_closely_entropy_follows_a_target() -> None:
+    rows = stored("cures.json", "tracking")
+    assert {len(found) for found in rows.values()} == {3}
+    lines = tracking_table(rows).splitlines()[2:]
+    assert "\n".join(lines) in (RESULTS / "cures.md").read_text(encoding="utf-8")
 
 
 def test_the_settings_of_the_cures() -> None:
