@@ -5,12 +5,12 @@
 --part second    the four best of the report and GRPO, as they are, on the tier `long`, whose problems do not repeat
 --part tracking  how closely entropy follows a target above and one below the free run's, and a step of the target
 --arms, --seeds  fewer of them; `--arms list` names all arms
---store          a file of rows (docs/results/cures.json): the part's rows are added, and where --out holds no runs of an
-                 earlier part, its rows are taken from there
+--store          a file of rows (docs/results/cures.json): the part's rows are added, and rows of an earlier part that
+                 --out lacks are taken from there
 
 All arms see the same completions and take the same number of updates: 128 rollouts of 256 completions with four updates
 each, and for on-policy GRPO 512 rollouts of 64 with one. A run that is finished is not made again, so the study can be
-stopped and started. Each run takes one core for about two minutes: 78 runs for the settings, 65 for the report, 72 for
+stopped and started. Each run takes one core for about two minutes: 78 runs for the settings, 65 for the report, 66 for
 the tracking; the 25 of the second tier take longer.
 """
 
@@ -328,7 +328,7 @@ def track(
 
 
 def tracking_table(rows: dict[str, list[dict[str, float | None]]]) -> str:
-    """Return a Markdown table: means over seeds with half of the 95 % interval; \"–\" where no seed arrived."""
+    """Return a Markdown table: means over seeds with half of the 95 % interval, and a dash where no seed arrived."""
     columns = ("error", "overshoot", "steps", "entropy")
     lines = [f"| driver | target | rate | {' | '.join(columns)} | arrived |", "|---" * 8 + "|"]
     for name, found in rows.items():
@@ -338,12 +338,13 @@ def tracking_table(rows: dict[str, list[dict[str, float | None]]]) -> str:
     return "\n".join(lines)
 
 
-def earlier(out: Path, store: Path | None, part: str) -> Any:
-    """Return the rows of an earlier part: of this folder, or of the stored ones; None where there are none."""
-    for file, rows in ((out / f"{part}.json", lambda kept: kept), (store, lambda kept: kept.get(part))):
+def earlier(files: Sequence[Path | None], part: str) -> dict[str, Any]:
+    """Return the rows of an earlier part by arm, as `keep` wrote them; of an arm in several files, those of the last."""
+    rows: dict[str, Any] = {}
+    for file in files:
         if file is not None and file.exists():
-            return rows(json.loads(file.read_text()))
-    return None
+            rows |= json.loads(file.read_text()).get(part, {})
+    return rows
 
 
 def main() -> None:
@@ -378,35 +379,34 @@ def main() -> None:
             f"--seeds {settings.seeds}: give numbers with commas between them, such as 1,2,3."
         ) from None
     out = out_folder(settings.out)
+    files = [settings.store, out / "rows.json"]
+    if settings.part == "settings":
+        for arm in arms:
+            tried = settle(out, arm, seeds, settings.steps, settings.jobs)
+            means = ", ".join(f"{np.mean([row['pass@1'] for row in found]):.3f}" for found in tried)
+            print(f"{arm}: {means}; setting {best_setting(tried)}")
+            for file in files:
+                keep(file, settings.part, {arm: tried})
+        return
+    # Without the part `settings` the middle one of three, which is the paper's or the recipe's.
+    known = earlier(files, "settings")
+    chosen = {arm: best_setting(known[arm]) if arm in known else 1 for arm in ARMS}
     if settings.part == "tracking":
         rows = track(out, seeds, settings.steps, settings.jobs)
         text = tracking_table(rows)
-    elif settings.part == "settings":
-        tried = earlier(out, None, "settings") or {}
-        for arm in arms:
-            tried[arm] = settle(out, arm, seeds, settings.steps, settings.jobs)
-            number = best_setting(tried[arm])
-            means = ", ".join(f"{np.mean([row['pass@1'] for row in found]):.3f}" for found in tried[arm])
-            print(f"{arm}: {means}; setting {number}")
-            (out / "settings.json").write_text(json.dumps(tried, indent=1))
-        keep(settings.store, settings.part, tried)
-        return
     else:
-        # Without the part `settings` the middle one of three, which is the paper's or the recipe's.
-        known = earlier(out, settings.store, "settings") or {}
-        chosen = {arm: best_setting(known[arm]) if arm in known else 1 for arm in ARMS}
         if settings.part == "report":
             rows = report(out, {arm: chosen[arm] for arm in arms}, seeds, settings.steps, settings.jobs)
         else:
             if settings.arms is None:  # the report is made first, if it is not there
-                found = earlier(out, settings.store, "report")
+                found = earlier(files, "report")
                 arms = best_of(found or report(out, chosen, REPORT, settings.steps, settings.jobs))
             rows = second(out, {arm: chosen[arm] for arm in arms}, seeds, settings.jobs)
         text = table(rows)
         if settings.figure is not None:
             draw(rows, settings.figure)
-    keep(settings.store, settings.part, rows)
-    (out / f"{settings.part}.json").write_text(json.dumps(rows, indent=1))
+    for file in files:
+        keep(file, settings.part, rows)
     (out / f"{settings.part}.md").write_text(text + "\n")
     print(text)
 

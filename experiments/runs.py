@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -162,15 +162,16 @@ def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
             raise
 
 
-def keep(file: Path | None, part: str, rows: Any) -> None:
-    """Put a part's rows, one of each run, into a small file that tables are checked against.
+def keep(file: Path | None, part: str, rows: Mapping[str, Any]) -> None:
+    """Put a part's rows by arm, one of each run, into a small file that tables are checked against.
 
-    Six digits are enough. Texts are left out: they are paths of the machine that made the runs.
+    Rows of other arms that the file has stay. Six digits are enough. Texts are left out: they are paths of the machine
+    that made the runs.
     """
     if file is None:
         return
     kept = json.loads(file.read_text()) if file.exists() else {}
-    kept[part] = json.loads(
+    kept[part] = kept.get(part, {}) | json.loads(
         json.dumps(rows),
         parse_float=lambda text: float(f"{float(text):.6g}"),
         object_hook=lambda row: {key: value for key, value in row.items() if not isinstance(value, str)},

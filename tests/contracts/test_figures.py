@@ -52,39 +52,40 @@ def test_rows_are_stored_by_part(tmp_path: Path) -> None:
     keep(file, "one", {"arm": [{"value": 1 / 3}]})
     keep(file, "two", {"arm": [{"value": 2, "none": None, "shift": {"model": "/a/path", "mean": 1}}]})
     keep(file, "one", {"arm": [{"value": 123456.789}]})
+    keep(file, "one", {"other": [{"value": 1}]})  # the arm that is there stays
     keep(None, "one", {})
     assert json.loads(file.read_text()) == {
-        "one": {"arm": [{"value": 123457.0}]},
+        "one": {"arm": [{"value": 123457.0}], "other": [{"value": 1}]},
         "two": {"arm": [{"value": 2, "none": None, "shift": {"mean": 1}}]},
+    }
+
+
+def beside_grpo(rows: dict[str, list[Any]], *keys: str) -> dict[str, list[str]]:
+    """The cells of every arm: the keys' means, and what pass@1 is beside GRPO's, paired by seed."""
+    base = column(rows["grpo"], "pass@1")
+    gains = {arm: differences(column(found, "pass@1"), base) for arm, found in rows.items()}
+    return {
+        arm: [
+            *(cell(column(found, key)) for key in keys),
+            "–" if arm == "grpo" else cell(gains[arm], sign=True),
+        ]
+        for arm, found in rows.items()
     }
 
 
 def test_the_cures_on_new_seeds() -> None:
     rows = stored("cures.json", "report")
-    base = column(rows["grpo"], "pass@1")
-    expected = {
-        arm: [
-            *(cell(column(found, key)) for key in ("pass@1", "pass@16", "pass@256", "lost", "entropy")),
-            "–" if arm == "grpo" else cell(differences(column(found, "pass@1"), base), sign=True),
-        ]
-        for arm, found in rows.items()
-    }
     assert set(rows) == set(ARMS) and {len(found) for found in rows.values()} == {5}
+    expected = beside_grpo(rows, "pass@1", "pass@16", "pass@256", "lost", "entropy")
     assert table("cures.md", "New seeds") == expected
     assert list(table("cures.md", "New seeds")) == best_of(rows, len(ARMS)), "the best first"
 
 
 def test_the_cures_on_problems_that_do_not_repeat() -> None:
     rows = stored("cures.json", "second")
-    base = column(rows["grpo"], "pass@1")
-    expected = {
-        arm: [
-            *(cell(column(found, key)) for key in ("pass@1", "pass@8", "pass@32", "entropy")),
-            "–" if arm == "grpo" else cell(differences(column(found, "pass@1"), base), sign=True),
-        ]
-        for arm, found in rows.items()
-    }
     assert list(rows) == best_of(stored("cures.json", "report"))
+    assert {len(found) for found in rows.values()} == {3}
+    expected = beside_grpo(rows, "pass@1", "pass@8", "pass@32", "entropy")
     assert table("cures.md", "Problems that do not repeat") == expected
 
 

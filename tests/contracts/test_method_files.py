@@ -35,14 +35,19 @@ def test_an_import_and_a_comparison_would_be_seen() -> None:
     assert known_by('"""About qae."""\nfrom entropilot.methods.stack import Stack') == set()
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_no_other_source_file_knows_a_method(name: str) -> None:
-    allowed = ALSO | {f"methods/{name}.py"} | ({"engines/verl/settings.py"} if name in VERL else set())
-    knowing = {
-        path.relative_to(SOURCE).as_posix()
+@pytest.fixture(scope="module")
+def known() -> dict[str, set[str]]:
+    """By source file, the methods that it knows."""
+    return {
+        path.relative_to(SOURCE).as_posix(): known_by(path.read_text(encoding="utf-8"))
         for path in SOURCE.rglob("*.py")
-        if name in known_by(path.read_text(encoding="utf-8"))
     }
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_no_other_source_file_knows_a_method(name: str, known: dict[str, set[str]]) -> None:
+    allowed = ALSO | {f"methods/{name}.py"} | ({"engines/verl/settings.py"} if name in VERL else set())
+    knowing = {path for path, names in known.items() if name in names}
     assert "methods/registry.py" in knowing
     assert knowing <= allowed, f"{sorted(knowing - allowed)} should ask the registry, and not name {name}"
 

@@ -113,14 +113,15 @@ def test_every_driver_is_measured_on_its_targets_against_one_free_run(tmp_path: 
     assert lines[4].endswith("| – | – | 0.400 ± 0.000 | 0 of 2 |")
 
 
-def test_an_earlier_part_is_taken_from_the_folder_or_else_from_the_stored_rows(tmp_path: Path) -> None:
-    store = tmp_path / "rows.json"
-    assert earlier(tmp_path, store, "report") is None and earlier(tmp_path, None, "report") is None
-    keep(store, "report", {"grpo": [{"pass@1": 0.5}]})
-    assert earlier(tmp_path, store, "report") == {"grpo": [{"pass@1": 0.5}]}
-    assert earlier(tmp_path, store, "settings") is None
-    (tmp_path / "report.json").write_text('{"grpo": [{"pass@1": 0.75}]}')
-    assert earlier(tmp_path, store, "report") == {"grpo": [{"pass@1": 0.75}]}
+def test_an_earlier_part_is_taken_from_the_folder_and_what_it_lacks_from_the_stored_rows(
+    tmp_path: Path,
+) -> None:
+    files = [tmp_path / "stored.json", tmp_path / "rows.json"]
+    assert earlier([None, *files], "report") == {}
+    keep(files[0], "report", {"grpo": [{"pass@1": 0.5}], "qae": [{"pass@1": 0.25}]})
+    keep(files[1], "report", {"grpo": [{"pass@1": 0.75}]})
+    assert earlier([None, *files], "report") == {"grpo": [{"pass@1": 0.75}], "qae": [{"pass@1": 0.25}]}
+    assert earlier(files, "settings") == {}
 
 
 def test_the_table_pairs_with_grpo_seed_by_seed() -> None:

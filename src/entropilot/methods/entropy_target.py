@@ -30,7 +30,7 @@ class EntropyTarget:
     far. u is the logarithm of a strength, 0 the driven method as it is set: KL-Cov's coef and Clip-Cov's restrain or
     fraction are multiplied by e^u; STARE's weights are W = e^u and M = e^−u; Entrocraft's band is put around H*,
     whatever u is. KL-Cov and Clip-Cov can only hold entropy up: below what a run without them has, they can but fade.
-    STARE and Entrocraft work both ways.
+    STARE and Entrocraft work both ways by their rules; in our runs they hardly did (docs/results/cures.md).
     """
 
     # H*: nats, "0.6×start" for a share of the first rollout's, or {step: either}, linear between the steps
