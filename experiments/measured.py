@@ -1,6 +1,6 @@
-"""Measure a model on the test split of the sandbox's tier `chains`, once, in a process of its own.
+"""Measure a model on the test split of a tier of the sandbox, once, in a process of its own.
 
-python -m experiments.measured MODEL RESULT.json --problems 128 --samples 64 --temperatures 0 1
+python -m experiments.measured MODEL RESULT.json --tier chains --problems 128 --samples 64 --temperatures 0 1
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from experiments.runs import command, python
 
 
 def measured(
-    model: Path | str, result: Path, *, samples: int, temperatures: Sequence[float] = (0, 1)
+    model: Path | str,
+    result: Path,
+    *,
+    samples: int,
+    temperatures: Sequence[float] = (0, 1),
+    tier: str = "chains",
 ) -> dict[str, Any]:
     """Return what a model does on the test split, measured once in a process of its own."""
     if not result.exists():
-        settings = ("--samples", samples, "--temperatures", *temperatures)
+        settings = ("--tier", tier, "--samples", samples, "--temperatures", *temperatures)
         python("-m", "experiments.measured", model, result, *settings, what=f"Measuring {model}")
     return json.loads(result.read_text())
 
@@ -33,7 +38,9 @@ def difference_cell(one: Sequence[dict], other: Sequence[dict], name: str) -> st
     return cell(differences([row[name] for row in one], [row[name] for row in other]))
 
 
-def measure(model: str, problems: int, samples: int, temperatures: Sequence[float]) -> dict[str, Any]:
+def measure(
+    model: str, problems: int, samples: int, temperatures: Sequence[float], tier_name: str = "chains"
+) -> dict[str, Any]:
     """Return accuracy, pass@k and semantic entropy per temperature, on problems of the test split."""
     import torch
 
@@ -48,15 +55,15 @@ def measure(model: str, problems: int, samples: int, temperatures: Sequence[floa
 
     torch.set_num_threads(1)
     loaded, tokenizer = load_model(Recipe(model=model))
-    rows = load_problems(Data(source="sandbox:chains", split="test", limit=problems)).to_list()
-    tier, by_temperature = get_tier("chains"), {}
+    rows = load_problems(Data(source=f"sandbox:{tier_name}", split="test", limit=problems)).to_list()
+    tier, by_temperature = get_tier(tier_name), {}
     for temperature in temperatures:
         k = samples if temperature > 0 else 1
         result = evaluate(
             loaded,
             tokenizer,
             rows,
-            build_reward("sandbox", "chains"),
+            build_reward("sandbox", tier_name),
             temperature=temperature,
             max_new_tokens=tier.max_completion_length,
             samples=k,
@@ -90,11 +97,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("result", type=Path)
+    parser.add_argument("--tier", default="chains")
     parser.add_argument("--problems", type=int, default=128)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     settings = parser.parse_args()
-    values = measure(settings.model, settings.problems, settings.samples, settings.temperatures)
+    how = (settings.problems, settings.samples, settings.temperatures, settings.tier)
+    values = measure(settings.model, *how)
     with written_whole(settings.result) as file:
         file.write(json.dumps(values).encode())
 

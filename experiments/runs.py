@@ -162,18 +162,32 @@ def side_by_side(work: Callable[[Any], Any], jobs: Sequence[Any], processes: int
             raise
 
 
-def keep(file: Path | None, part: str, rows: Mapping[str, Any]) -> None:
+def keep(file: Path | None, part: str, rows: Mapping[str, Any]) -> dict[str, Any]:
     """Put a part's rows by arm, one of each run, into a small file that tables are checked against.
 
-    Rows of other arms that the file has stay. Six digits are enough. Texts are left out: they are paths of the machine
-    that made the runs.
+    Rows of other arms that the file has stay, and so do an arm's rows of other seeds, where rows have a `seed`. Six digits
+    are enough. Texts are left out: they are paths of the machine that made the runs.
+
+    Returns:
+        The part as the file holds it; without a file, the rows.
     """
     if file is None:
-        return
+        return dict(rows)
     kept = json.loads(file.read_text()) if file.exists() else {}
-    kept[part] = kept.get(part, {}) | json.loads(
+    new = json.loads(
         json.dumps(rows),
         parse_float=lambda text: float(f"{float(text):.6g}"),
         object_hook=lambda row: {key: value for key, value in row.items() if not isinstance(value, str)},
     )
+    known = kept.get(part, {})
+    kept[part] = known | {arm: _by_seed(known.get(arm), found) for arm, found in new.items()}
     file.write_text(json.dumps(kept).replace("{", "\n{") + "\n")
+    return kept[part]
+
+
+def _by_seed(known: Any, new: Any) -> Any:
+    """Return an arm's rows of all seeds, new ones in place of known ones; the new ones alone where rows have no seed."""
+    rows = [*(known or ()), *new] if isinstance(new, list) else []
+    if not rows or any(not isinstance(row, dict) or "seed" not in row for row in rows):
+        return new
+    return [row for _, row in sorted({row["seed"]: row for row in rows}.items())]

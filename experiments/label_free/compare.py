@@ -10,12 +10,15 @@ dissent  what the first dissenter of a group sets off: EMPO without groups of on
 confirm  EMPO, TTRL and, by --arms, the two best cures, on ten new seeds, 480 updates.
 hard     The same and the verifiable reward on the tier `long`, where the base's majority is often wrong, on five seeds.
 
-The alarm of every signal that needs no label is set on the runs of --tuned-on and reported on these.
+The alarm of every signal that needs no label is set on the runs of --tuned-on and reported on these. Every model is
+measured at its end: pass@k on problems of the test split. Two processes with other --arms can share an --out; one
+--report with --store prints the tables of all and keeps the rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +27,19 @@ from typing import Any
 from scipy.stats import fisher_exact
 
 from entropilot.analysis.seeds import cell, differences
+from entropilot.analysis.stopping import StopRule
 from entropilot.errors import UserError
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from experiments.label_free.falls import Course, course_of
-from experiments.label_free.signals import alarms
+from experiments.label_free.falls import FALL, course_of
+from experiments.label_free.rewards import stopped
+from experiments.label_free.signals import alarms, damage, limits_of, told
 from experiments.label_free.store import OutOfTime, arm, hour, train
+from experiments.measured import measured
 from experiments.runs import command, finished, keep, out_folder
 
 NO_LABELS_YET = 9999  # visits of warm-up: the unlabelled prompts are never used
+SAMPLES, PASS = 32, (1, 8, 32)  # of every model on 128 problems of the test split at T = 1
 
 # By name: the recipe, and what differs from it.
 ARMS: dict[str, tuple[str, ...]] = {
@@ -56,6 +63,7 @@ class Part:
     arms: tuple[str, ...]
     seeds: tuple[int, ...] = (1, 2, 3)
     updates: int = 360
+    tier: str = "chains"
     changes: tuple[str, ...] = ()
 
 
@@ -67,6 +75,7 @@ PARTS = {
     "hard": Part(
         ("empo", "ttrl", "gold_reward"),
         tuple(range(21, 26)),
+        tier="long",
         changes=("model=sandbox:long", "data.source=sandbox:long", "grpo.max_completion_length=60"),
     ),
 }
@@ -78,46 +87,50 @@ def recipe_of(name: str, seed: int, limit: int, part: Part) -> dict[str, Any]:
     return arm(recipe, seed, limit, part.updates, *changes, *part.changes)
 
 
-def by_arm(found: Mapping[tuple[str, int], tuple[Course, float | None]]) -> list[list[str]]:
+def by_arm(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
     """Return a table of the arms: means over seeds with half of the 95 % t interval, and what fell.
 
     Args:
-        found: by arm and seed, the course of validation accuracy, and the last majority accuracy.
+        rows: by arm, of every run what `row_of` returns.
     """
-    heads = [
-        "arm",
-        "seeds",
-        "peak",
-        "end",
-        "fall",
-        "fall less EMPO's",
-        "fell",
-        "Fisher's p",
-        "majority right",
-    ]
-    table = [heads]
-    names = list(dict.fromkeys(name for name, _ in found))
-    courses = {
-        name: {seed: value[0] for (other, seed), value in found.items() if other == name} for name in names
-    }
-    control = courses.get("empo", {})
-    for name, by_seed in courses.items():
-        runs = list(by_seed.values())
-        both = [seed for seed in by_seed if seed in control and name != "empo"]
-        paired = differences([by_seed[s].fall for s in both], [control[s].fall for s in both])
-        fell = sum(run.fell for run in runs)
+    heads = ["arm", "seeds", "peak", "end", "fall", "fall less EMPO's", "fell", "Fisher's p"]
+    table = [[*heads, "majority right", *(f"pass@{k}" for k in PASS)]]
+    control = {row["seed"]: row["fall"] for row in rows.get("empo", ())}
+    for name, runs in rows.items():
+        falls = {row["seed"]: row["fall"] for row in runs}
+        both = [seed for seed in falls if seed in control and name != "empo"]
+        paired = differences([falls[s] for s in both], [control[s] for s in both])
+        fell = sum(fall >= FALL for fall in falls.values())
         p = "–"
         if both:
-            rows = [[fell, len(runs) - fell]]
-            others = sum(run.fell for run in control.values())
-            rows.append([others, len(control) - others])
-            p = f"{fisher_exact(rows)[1]:.2f}"
-        columns = [[getattr(run, what) for run in runs] for what in ("peak", "end", "fall")]
-        right = [value[1] for (other, _), value in found.items() if other == name]
+            others = sum(fall >= FALL for fall in control.values())
+            p = f"{fisher_exact([[fell, len(falls) - fell], [others, len(control) - others]])[1]:.2f}"
+        columns = [[row[what] for row in runs] for what in ("peak", "end", "fall")]
+        drawn = [[(row.get("pass") or {}).get(str(k)) for row in runs] for k in PASS]
         table.append(
             [
                 *(name, str(len(runs)), *map(cell, columns)),
-                *(cell(paired, sign=True) if both else "–", f"{fell} of {len(runs)}", p, cell(right)),
+                *(cell(paired, sign=True) if both else "–", f"{fell} of {len(runs)}", p),
+                *map(cell, ([row["majority"] for row in runs], *drawn)),
+            ]
+        )
+    return table
+
+
+def by_stop(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """Return a table of the stop rule without labels: where it spoke, and accuracy there, at best later, at the end."""
+    table = [["arm", "it spoke", "at step", "accuracy there", "best later", "end", "there less end"]]
+    for name, runs in rows.items():
+        spoken = [row for row in runs if row.get("stop")]
+        if not spoken:
+            continue
+        columns = [[row["stop"][key] for row in spoken] for key in ("step", "there", "later")]
+        ends = [row["end"] for row in spoken]
+        gained = cell(differences(columns[1], ends), sign=True)
+        table.append(
+            [
+                *(name, f"{len(spoken)} of {len(runs)}", cell(columns[0], ".0f")),
+                *(*map(cell, columns[1:]), cell(ends), gained),
             ]
         )
     return table
@@ -129,6 +142,25 @@ def majority_accuracy(folder: Path) -> float | None:
     return sum(value for _, value in column) / len(column) if column else None
 
 
+def row_of(folder: Path, seed: int, tier: str, limits: Mapping[str, float | None]) -> dict[str, Any] | None:
+    """Return what is kept of a run; None where it has not ended, or too soon for a course.
+
+    The model is measured once; where it is gone and was not measured, `pass` is None.
+    """
+    course = course_of(folder) if finished(folder) else None
+    if course is None:
+        return None
+    row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": majority_accuracy(folder)}
+    row |= {"told": told(folder, limits), "damage": damage(folder), "stop": None, "pass": None}
+    if (stop := stopped(folder, StopRule())) is not None:
+        row["stop"] = dict(zip(("step", "there", "later"), stop[1:4], strict=True))
+    file, model = folder / "sampled.json", folder / "model"
+    if file.exists() or model.exists():
+        found = measured(model, file, samples=SAMPLES, temperatures=(1,), tier=tier)["1"]
+        row["pass"] = {str(k): found["pass"][str(k)] for k in PASS}
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,7 +169,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, required=True, help="prompts, as the setting was fixed")
     parser.add_argument("--out", type=Path, help="default: runs/label_free/PART")
     parser.add_argument("--arms", help="comma-separated names, in place of the part's own")
-    parser.add_argument("--tuned-on", type=Path, nargs="*", default=[], help="runs that set the alarms")
+    parser.add_argument(
+        "--tuned-on", type=Path, nargs="*", default=[], help="runs that set the alarms; else the stored ones"
+    )
     parser.add_argument("--until", type=hour, help="end at this time, HH:MM; the same command goes on later")
     parser.add_argument(
         "--store", type=Path, help="add a row of every run to this file (docs/results/label_free.json)"
@@ -150,36 +184,41 @@ def main() -> None:
         if name not in ARMS:
             raise UserError(f"--arms: the study has no arm {name!r}; it has: {', '.join(ARMS)}.")
     out = out_folder(settings.out or Path("runs/label_free") / settings.part)
+    limits = _limits(settings.tuned_on, settings.store)
     jobs = [(name, seed) for seed in part.seeds for name in arms]
+    rows: dict[str, list[dict[str, Any]]] = {}
     try:
-        for name, seed in jobs if not settings.report else ():
-            train(out / f"{name}-{seed}", recipe_of(name, seed, settings.limit, part), settings.until)
+        for name, seed in jobs:
+            folder = out / f"{name}-{seed}"
+            if not settings.report:
+                train(folder, recipe_of(name, seed, settings.limit, part), settings.until)
+            if (row := row_of(folder, seed, part.tier, limits)) is not None:
+                rows.setdefault(name, []).append(row)
     except OutOfTime:
         print("the time is up; the same command goes on from here")
-    found: dict[tuple[str, int], tuple[Course, float | None]] = {}
     table = [["run", "peak", "at step", "lowest after", "end", "fall", "fell"]]
-    for name, seed in jobs:
-        folder = out / f"{name}-{seed}"
-        course = course_of(folder) if finished(folder) else None
-        if course is None:
-            continue
-        found[name, seed] = course, majority_accuracy(folder)
-        numbers = (course.lowest, course.end, course.fall)
-        table.append(
-            [
-                *(folder.name, f"{course.peak:.3f}", str(course.peak_step)),
-                *(*(f"{number:.3f}" for number in numbers), "yes" if course.fell else "no"),
-            ]
-        )
-    print(aligned(table), "", aligned(by_arm(found)), sep="\n")
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for (name, seed), (course, right) in found.items():
-        row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": right}
-        rows.setdefault(name, []).append(row)
-    keep(settings.store, settings.part, rows)
-    tuned = [path for path in settings.tuned_on if finished(path)]
-    if tuned:
-        print("", aligned(alarms(tuned, [out / f"{name}-{seed}" for name, seed in found])), sep="\n")
+    for name, runs in rows.items():
+        for row in runs:
+            numbers = (f"{row[key]:.3f}" for key in ("lowest", "end", "fall"))
+            table.append(
+                [
+                    *(f"{name}-{row['seed']}", f"{row['peak']:.3f}", str(row["peak_step"])),
+                    *(*numbers, "yes" if row["fall"] >= FALL else "no"),
+                ]
+            )
+    kept = keep(settings.store, settings.part, rows)
+    print(aligned(table), "", aligned(by_arm(kept)), "", aligned(by_stop(kept)), sep="\n")
+    if any(limit is not None for limit in limits.values()):
+        print("", aligned(alarms(limits, [row for runs in kept.values() for row in runs])), sep="\n")
+
+
+def _limits(tuned_on: Sequence[Path], store: Path | None) -> dict[str, float | None]:
+    """Return the limits of the alarms: set on these runs and kept, or as they were kept."""
+    runs = [path for path in tuned_on if finished(path)]
+    if runs:
+        return keep(store, "limits", {"chains": limits_of(runs)})["chains"]
+    kept = json.loads(store.read_text()) if store is not None and store.exists() else {}
+    return kept.get("limits", {}).get("chains", {})
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def stopped(folder: Path, rule: StopRule) -> tuple[str, float, float, float, flo
     """Return (reason, step, accuracy there, best accuracy later, last accuracy), each a mean of three measurements."""
     run = read_run(folder)
     columns = ("semantic/entropy", "entropy/policy_T1", "semantic/majority_share")
-    stop = label_free_stop(*zip(*run.column(*columns), strict=True), rule=rule)
+    measured = run.column(*columns)
+    stop = label_free_stop(*zip(*measured, strict=True), rule=rule) if measured else None
     if stop is None:
         return None
     steps, accuracy = zip(*run.column("validation/accuracy"), strict=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,35 +69,55 @@ def best_limit(folders: Sequence[Path], metric: str, direction: int) -> float | 
     return float(limits[best[len(best) // 2]])
 
 
-def alarms(tuned_on: Sequence[Path], folders: Sequence[Path]) -> list[list[str]]:
-    """Return a table: for every signal its limit, set on some runs, and what it does on others.
+def limits_of(folders: Sequence[Path]) -> dict[str, float | None]:
+    """Return every signal's limit, set on the runs in these folders."""
+    return {words: best_limit(folders, *signal) for words, signal in SIGNALS.items()}
+
+
+def told(folder: Path, limits: Mapping[str, float | None]) -> dict[str, int | None]:
+    """Return the first step at which each signal that the run has goes beyond its limit; None where it never does.
+
+    A signal without a limit, and one that the run does not have, is left out: it was not silent, it was not there.
+    """
+    return {
+        words: first_beyond(folder, metric, direction, limit)
+        for words, (metric, direction) in SIGNALS.items()
+        if (limit := limits.get(words)) is not None and smoothed(folder, metric)[0].size
+    }
+
+
+def damage(folder: Path) -> int | None:
+    """Return the first step at which majority accuracy has lost 5 points; None where it never does."""
+    return first_beyond(folder, MAJORITY, -1, FALL)
+
+
+def alarms(limits: Mapping[str, float | None], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table: for every signal its limit, and what it does on runs that did not set it.
 
     The lead is in updates, the median over falling runs with an alarm, before majority accuracy has lost 5 points. Of
     runs that do not have a signal nothing is counted.
+
+    Args:
+        limits: by signal, as `limits_of` returns them.
+        rows: of every run its `fall`, its `damage`, and what was `told`; those of earlier versions were not told.
     """
     table = [["signal", "limit", "falls told", "false alarms", "lead (updates)"]]
-    fell = [folder for folder in folders if (course := course_of(folder)) is not None and course.fell]
-    held = [folder for folder in folders if folder not in fell]
-    for words, (metric, direction) in SIGNALS.items():
-        limit = best_limit(tuned_on, metric, direction)
-        having = [folder for folder in [*fell, *held] if smoothed(folder, metric)[0].size]
+    for words in SIGNALS:
+        limit = limits.get(words)
+        having = [row for row in rows if words in row.get("told", {})]
         if limit is None or not having:
             table.append([words, "–" if limit is None else f"{limit:.3g}", "–", "–", "–"])
             continue
-        told = {folder: first_beyond(folder, metric, direction, limit) for folder in having}
+        fell = [row for row in having if row["fall"] >= FALL]
+        held = [row for row in having if row["fall"] < FALL]
         leads = [
-            damage - at
-            for folder in fell
-            if (at := told.get(folder)) is not None and (damage := first_beyond(folder, MAJORITY, -1, FALL))
+            row["damage"] - row["told"][words]
+            for row in fell
+            if row["told"][words] is not None and row["damage"] is not None
         ]
-        table.append(
-            [
-                *(words, f"{limit:.3g}"),
-                *(
-                    f"{sum(told[folder] is not None for folder in group)} of {len(group)}"
-                    for group in ([f for f in fell if f in told], [f for f in held if f in told])
-                ),
-                f"{np.median(leads):.0f}" if leads else "–",
-            ]
+        counts = (
+            f"{sum(row['told'][words] is not None for row in group)} of {len(group)}"
+            for group in (fell, held)
         )
+        table.append([words, f"{limit:.3g}", *counts, f"{np.median(leads):.0f}" if leads else "–"])
     return table

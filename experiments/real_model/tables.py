@@ -19,8 +19,8 @@ SHIFT = ("skewness", "mean", "top1", "entropy")
 
 def rows_of(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
     """Return what is there of the runs `name-SEED`."""
-    files = [out / f"{name}-{seed}.json" for seed in seeds]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+    files = {seed: out / f"{name}-{seed}.json" for seed in seeds}
+    return [{"seed": seed} | json.loads(file.read_text()) for seed, file in files.items() if file.exists()]
 
 
 def show(out: Path, seeds: list[int], store: Path | None = None) -> None:

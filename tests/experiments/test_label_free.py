@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from datetime import datetime, timedelta
@@ -20,10 +21,11 @@ from entropilot.records import ACCURACY, RunWriter
 from entropilot.sandbox.tasks import TIERS
 from entropilot.training.plan import check
 from experiments.label_free import store
-from experiments.label_free.compare import ARMS, PARTS, by_arm, recipe_of
-from experiments.label_free.falls import Course, course, course_of
-from experiments.label_free.signals import SIGNALS, alarms, best_limit, first_beyond
+from experiments.label_free.compare import ARMS, PARTS, by_arm, by_stop, recipe_of, row_of
+from experiments.label_free.falls import course, course_of
+from experiments.label_free.signals import SIGNALS, alarms, best_limit, damage, first_beyond, limits_of, told
 from experiments.label_free.store import OutOfTime, arm, hour, train
+from experiments.runs import keep
 
 
 def test_the_fall_is_the_peak_less_the_end_each_a_mean_of_three() -> None:
@@ -182,15 +184,28 @@ def test_the_harder_part_differs_in_model_problems_and_length_alone(name: str) -
     assert {**values, "grpo": 0} == {**easy, "grpo": 0}
 
 
+def row(seed: int, fall: float, **more: Any) -> dict[str, Any]:
+    """Return what is stored of a run with a peak of 0.9."""
+    return {"seed": seed, "peak": 0.9, "end": 0.9 - fall, "fall": fall, "majority": None} | more
+
+
 def test_a_table_of_arms_pairs_the_falls_and_counts_them() -> None:
-    """Falls .2, .0, .1 against .1, .0, .0: differences −.1, 0, −.1. Two of three fell, none of three: p = 0.4."""
-    empo = {("empo", seed): (Course(0.6, 0.9, 1, 0.7, end), 1.0) for seed, end in enumerate((0.7, 0.9, 0.8))}
-    cure = {
-        ("scrl", seed): (Course(0.6, 0.9, 1, 0.7, end), None) for seed, end in enumerate((0.86, 0.9, 0.9))
-    }
-    _, control, found = by_arm(empo | cure)
-    assert control[5:8] == ["–", "2 of 3", "–"]
-    assert found[5].startswith("-0.087") and found[6:] == ["0 of 3", "0.40", "–"]
+    """Falls .2, .0, .1 against .04, .0, .0: −.16, 0, −.1, mean −.087. Two of three fell, none of three: p = 0.4."""
+    empo = [row(seed, fall, majority=1.0) for seed, fall in enumerate((0.2, 0.0, 0.1))]
+    drawn = {"pass": {"1": 0.5, "8": 0.75, "32": 1.0}}
+    cure = [row(seed, fall, **drawn) for seed, fall in enumerate((0.04, 0.0, 0.0))]
+    heads, control, found = by_arm({"empo": empo, "scrl": cure})
+    assert control[5:8] == ["–", "2 of 3", "–"] and control[9:] == ["–"] * 3
+    assert found[5].startswith("-0.087") and found[6:9] == ["0 of 3", "0.40", "–"]
+    assert dict(zip(heads, found, strict=True))["pass@8"] == "0.750 ± 0.000"
+
+
+def test_a_table_of_stops_counts_only_runs_in_which_the_rule_spoke() -> None:
+    stop = {"step": 100, "there": 0.85, "later": 0.9}
+    runs = [row(1, 0.1, stop=stop), row(2, 0.2, stop=stop | {"step": 120}), row(3, 0.0, stop=None)]
+    _, found = by_stop({"empo": runs, "gold_reward": [row(1, 0.0)]})
+    assert found[:2] == ["empo", "2 of 3"] and found[2].startswith("110 ±")
+    assert found[3].startswith("0.850") and found[5].startswith("0.750") and found[6].startswith("+0.100")
 
 
 def recorded(folder: Path, flips: list[float | None], right: list[float], accuracy: float) -> Path:
@@ -217,18 +232,53 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
     quiet = recorded(tmp_path / "d", [0.01] * 40, [1.0] * 40, 0.5)
     alarming = recorded(tmp_path / "e", [0.01] * 20 + [0.05] * 20, [1.0] * 40, 0.9)
     assert first_beyond(new, "semantic/flip_rate", 1, 0.03) == 27
-    table = {row[0]: row[1:] for row in alarms([fallen, held], [new, quiet, alarming])}
+    limits = limits_of([fallen, held])
+    assert (damage(new), damage(quiet)) == (33, None)
+
+    def alarms_of(*folders: Path) -> dict[str, list[str]]:
+        rows = [
+            {"fall": found.fall, "told": told(folder, limits), "damage": damage(folder)}
+            for folder in folders
+            if (found := course_of(folder)) is not None
+        ]
+        return {line[0]: line[1:] for line in alarms(limits, rows)}
+
+    table = alarms_of(new, quiet, alarming)
     assert table["flip rate rises"] == ["0.03", "1 of 2", "1 of 1", "6"]
     assert table["margin falls"] == ["–"] * 4, "what was not recorded sets no alarm"
     once = recorded(tmp_path / "f", [None] * 40, [1.0] * 40, 0.5)  # it falls, and no prompt came round
-    table = {row[0]: row[1:] for row in alarms([fallen, held], [once, alarming])}
+    assert "flip rate rises" not in told(once, limits)
+    table = alarms_of(once, alarming)
     assert table["flip rate rises"] == ["0.03", "0 of 0", "1 of 1", "–"]
-    assert {row[0]: row[1:] for row in alarms([fallen, held], [once])}["flip rate rises"] == [
-        "0.03",
-        "–",
-        "–",
-        "–",
-    ]
+    assert alarms_of(once)["flip rate rises"] == ["0.03", "–", "–", "–"]
+
+
+def test_what_is_kept_of_a_run_is_its_course_its_alarms_and_its_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = recorded(tmp_path / "a", [0.01] * 20 + [0.05] * 20, [1.0] * 30 + [0.8] * 10, 0.5)
+    assert row_of(folder, 7, "chains", {"flip rate rises": 0.03}) is None, "it did not end"
+    with (folder / "run.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "end", "reason": "finished"}) + "\n")
+    found = row_of(folder, 7, "chains", {"flip rate rises": 0.03})
+    assert found is not None and found["seed"] == 7 and found["fall"] == pytest.approx(0.4)
+    assert (found["told"], found["damage"], found["pass"]) == ({"flip rate rises": 27}, 33, None)
+    (folder / "sampled.json").write_text(
+        json.dumps({"1": {"pass": {"1": 0.5, "2": 0.6, "8": 0.7, "32": 0.9}}})
+    )
+    again = row_of(folder, 7, "chains", {})
+    assert again is not None and again["pass"] == {"1": 0.5, "8": 0.7, "32": 0.9}
+
+
+def test_rows_of_other_seeds_and_arms_stay_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    keep(file, "confirm", {"empo": [{"seed": 12, "end": 0.5}], "ttrl": [{"seed": 11, "end": 0.4}]})
+    part = keep(file, "confirm", {"empo": [{"seed": 11, "end": 0.7}, {"seed": 12, "end": 0.6, "path": "x"}]})
+    assert part["empo"] == [{"seed": 11, "end": 0.7}, {"seed": 12, "end": 0.6}]
+    assert part["ttrl"] == [{"seed": 11, "end": 0.4}]
+    assert json.loads(file.read_text()) == {"confirm": part}
+    assert keep(file, "setting", {"empo": [[1, 2]]}) == {"empo": [[1, 2]]}
+    assert keep(file, "setting", {"empo": [[3]]}) == {"empo": [[3]]}, "rows without a seed are replaced"
 
 
 def test_every_signal_is_a_metric_that_is_recorded() -> None:
