@@ -245,9 +245,18 @@ def test_a_module_that_breaks_on_import_shows_its_own_error(
 
 def test_the_sandbox_reward_needs_sandbox_data() -> None:
     with pytest.raises(
-        UserError, match="reward: sandbox needs data: sandbox; choose exact, math or a dotted path"
+        UserError, match="reward: sandbox needs data: sandbox; for its problems in a file name the tier"
     ):
         build_reward("sandbox", None)
+
+
+def test_a_tiers_reward_grades_its_problems_wherever_they_come_from() -> None:
+    """Of `pool` the completion is the answer and nothing else; of `chains` it ends with it."""
+    texts, golds = ["1+2=3;#3", "#3", "#4"], ["3", "3", "3"]
+    assert build_reward("sandbox:chains", None)(completions=texts, answer=golds) == [1.0, 1.0, 0.0]
+    assert build_reward("sandbox:pool", "chains")(completions=texts, answer=golds) == [0.0, 1.0, 0.0]
+    with pytest.raises(UserError, match="There is no sandbox tier 'chain'; choose one of: chains, pool, long"):
+        build_reward("sandbox:chain", None)
 
 
 def test_reasoning_gym_scores_with_the_tasks_own_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,6 +305,7 @@ def bench(
     processes: ProcessesOption = 1,
 ) -> None:
     """Compare methods over tasks, data sets and seeds. Resumable: finished runs are skipped."""
+    need("torch", extra="control")
     from entropilot.control.bench.runs import read_results, run_bench
     from entropilot.control.bench.settings import BenchSettings
     from entropilot.control.bench.tables import data_table, paired_table, success_table, write_curves
@@ -317,7 +318,6 @@ def bench(
     else:
         from entropilot.control.segments.envs import check_task
 
-        need("torch", extra="control")
         settings.tasks = [check_task(task) for task in settings.tasks]
         try:
             rows = run_bench(settings, folder, processes, say)

@@ -65,7 +65,7 @@ def evaluate(
     reward: Annotated[
         str | None,
         typer.Option(
-            help="Grade by a reward: math, exact, sandbox, none or a dotted path; default: the data's own, else math."
+            help="Grade by a reward: math, exact, sandbox[:TIER], none or a dotted path; default: the data's own, else math."
         ),
     ] = None,
     judge: Annotated[
@@ -78,7 +78,7 @@ def evaluate(
     judge_args: JudgeArgOption = None,
     extract: Annotated[
         str | None,
-        typer.Option(help="Rule that finds the answer in a completion: auto, boxed, hash, last_line, …"),
+        typer.Option(help="Rule that finds the answer in a completion: auto, boxed, hash, last_line, mark, …"),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt before every problem.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Text added to the end of every problem.")] = None,

@@ -151,7 +151,10 @@ def problems(
     count: Annotated[int, typer.Option(min=1, help="Number of problems.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed that the problems are drawn from.")] = 0,
 ) -> None:
-    """Print problems of a tier as JSONL with the columns prompt and answer."""
+    """Print problems of a tier as JSONL with the columns prompt and answer.
+
+    From a file of them, completions are graded by --reward sandbox:TIER, in a recipe by reward: sandbox:TIER.
+    """
     from entropilot.sandbox.tasks import SPLITS, get_tier
 
     if split not in SPLITS:

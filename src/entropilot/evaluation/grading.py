@@ -61,8 +61,6 @@ class Grader:
 
     def answer(self, text: str) -> str | None:
         """Return the final answer of a completion, None where it gives none."""
-        if self.rule == "mark":
-            return text.rpartition("#")[2].strip() or None if "#" in text else None
         return extract(text, self.rule)
 
     def failures(self) -> int:
@@ -95,7 +93,7 @@ def build_grader(
     if name in JUDGES:
         return Grader(name, rule or {"math": "auto", "exact": "last_line"}[name], build_judge(name))
     function = build_reward(name, tier_of(source))
-    usual = {"sandbox": "mark", "reasoning_gym": "last_line"}.get(name, "auto")
+    usual = {"sandbox": "mark", "reasoning_gym": "last_line"}.get(name.partition(":")[0], "auto")
     return Grader(name, rule or usual, build_judge("exact"), function)
 
 

@@ -142,7 +142,8 @@ class Recipe(_Strict):
     name: str = "run"  # default: the recipe file's name; the run's folder is runs/NAME unless --out is given
     model: str = "sandbox"  # sandbox, a model folder, a GGUF file, or a Hub id
     data: Data = Data()  # what is trained on; `data: X` is short for `data: {source: X}`
-    # sandbox, exact, math, reasoning_gym, empo, majority, scrl, trapo, format, random, a dotted path, or a list of them
+    # sandbox (of its problems in a file sandbox:TIER), exact, math, reasoning_gym, empo, majority, scrl, trapo, format,
+    # random, a dotted path, or a list of them
     reward: str | list[str] = "sandbox"
     # Arguments of the reward; by its name where there are several: {empo: {judge: math}}.
     reward_args: dict[str, Any] = {}

@@ -153,7 +153,7 @@ def need_answers(problems: Any, rewards: list[str], key: str = "reward") -> None
                 f"{len(problems)} rows have one; leave answers out (null) or in for some rows, set data.labelled_share "
                 f"between 0 and 1, or choose {instead}."
             )
-    if not {"sandbox", "exact", "math"} & set(rewards):
+    if not {"sandbox", "exact", "math"} & {name.partition(":")[0] for name in rewards}:
         return
     if "answer" not in problems.column_names or all(answer is None for answer in problems["answer"]):
         raise UserError(

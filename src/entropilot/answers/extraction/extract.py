@@ -64,6 +64,7 @@ def extract(text: str, rule: str = "auto", stop_strings: Sequence[str] = ()) -> 
         first: `auto`, on the text before the next question: for base models that run on.
         lenient: `auto`, else the last number of the text.
         last_line: the last line that is not blank.
+        mark: what stands behind the last "#", as the sandbox's model writes it.
         whole: the text itself, stripped.
 
     Args:
@@ -259,6 +260,10 @@ def _last_line(text: str) -> str | None:
     return stripped[stripped.rfind("\n") + 1 :]
 
 
+def _mark(text: str) -> str | None:
+    return text.rpartition("#")[2] if "#" in text else None
+
+
 RULES: dict[str, Callable[[str], str | None]] = {
     "auto": _auto,
     "strict": _strict,
@@ -270,5 +275,6 @@ RULES: dict[str, Callable[[str], str | None]] = {
     "first": _first,
     "lenient": lambda text: _auto(text) or last_number(text),
     "last_line": _last_line,
+    "mark": _mark,
     "whole": lambda text: text,
 }
