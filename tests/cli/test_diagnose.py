@@ -114,3 +114,13 @@ def test_a_log_without_entropy_is_checked_for_what_it_holds(run, tmp_path: Path)
     refused = run("fit", str(log))
     assert refused.code == 2 and "has no entropy" in refused.err and "calculate_entropy=True" in refused.err
     assert run("diagnose", str(log), "--entropy", "entrop").code == 2
+
+
+def test_too_few_steps_are_not_told_as_nothing_logged(run, tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text("step,entropy,reward\n1,0.5,0.1\n2,0.4,0.2\n")
+    result = run("diagnose", "two.csv")
+    few, nothing = result.out.splitlines()[-2:]
+    assert "fewer than 3 values of what is needed: dead run, reward collapse, entropy explosion" in few
+    assert "nothing was logged for it: drift" in nothing and "entropy collapse" not in nothing
+    (document,) = json.loads(run("diagnose", "two.csv", "--json").out)
+    assert "entropy collapse" in document["too_short"] and "entropy collapse" not in document["not_logged"]

@@ -100,7 +100,7 @@ def test_a_sweep_over_two_sources_is_a_table_with_means(run, tmp_path: Path) -> 
     )
     arguments = (*SANDBOX, "--problems", "6", "--samples", "2", "--temperature", "0,1")
     refused = run(*arguments, "--reward", "sandbox", "--data", "sandbox", "sums.jsonl")
-    assert refused.code == 2 and "sandbox needs data: sandbox" in refused.err
+    assert refused.code == 2 and "--reward: sandbox needs --data sandbox" in refused.err
     document = measured(run(*arguments, "--data", "sandbox", "sums.jsonl", "--json"))
     cells = [(row["data"], row["temperature"], row["samples"]) for row in document["results"]]
     assert cells == [("sandbox", 0.0, 1), ("sandbox", 1.0, 2), ("sums", 0.0, 1), ("sums", 1.0, 2)]
@@ -220,7 +220,7 @@ def test_models_are_compared_problem_by_problem(run, tmp_path: Path) -> None:
     fewer = run("evaluate", "--model", "sandbox", "--problems", "4", *common[2:], *earlier)
     assert "note: sandbox at T = 1: 4 problems are in both evaluations, of 10 and 4" in fewer.err
     assert run("evaluate", "--model", "sandbox", *common, "--compare", "out").err.startswith(
-        "error: model: out holds no"
+        "error: out holds no"
     )
 
 

@@ -199,6 +199,53 @@ def test_what_cannot_be_trained(run, recipe: Path, tmp_path: Path, arguments: li
     wrong(run, tmp_path, arguments, said)
 
 
+def test_errors_name_what_the_user_typed(run, tmp_path: Path) -> None:
+    """Options as the command line spells them, the runs inside a folder, the command that fits a recipe."""
+    make_run(tmp_path / "many" / "one")
+    make_run(tmp_path / "many" / "two")
+    (tmp_path / "log.csv").write_text("step,entropy,reward\n1,0.5,0.1\n2,0.4,0.2\n")
+    for arguments, said in (
+        (["fit", "many"], "many holds no log itself, but runs in one, two; give the path of one."),
+        (["read", "log.csv", "--to", "many/one"], "many/one already holds a run; choose another --to"),
+        (["read", "log.csv", "--to", "log.csv"], "choose another folder with --to."),
+        (["forecast", "log.csv", "--prefix", "15"], "give a share of the run from 0.01 to 1"),
+        (["train", "control/smoke"], "run it with: entropilot control bench control/smoke"),
+        (["train", "kl_cov", "--max-steps", "8"], "grpo.max_steps=… for a field of GRPOConfig"),
+        (
+            ["check", "kl_cov", "--learning-rate=1"],
+            "There is no option --learning-rate; values of the recipe",
+        ),
+    ):
+        result = run(*arguments)
+        assert result.code == 2 and said in result.err, (arguments, result.err)
+    assert (tmp_path / "log.csv").read_text().startswith("step,entropy"), "nothing was overwritten"
+
+
+@needs_torch
+@pytest.mark.parametrize("command", [("evaluate",), ("logits",), ("prompts", "rank")])
+def test_errors_of_measuring_commands_name_options_and_no_recipe_keys(run, tmp_path: Path, command) -> None:
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9", "answer": "1"}\n')
+    (tmp_path / "columns.csv").write_text("step,entropy\n1,0.5\n")
+    for name, said in (
+        ("none.jsonl", "error: --data: the file none.jsonl does not exist"),
+        (
+            "latin.jsonl",
+            "error: --data: latin.jsonl holds bytes that are no UTF-8 text; save the file as UTF-8",
+        ),
+        ("columns.csv", "has no prompt column (one of prompt, problem, question)"),
+    ):
+        result = run(*command, "--model", "sandbox", "--data", name)
+        assert result.code == 2 and said in result.err and "data." not in result.err.replace("--data", "")
+    assert "Rename yours to prompt." in result.err
+
+
+def test_control_bench_without_torch_says_what_to_install(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for more in ([], ["--table"]):
+        result = run("control", "bench", "control/smoke", *more)
+        assert result.code == 2 and "needs torch; install torch" in result.err
+
+
 def test_without_the_training_extra_it_is_named(run, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for arguments in (["train", "small.yaml"], ["check", "small.yaml"], ["evaluate", "--model", "sandbox"]):
@@ -222,10 +269,12 @@ def test_fit_prints_a_table_and_a_verdict(run, tmp_path: Path) -> None:
     result = run("fit", str(make_run(tmp_path / "one")), str(make_run(tmp_path / "two")))
     assert result.code == 0 and result.err == ""
     head, _, one, two, *verdicts = result.out.splitlines()
-    assert head.split() == ["run", "R", "is", "a", "b", "ceiling", "95%", "interval", "R²", "RMSE", "n"]
-    assert one.split()[:6] == ["demo", "(one)", "validation/accuracy", "0.2000", "0.9000", "0.7000"]
+    assert head.split() == ["run", "a", "b", "ceiling", "95%", "interval", "R²", "RMSE", "n"]
+    assert one.split()[:5] == ["demo", "(one)", "0.2000", "0.9000", "0.7000"]
     assert two.startswith("demo (two)")
-    assert verdicts[0].startswith("demo (one): ") and verdicts[1].startswith("demo (two): ")
+    assert max(map(len, (head, one, two))) <= 80
+    assert verdicts[0].startswith("demo (one), R is validation/accuracy: ")
+    assert verdicts[1].startswith("demo (two), R is validation/accuracy: ")
 
 
 def test_fit_json_is_json_and_nothing_else(run, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_command_line_refuses_what_is_broken(
     name = kind if kind == "bare" else f"{kind}.gguf"
     result = run("evaluate", "--model", name, "--template", "none", "--problems", "1", "--out", "out")
     last = result.err.strip().splitlines()[-1]
-    assert result.code == 2 and last.startswith("error: model: ") and message in last, result.err
+    assert result.code == 2 and last.startswith("error: ") and message in last, result.err
     assert "Traceback" not in result.err and result.out == "" and not (tmp_path / "out").exists()
 
 

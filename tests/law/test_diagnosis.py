@@ -126,7 +126,7 @@ def test_findings_enter_the_verdict(synthetic) -> None:
     fit = fit_law(h, r + 0.15 * np.arange(240) / 240)
     text = assess(fit).verdict
     assert "describes this run well" not in text
-    assert "rough guide; but at the same entropy R rose" in text
+    assert "rough guide, because at the same entropy R rose" in text
     assert "\n" not in text
     assert all(finding.words in text for finding in diagnose(fit))
 

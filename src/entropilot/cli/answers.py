@@ -49,7 +49,8 @@ def cluster(
     extract: Annotated[
         str,
         typer.Option(
-            help="How answers are found: auto, strict, boxed, hash, phrase, tag, choice, first, lenient, last_line, mark, whole."
+            help="How answers are found: auto, strict, boxed, hash, phrase, tag, choice, first, lenient, last_line, mark "
+            "or whole."
         ),
     ] = "auto",
     missing: Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,12 +11,44 @@ if TYPE_CHECKING:
 
 import json
 import math
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from entropilot.errors import TRAINING, UserError, need
+
+# How messages that name a recipe's key are told by commands that have an option for it.
+_SPELT = (
+    (re.compile(r"Name yours with data\.(\w+)_column"), r"Rename yours to \1"),
+    (re.compile(r"\bdata\.source\b"), "--data"),
+    (re.compile(r"\bdata\.over_length\b"), "--over-length"),
+    (re.compile(r"\bdata\.limit\b"), "--problems"),
+    (re.compile(r"\bdata\.(split|template|prefix|suffix|system)\b"), r"--\1"),
+    (re.compile(r"\bdata: sandbox\b"), "--data sandbox"),
+    (re.compile(r"^reward: "), "--reward: "),
+    (re.compile(r"^model: "), ""),  # of --model or of --compare; the sentence names the folder
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def spell_options(command: Command) -> Command:
+    """Let a command's errors name its options where they name the keys of a recipe."""
+
+    @wraps(command)
+    def spelling(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except UserError as error:
+            text = str(error)
+            for key, option in _SPELT:
+                text = key.sub(option, text)
+            raise UserError(text) from error
+
+    return spelling  # type: ignore[return-value]  # wraps keeps the signature
+
 
 LogArgument = Annotated[
     Path,

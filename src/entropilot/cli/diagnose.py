@@ -47,9 +47,9 @@ def diagnose(
     as_json: JsonOption = False,
 ) -> None:
     """Find what is wrong with runs: collapse, explosion, dead groups, drift, truncation and more, with advice."""
-    from entropilot.law.findings.find import find, unchecked
+    from entropilot.law.findings.find import find, too_short, unchecked
     from entropilot.law.findings.finding import SEVERITIES
-    from entropilot.law.findings.signals import Signals
+    from entropilot.law.findings.signals import LEAST, Signals
     from entropilot.reports.text import labels, one_line
 
     def signals_of(path: Path) -> Signals:
@@ -66,6 +66,7 @@ def diagnose(
                 "path": str(path),
                 "findings": [finding.document() for finding in findings],
                 "not_logged": unchecked(each),
+                "too_short": too_short(each),
             }
             for path, each, findings in zip(runs, signals, results, strict=True)
         ]
@@ -78,9 +79,12 @@ def diagnose(
             for finding in findings:
                 for line in finding.lines():
                     typer.echo(("    " if line.startswith(" ") else "  ") + one_line(line))
-            missing = unchecked(each)
-            if missing:
-                typer.echo(f"  not checked, because nothing was logged for it: {', '.join(missing)}")
+            for why, names in (
+                (f"it holds fewer than {LEAST} values of what is needed", too_short(each)),
+                ("nothing was logged for it", unchecked(each)),
+            ):
+                if names:
+                    typer.echo(f"  not checked, because {why}: {', '.join(names)}")
     if fail_on is FailOn.never:
         return
     bound = SEVERITIES.index(fail_on.value)

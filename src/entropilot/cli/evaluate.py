@@ -17,6 +17,7 @@ from entropilot.cli.common import (
     need_training_extra,
     print_json,
     say,
+    spell_options,
     text_settings,
 )
 from entropilot.errors import UserError
@@ -25,6 +26,7 @@ app = typer.Typer()
 
 
 @app.command()
+@spell_options
 def evaluate(
     model: Annotated[
         list[str] | None,
@@ -65,7 +67,8 @@ def evaluate(
     reward: Annotated[
         str | None,
         typer.Option(
-            help="Grade by a reward: math, exact, sandbox[:TIER], none or a dotted path; default: the data's own, else math."
+            help="Grade by a reward: math, exact, sandbox[:TIER], none or a dotted path; default: "
+            "the data's own, else math."
         ),
     ] = None,
     judge: Annotated[
@@ -78,7 +81,9 @@ def evaluate(
     judge_args: JudgeArgOption = None,
     extract: Annotated[
         str | None,
-        typer.Option(help="Rule that finds the answer in a completion: auto, boxed, hash, last_line, mark, …"),
+        typer.Option(
+            help="Rule that finds the answer in a completion: auto, boxed, hash, last_line, mark, …"
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt before every problem.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Text added to the end of every problem.")] = None,

@@ -71,20 +71,22 @@ def fit(
     if as_json:
         print_json(results)
         return
-    rows = [["run", "R is", "a", "b", "ceiling", f"{level:.0%} interval", "R²", "RMSE", "n"]]
+    rows = [["run", "a", "b", "ceiling", f"{level:.0%} interval", "R²", "RMSE", "n"]]
     for label, result in zip(labels([reading.run for reading in readings]), results, strict=True):
         values = [number(result[key], ".4f") for key in ("a", "b", "ceiling", "r2", "rmse")]
         values.insert(3, " to ".join(number(result[key]) for key in ("ceiling_low", "ceiling_high")))
-        rows.append([label, one_line(result["performance"], 40), *values, str(result["n"])])
-    typer.echo(aligned(rows, (0, 1)))
+        rows.append([label, *values, str(result["n"])])
+    typer.echo(aligned(rows))
     for row, result in zip(rows[1:], results, strict=True):
-        typer.echo(f"{row[0]}: {one_line(result['verdict'])}")
+        typer.echo(f"{row[0]}, R is {one_line(result['performance'], 40)}: {one_line(result['verdict'])}")
 
 
 @app.command()
 def forecast(
     run: LogArgument,
-    prefix: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the run that is used.")] = 0.15,
+    prefix: Annotated[
+        float, typer.Option(help="Share of the run that is used, 0.01 to 1; 0.15 is its first 15 %.")
+    ] = 0.15,
     last_step: Annotated[
         float | None, typer.Option(help="Step to forecast; default: the run's last.")
     ] = None,
@@ -99,6 +101,8 @@ def forecast(
     from entropilot.law.by_law import paper_protocol
     from entropilot.law.forecast import describe, forecast_run
 
+    if not 0.01 <= prefix <= 1:
+        raise UserError(f"--prefix is {prefix:g}; give a share of the run from 0.01 to 1, such as 0.15.")
     reading = open_log(run, entropy, performance, step, framework, name)
     ahead = forecast_run(
         reading.run,
@@ -164,9 +168,13 @@ def read(
     name: NameOption = None,
 ) -> None:
     """Convert any framework's log to a run folder, which `fit`, `report` and every other command read."""
-    from entropilot.records import RunWriter
+    from entropilot.files import claim
+    from entropilot.records import FILE_NAME, RunWriter
 
+    if (to / FILE_NAME).exists():
+        raise UserError(f"{to} already holds a run; choose another --to, or remove the folder.")
     reading = open_log(run, entropy, performance, step, framework, name)
+    claim(to, "--to")
     writer = RunWriter(to, reading.run.header)
     for row in reading.run.rows:
         writer.row(row["step"], {name: value for name, value in row.items() if name != "step"})

@@ -16,6 +16,7 @@ from entropilot.cli.common import (
     TemplateOption,
     print_json,
     say,
+    spell_options,
     text_settings,
 )
 from entropilot.errors import TRAINING, UserError, need
@@ -25,6 +26,7 @@ app = typer.Typer()
 
 
 @app.command()
+@spell_options
 def logits(
     model: Annotated[
         list[str],

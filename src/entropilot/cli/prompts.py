@@ -27,6 +27,7 @@ from entropilot.cli.common import (
     print_json,
     say,
     say_more,
+    spell_options,
     text_settings,
 )
 from entropilot.errors import TRAINING, UserError, need
@@ -41,6 +42,7 @@ def prompts() -> None:
 
 
 @app.command()
+@spell_options
 def rank(
     file: Annotated[
         Path | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -19,9 +20,9 @@ def list_() -> None:
     """List the recipes of the package, with what each trains."""
     from entropilot.recipes.bundled import about, names
 
-    width = max(map(len, names()))
+    width = max(map(len, names())) + 2
     for name in names():
-        typer.echo(f"{name:<{width}}  {about(name)}")
+        typer.echo(fill(about(name), 80, initial_indent=f"{name:<{width}}", subsequent_indent=" " * width))
 
 
 @app.command()

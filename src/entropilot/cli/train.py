@@ -6,14 +6,34 @@ import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from entropilot.cli.common import need_training_extra, say
 from entropilot.errors import UserError
 
 app = typer.Typer()
+
+
+class WithOverrides(TyperCommand):
+    """A command with a recipe: to an option that does not exist it says how a value of the recipe is given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # The class is click's, or that of Typer's own copy of click, which has no public name.
+            if type(error).__name__ != "NoSuchOption":
+                raise
+            option = str(getattr(error, "option_name", "--"))
+            key = option.lstrip("-").replace("-", "_")
+            raise UserError(
+                f"There is no option {option}; values of the recipe are given without dashes, as KEY=VALUE, such as "
+                f"grpo.{key}=… for a field of GRPOConfig."
+            ) from None
+
 
 RecipeArgument = Annotated[
     Path,
@@ -35,7 +55,7 @@ ProcessesOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=WithOverrides)
 def train(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -153,7 +173,7 @@ def _interrupted(folder: Path, staged: bool) -> str:
     return f"interrupted; the record in {folder} is readable, and {further}"
 
 
-@app.command()
+@app.command(cls=WithOverrides)
 def check(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,

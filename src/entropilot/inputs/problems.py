@@ -55,6 +55,10 @@ def load_problems(data: Data) -> Dataset:
         raise
     except Exception as error:  # datasets raises a dozen kinds here, down to those of its filesystems
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "codec can't decode" in reason:
+            raise UserError(
+                f"data.source: {data.source} holds bytes that are no UTF-8 text; save the file as UTF-8."
+            ) from error
         raise UserError(
             f"data.source: {data.source} can't be loaded ({reason}); check the name and the file."
         ) from error

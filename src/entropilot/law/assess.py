@@ -65,7 +65,7 @@ def assess(fit: LawFit, steps: ArrayLike | None = None, performance_name: str = 
     grade, text = _grade(fit, performance_name, findings)
     doubts = [finding.words for finding in findings if not (grade == "fails" and finding.name == "sign")]
     if doubts and grade != "none":
-        text += "; but " + "; and ".join(doubts)
+        text += _joint(grade, fit) + "; and ".join(doubts)
     return Assessment(grade, text + _what_r_is(performance_name), findings)
 
 
@@ -110,6 +110,13 @@ def _grade(fit: LawFit, performance_name: str, findings: Sequence[Finding]) -> t
         "good",
         f"{share}: it describes this run well, and its ceiling is an extrapolation to zero entropy",
     )
+
+
+def _joint(grade: Grade, fit: LawFit) -> str:
+    """Return what joins a verdict to its doubts: they are its reason, stand beside another reason, or weaken it."""
+    if grade in ("rough", "untrusted") and fit.r2 >= (0.9 if grade == "rough" else 0.5) and fit.n >= 10:
+        return ", because "
+    return "; but " if grade == "fails" else "; besides, "
 
 
 def _what_r_is(performance_name: str) -> str:

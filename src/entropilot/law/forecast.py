@@ -54,6 +54,8 @@ class Forecast:
         fit: the law on the prefix; None where it can't be fitted.
         points: how many values of R the prefix holds.
         notes: sentences on choices that the reader should know.
+        measured: step and value of the run's last R after the prefix and up to the step of the forecast; None where there
+            is none.
     """
 
     last_step: float
@@ -72,6 +74,7 @@ class Forecast:
     fit: LawFit | None
     points: int
     notes: tuple[str, ...] = field(default=())
+    measured: tuple[float, float] | None = None
 
     @property
     def best(self) -> tuple[str, float] | None:
@@ -82,7 +85,7 @@ class Forecast:
         """Return the forecast as plain values, for JSON."""
         plain = (
             "last_step performance_name performance interval held entropy entropy_interval verdict silent law predictions "
-            "points notes"
+            "points notes measured"
         )
         values = {name: getattr(self, name) for name in plain.split()}
         ahead = self.continuation
@@ -227,7 +230,13 @@ def forecast_run(
         )
     except UserError as error:
         raise UserError(f"Run {run.name}, the first {100 * prefix:g} %, {performance}: {error}") from error
-    return Forecast(**{**vars(result), "notes": notes})
+    later = [
+        (float(row["step"]), value)
+        for row in run.rows
+        if t[-1] < row["step"] <= result.last_step
+        and (value := finite_number(row.get(performance))) is not None
+    ]
+    return Forecast(**{**vars(result), "notes": notes, "measured": later[-1] if later else None})
 
 
 def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | None = None) -> list[str]:
@@ -257,6 +266,10 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
         f"entropy at step {ahead.last_step:g}: {ahead.entropy:.3g} nats, no change (95 % interval: {entropy_low} to "
         f"{entropy_high})",
     ]
+    if ahead.measured is not None:
+        at, value = ahead.measured
+        where = "inside" if ahead.interval[0] <= value <= ahead.interval[1] else "outside"
+        lines.append(f"the run itself measured {value:.3g} at step {at:g}, {where} the interval")
     if len(ahead.predictions) > 1:
         lines += [
             "",

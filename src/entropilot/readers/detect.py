@@ -12,6 +12,7 @@ from entropilot.readers.columns import Catalogue, option
 from entropilot.readers.lines import listed
 from entropilot.readers.peek import Peek
 from entropilot.readers.reader import Log, Reader
+from entropilot.records import FILE_NAME
 
 _MOST_FILES = 10_000
 _DEEP = 64 << 20  # bytes of a console in a folder in which to look for its first metrics
@@ -91,6 +92,8 @@ def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
                 f"{path} prints dicts, but of their columns none is known as an entropy or a performance: "
                 f"{listed(columns, 20)}; name them with {option('entropy')} and {option('performance')}."
             )
+    elif runs := sorted(child.name for child in path.iterdir() if (child / FILE_NAME).is_file()):
+        return f"{path} holds no log itself, but runs in {listed(runs, 5)}; give the path of one."
     return (
         f"{path} holds no log that can be read: neither a table with a column of steps, nor metrics of "
         f"{', '.join(names)}; docs/how-to/read-logs.md lists what is read."

@@ -306,6 +306,11 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         UserError: the file is missing or no YAML, or a key or a value does not fit.
     """
     values = read_values(Path(path), overrides, example="model: sandbox")
+    if "tasks" in values:
+        raise UserError(
+            f"{path} compares methods on control tasks and is no recipe of a training; run it with: "
+            f"entropilot control bench {path}"
+        )
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:

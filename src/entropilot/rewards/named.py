@@ -118,10 +118,10 @@ def build_reward(
     """Return a reward by the name a recipe uses.
 
     The names are sandbox, exact, math, reasoning_gym, empo, majority, scrl, trapo, format and random; or it is a dotted
-    path. Where the sandbox's problems come from a file, sandbox:TIER is the reward of a tier. Only the last six names take arguments: `empo` those of `EMPO`, `majority` those of `Majority`, `scrl` those of
-    `SCRL`, `trapo` those of `TraPO`, these four also `judge` and `judge_args`, all but `random` also `extract`. On the
-    sandbox's problems answers are extracted by the rule of its own reward and compared as strings unless the recipe says
-    otherwise.
+    path. Where the sandbox's problems come from a file, sandbox:TIER is the reward of a tier. Only the last six names take
+    arguments: `empo` those of `EMPO`, `majority` those of `Majority`, `scrl` those of `SCRL`, `trapo` those of `TraPO`,
+    these four also `judge` and `judge_args`, all but `random` also `extract`. On the sandbox's problems answers are
+    extracted by the rule of its own reward and compared as strings unless the recipe says otherwise.
 
     Raises:
         UserError: the name means nothing here, or an argument does not fit.
@@ -137,8 +137,8 @@ def build_reward(
     if kind == "sandbox":
         if not (named_tier or tier):
             raise UserError(
-                "reward: sandbox needs data: sandbox; for its problems in a file name the tier, such as sandbox:chains, and "
-                "choose exact, math or a dotted path for other data."
+                "reward: sandbox needs data: sandbox; for its problems in a file name the tier, such as sandbox:chains, "
+                "and choose exact, math or a dotted path for other data."
             )
         return sandbox_reward(named_tier or str(tier))
     builtin = {"exact": exact, "math": math, "reasoning_gym": reasoning_gym}

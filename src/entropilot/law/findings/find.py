@@ -11,7 +11,7 @@ from importlib import resources
 
 from entropilot.law.findings import entropy, learning, updates
 from entropilot.law.findings.finding import SEVERITIES, Check, RunFinding
-from entropilot.law.findings.signals import Signal, Signals
+from entropilot.law.findings.signals import LEAST, Signal, Signals
 
 CHECKS: dict[str, Check] = {
     "dead run": learning.dead_run,
@@ -65,11 +65,20 @@ NOT_PUBLIC: dict[str, str] = {
 
 def unchecked(signals: Signals) -> list[str]:
     """List the checks for which the run logged nothing."""
+    return [name for name in NEEDS if not _can_check(signals, name, least=1)]
+
+
+def too_short(signals: Signals) -> list[str]:
+    """List the checks for which the run logged something, but fewer than three values of it."""
     return [
         name
-        for name, alternatives in NEEDS.items()
-        if not any(all(signals.get(meaning) is not None for meaning in needed) for needed in alternatives)
+        for name in NEEDS
+        if _can_check(signals, name, least=1) and not _can_check(signals, name, least=LEAST)
     ]
+
+
+def _can_check(signals: Signals, name: str, least: int) -> bool:
+    return any(all(signals.get(meaning, least) is not None for meaning in needed) for needed in NEEDS[name])
 
 
 def find(signals: Signals, controls: Sequence[Signals] = ()) -> list[RunFinding]:
