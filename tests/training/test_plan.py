@@ -12,6 +12,7 @@ from run_helpers import recipe, same_weights
 from entropilot.methods import KLCov
 from entropilot.recipes.schema import GRPO_KEYS
 from entropilot.records import read_run
+from entropilot.sandbox import weights_of
 from entropilot.training.plan import check
 from entropilot.training.run import run
 
@@ -82,3 +83,21 @@ def test_the_keys_of_the_hint_are_fields_of_trl() -> None:
     from trl import GRPOConfig
 
     assert set(GRPO_KEYS) <= set(GRPOConfig.__dataclass_fields__) and len(set(GRPO_KEYS)) == len(GRPO_KEYS)
+
+
+def test_a_learning_rate_of_the_tiny_model_is_told_for_another(tmp_path: Path) -> None:
+    """All weights of a pretrained model at 2e-4 is a slip; of the sandbox, of adapters, or at 2e-5 it is none."""
+    rate, other = {"learning_rate": 2e-4}, {"model": str(weights_of("chains"))}  # as a folder like any other
+
+    def told(grpo: dict[str, Any], **fields: Any) -> bool:
+        notes = check(recipe(grpo, **fields), tmp_path / "run", processes=1, elsewhere=True).notes
+        return any(
+            "grpo.learning_rate = 0.0002 is for models as small as the sandbox's" in note for note in notes
+        )
+
+    assert told(rate, **other)
+    assert (
+        not told(rate)
+        and not told(rate, **other, lora={"r": 4})
+        and not told({"learning_rate": 2e-5}, **other)
+    )

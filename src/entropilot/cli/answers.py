@@ -123,6 +123,8 @@ def cluster(
         say_more(summary["rows"] - show)
     for sentence in _sentences(summary, settings):
         typer.echo(sentence)
+    if out is not None:
+        say(f"{summary['rows']} rows: {out}")
 
 
 # --- reading, judging, grading --------------------------------------------------------------------------------------

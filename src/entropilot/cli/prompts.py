@@ -115,7 +115,11 @@ def rank(
         raise UserError(f"--by is {by!r}; choose one of {', '.join(RULES)}.")
     if extract is not None:
         check_rule(extract)
-    if model is not None and temperature == 0 and k > 1:
+    if top is not None and out is None:
+        raise UserError("--top says how many prompts are written; name the file with --out, or use --show.")
+    if model is not None and k == 1:
+        raise UserError("--k 1 can't tell how much samples differ; set it to 2 or more, such as 16.")
+    if model is not None and temperature == 0:
         raise UserError(f"--temperature 0 gives {k} times the same completion; set it above 0, such as 1.")
     check_output(out, file, Path(data) if model is not None else None, force=force)
     if top_p == 0:
@@ -182,7 +186,7 @@ def rank(
 
 def _rank_sentences(summary: dict[str, Any]) -> Iterator[str]:
     sizes = [
-        f"{k} samples" if n == summary["prompts"] else f"{k} samples of {n}"
+        f"{k} sample{'s' * (k != 1)}" + ("" if n == summary["prompts"] else f" of {n}")
         for k, n in summary["samples"].items()
     ]
     yield f"{summary['prompts']} prompts, {', '.join(sizes)}, ranked by {summary['by']}"

@@ -42,6 +42,14 @@ class Assessment:
         return self.grade in ("rough", "good")
 
 
+_JOINTS = ("; but ", "; besides, ", ", because ")  # between a verdict and its doubts
+
+
+def in_short(verdict: str) -> str:
+    """Return a verdict without its doubts."""
+    return verdict[: min((at for joint in _JOINTS if (at := verdict.find(joint)) > 0), default=len(verdict))]
+
+
 class AssessedRun(NamedTuple):
     """Hold a run's fit, which metrics it used, and what it is worth."""
 

@@ -1,4 +1,4 @@
-"""Forecast where a run will end from its first part, with intervals calibrated on public runs.
+"""Forecast a run from its first part, with intervals calibrated on public runs.
 
 The forecast is "no change". On public runs neither the law nor any shape over the steps beat it reliably when every
 choice was made on other repositories' runs (docs/results/real_runs.md), so what they say stands beside it.

@@ -15,6 +15,9 @@ from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
 
 
+MOST_RATE = 5e-5  # above the highest rate of any recipe here that trains all weights of a pretrained model, 2e-5
+
+
 def refuse_label_free(name: str) -> None:
     """Refuse a reward that sees no answer as the measure of held-out accuracy: it would be right by agreeing with itself.
 
@@ -42,6 +45,11 @@ def surprises(recipe: Recipe, config: GRPOConfig) -> list[str]:
             "groups first, so that two processes judge the same answers; a group reward of your own would see a part. "
             "To keep groups whole, make per_device_train_batch_size x steps_per_generation a multiple of num_generations = "
             f"{config.num_generations}."
+        )
+    if not recipe.model.startswith("sandbox") and recipe.lora is None and config.learning_rate > MOST_RATE:
+        notes.append(
+            f"grpo.learning_rate = {config.learning_rate:g} is for models as small as the sandbox's (0.6 M parameters); all "
+            "weights of a pretrained model are usually trained at 1e-6 to 1e-5 (recipes/paper and recipes/smollm2)."
         )
     if config.temperature != 1.0:
         notes.append(
