@@ -12,6 +12,8 @@ from entropilot.law.assess import assess_run
 from entropilot.law.findings.find import find
 from entropilot.law.findings.signals import Signals
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 reading = entropilot.read(sys.argv[1], need_entropy=False)
 print("\n".join(reading.lines()))  # which columns were taken, and what was skipped
 

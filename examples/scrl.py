@@ -15,6 +15,7 @@ args = GRPOConfig(
     num_generations=8,
     per_device_train_batch_size=16,
     max_completion_length=64,
+    bf16=False,  # on a CPU
     max_steps=int(sys.argv[3]) if len(sys.argv) > 3 else 200,
 )
 dataset = Dataset.from_list(prompts)

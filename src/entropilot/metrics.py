@@ -106,7 +106,10 @@ METRICS: dict[str, tuple[str, str]] = {
         "five visits, then mean over the rollout's prompts that were visited before",
     ),
     "semantic/flip_rate_groups": ("share", "the same of every group; null at a prompt's first visit"),
-    "semantic/filtered": ("share", "groups left out of training by the threshold on their semantic entropy"),
+    "semantic/filtered": (
+        "share",
+        "groups left out of training: by the threshold on their semantic entropy, or not yet or not used by TraPO",
+    ),
     "semantic/unanswered": ("share", "completions of the rollout from which no answer was extracted"),
     "semantic/unlabelled": ("count", "unlabelled prompts of the rollout that are past their warm-up (TraPO)"),
     "semantic/used": ("count", "those of them that are trained on"),

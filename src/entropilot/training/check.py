@@ -14,8 +14,9 @@ from entropilot.rewards import named as trl_rewards
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
 
-
-MOST_RATE = 5e-5  # above the highest rate of any recipe here that trains all weights of a pretrained model, 2e-5
+MOST_RATE = (
+    5e-5  # above the highest rate of any recipe here that trains all weights of a pretrained model, 2e-5
+)
 
 
 def refuse_label_free(name: str) -> None:
@@ -48,8 +49,8 @@ def surprises(recipe: Recipe, config: GRPOConfig) -> list[str]:
         )
     if not recipe.model.startswith("sandbox") and recipe.lora is None and config.learning_rate > MOST_RATE:
         notes.append(
-            f"grpo.learning_rate = {config.learning_rate:g} is for models as small as the sandbox's (0.6 M parameters); all "
-            "weights of a pretrained model are usually trained at 1e-6 to 1e-5 (recipes/paper and recipes/smollm2)."
+            f"grpo.learning_rate = {config.learning_rate:g} is for models as small as the sandbox's (0.6 M parameters); "
+            "all weights of a pretrained model are usually trained at 1e-6 to 1e-5 (recipes/paper and recipes/smollm2)."
         )
     if config.temperature != 1.0:
         notes.append(

@@ -19,7 +19,7 @@ APART, APART_NATS = 1.5, 0.05  # ratio and difference of two entropies
 
 
 def entropy_collapse(signals: Signals) -> RunFinding | None:
-    """Find an entropy below a tenth of its start, reached in the first half, and a reward that has stopped rising."""
+    """Find an entropy below a tenth of its start, and a reward that has stopped rising."""
     entropy = _entropy(signals)
     if entropy is None or entropy.start <= 0 or entropy.end >= SPENT * entropy.start:
         return None
