@@ -36,6 +36,7 @@ def measured(model: str | Path, folder: Path) -> dict[str, Any]:
     names = {"accuracy": "avg@16", "pass@16": "pass@16", "token_entropy": "entropy", "tokens": "tokens"}
     row = {"greedy": greedy["accuracy"], **{to: drawn[name] for name, to in names.items()}}
     intervals = {"greedy": greedy["intervals"]["accuracy"]}
+    row |= {f"pass@{k}": drawn[f"pass@{k}"] for k in (2, 4, 8) if f"pass@{k}" in drawn}
     return row | {"intervals": intervals | {to: drawn["intervals"].get(name) for name, to in names.items()}}
 
 

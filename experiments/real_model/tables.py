@@ -48,7 +48,37 @@ def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
             cells = [difference_cell(kept[arm], kept["grpo"], name) for name in COLUMNS]
             lines.append([f"{arm} − grpo", str(len(kept[arm])), *cells])
     if len(lines) > 1:
-        print(aligned(lines))
+        print(aligned(lines), end="\n\n")
+        print("by the records (law of the training reward; forecast from 30 %; Cov(log π, A))\n")
+        print(aligned(of_runs(kept)))
+
+
+def of_runs(kept: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Return a table of what the records of study 2 and 3 say: ends, the law, the forecast, ΔH against covariance."""
+    lines = [
+        [
+            "arm",
+            "reward",
+            "accuracy",
+            "H",
+            "R² of the law",
+            "ceiling",
+            "ends inside",
+            "detrended r",
+            "same sign",
+        ]
+    ]
+    for arm, rows in kept.items():
+        runs = [row["run"] for row in rows if "run" in row]
+        if not runs:
+            continue
+        ends = [cell([run[name]["end"] for run in runs]) for name in ("reward", "accuracy", "entropy")]
+        law = [cell([run["law"][name] for run in runs]) for name in ("r2", "ceiling")]
+        ahead = [run["forecast"] for run in runs]
+        inside = sum(each["low"] <= each["measured"] <= each["high"] for each in ahead)
+        moved = [cell([run["dynamics npg"][name] for run in runs]) for name in ("detrended", "same sign")]
+        lines.append([arm, *ends, *law, f"{inside} of {len(ahead)}", *moved])
+    return lines
 
 
 def _show_em(out: Path, seeds: list[int]) -> None:

@@ -6,12 +6,14 @@ import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from entropilot.errors import UserError  # noqa: E402
 from entropilot.recipes.schema import Recipe, load_recipe  # noqa: E402
+from entropilot.records import ACCURACY, ENTROPY, REWARD, RunWriter  # noqa: E402
 from entropilot.training.plan import check  # noqa: E402
 from experiments.real_model import base, demo, em, rl, tables, task  # noqa: E402
 from experiments.real_model.clock import Clock  # noqa: E402
@@ -119,3 +121,33 @@ def test_no_run_begins_after_the_time_has_come() -> None:
         assert Clock(f"{before:%H:%M}").over() and not Clock(f"{after:%H:%M}").over()
     with pytest.raises(UserError, match="--until is '8am'; give a time of the day, such as 08:00"):
         Clock("8am")
+
+
+def test_what_a_record_says_of_a_run_of_study_2(tmp_path: Path) -> None:
+    """Entropy falls by a tenth of the covariance in every update; the reward follows the law with a = 0.2, b = 0.9."""
+    writer = RunWriter(tmp_path / "run", {"name": "x"})
+    entropy = 1.0
+    for step in range(1, 41):
+        covariance = 0.2 + 0.1 * (step % 3)
+        row = {
+            ENTROPY: entropy,
+            REWARD: 0.9 - 0.2 * float(np.exp(entropy)),
+            "dynamics/entropy_before": entropy,
+        }
+        entropy -= 0.1 * covariance
+        row |= {"dynamics/entropy_after": entropy, "dynamics/covariance_pg": covariance}
+        row |= {"dynamics/covariance_npg": covariance} | ({ACCURACY: step / 40} if step % 8 == 0 else {})
+        writer.row(step, row)
+    writer.close()
+    found = rl.course_of(tmp_path / "run")
+    assert found["law"]["a"] == pytest.approx(0.2) and found["law"]["r2"] == pytest.approx(1.0)
+    assert found["law"]["ceiling"] == pytest.approx(0.7) and found["law"]["n"] == 40
+    assert found["accuracy"] == {"start": 0.2, "end": 1.0} and found["entropy"]["start"] == pytest.approx(
+        0.94
+    )
+    assert found["dynamics npg"]["detrended"] == pytest.approx(1.0) and found["dynamics pg"]["updates"] == 40
+    assert len(found["courses"]["reward"]) == 40 and found["forecast"]["measured"] is not None
+    heads, line = tables.of_runs({"grpo": [{"seed": 1, "run": found}], "empo": [{"seed": 1}]})
+    told = dict(zip(heads, line, strict=True))
+    inside = found["forecast"]["low"] <= found["forecast"]["measured"] <= found["forecast"]["high"]
+    assert told["ends inside"] == f"{int(inside)} of 1" and told["detrended r"] == "1.000"
