@@ -142,9 +142,8 @@ def test_what_a_record_says_of_a_run_of_study_2(tmp_path: Path) -> None:
     found = rl.course_of(tmp_path / "run")
     assert found["law"]["a"] == pytest.approx(0.2) and found["law"]["r2"] == pytest.approx(1.0)
     assert found["law"]["ceiling"] == pytest.approx(0.7) and found["law"]["n"] == 40
-    assert found["accuracy"] == {"start": 0.2, "end": 1.0} and found["entropy"]["start"] == pytest.approx(
-        0.94
-    )
+    assert found["accuracy"] == {"start": 0.2, "end": 1.0}
+    assert found["entropy"]["start"] == pytest.approx(0.938)  # 1, .97, .93, .91, .88
     assert found["dynamics npg"]["detrended"] == pytest.approx(1.0) and found["dynamics pg"]["updates"] == 40
     assert len(found["courses"]["reward"]) == 40 and found["forecast"]["measured"] is not None
     heads, line = tables.of_runs({"grpo": [{"seed": 1, "run": found}], "empo": [{"seed": 1}]})
