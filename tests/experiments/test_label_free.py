@@ -22,6 +22,9 @@ from entropilot.sandbox.tasks import TIERS
 from entropilot.training.plan import check
 from experiments.label_free import store
 from experiments.label_free.compare import ARMS, PARTS, by_arm, by_stop, recipe_of, row_of
+from experiments.label_free.errors import Slip, slip_of
+from experiments.label_free.errors import row_of as row_of_errors
+from experiments.label_free.errors import table as errors_table
 from experiments.label_free.falls import course, course_of
 from experiments.label_free.signals import SIGNALS, alarms, best_limit, damage, first_beyond, limits_of, told
 from experiments.label_free.store import OutOfTime, arm, hour, train
@@ -283,3 +286,23 @@ def test_rows_of_other_seeds_and_arms_stay_in_the_file(tmp_path: Path) -> None:
 
 def test_every_signal_is_a_metric_that_is_recorded() -> None:
     assert {metric for metric, _ in SIGNALS.values()} <= set(METRICS)
+
+
+def test_the_first_wrong_value_says_which_operation_was_read() -> None:
+    """6*8+0-2: 8, 8, 6. Written 8;6: at place 1 the next operation (8-2=6). Of 6 nothing, 8*... gives it there."""
+    assert slip_of("6*8+0-2=?", "8;8;6;#6") is None and slip_of("6*8+0-2=?", "6*8=8;8+0=8;8-2=6;#6") is None
+    assert slip_of("6*8+0-2=?", "8;6;4;#4") == Slip(1, (1,), last=False)
+    assert slip_of("6*8+0-2=?", "6*8=8;8-2=6;#6") == Slip(1, (1,), last=False)
+    assert slip_of("6*8+0-2=?", "8;8;4;#4") == Slip(2, (-2,), last=True)  # 8*8 = 64
+    assert slip_of("6*8+0-2=?", "8;8;7;#7") == Slip(2, (), last=True)
+    assert slip_of("6*8+0-2=?", "8;8;#8") is None, "a value is missing, and none is wrong"
+    problems = ["6*8+0-2=?"] * 4
+    found = row_of_errors(
+        problems, ["8;8;6;#6", "8;6;4;#4", "8;8;7;#7", "6-2=4;#4"], [True, False, False, False]
+    )
+    assert found == {
+        **{"accuracy": 0.25, "short": 0.75, "wrong": 3, "slips": 3, "commonest place": 1, "next": 1},
+        "had a next": 2,
+    }
+    lines = errors_table({"empo": [found | {"wrong": 10}, found]})
+    assert [line[0] for line in lines[1:]] == ["empo, wrong", "empo, right"] and lines[1][-1] == "1 of 2"

@@ -87,7 +87,7 @@ class Tier:
 
 # --- chains: the easy tier --------------------------------------------------------------------------------
 
-_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "+": lambda x, y: (x + y) % 10,
     "-": lambda x, y: (x - y) % 10,
     "*": lambda x, y: (x * y) % 10,
@@ -103,7 +103,7 @@ def _chain(rng: random.Random, count: int) -> Problem:
     for operand in operands[1:]:
         operation = rng.choice("+-*")
         text += f"{operation}{operand}"
-        value = _OPERATIONS[operation](value, operand)
+        value = OPERATIONS[operation](value, operand)
     return Problem(prompt=f"{text}=?", answer=str(value))
 
 
@@ -132,7 +132,7 @@ def _trace(problem: Problem, full: bool, rate: float, rng: random.Random) -> str
     text = problem.prompt.removesuffix("=?")
     value, trace = int(text[0]), ""
     for operation, operand in zip(text[1::2], text[2::2], strict=True):
-        before, value = value, _OPERATIONS[operation](value, int(operand))
+        before, value = value, OPERATIONS[operation](value, int(operand))
         if rng.random() < rate:
             value = rng.randrange(10)
         trace += f"{before}{operation}{operand}={value};" if full else f"{value};"
