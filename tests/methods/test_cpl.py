@@ -136,3 +136,11 @@ def test_each_piql_loss_trains_its_own_network():
 def test_settings_that_cannot_work_are_refused(module, name, settings, message, unchecked):
     with pytest.raises(ValueError, match=message):
         getattr(unchecked(f"entropilot.methods.{module}"), name)(**settings)
+
+
+@pytest.mark.parametrize("method", [cpl_kl(), dpo_segment()])
+def test_a_score_against_a_reference_needs_one(method: CPL) -> None:
+    logp = torch.full((1, 2), -1.0)
+    with pytest.raises(ValueError, match="compare with a reference; give ref_logp"):
+        method.score(logp)
+    assert method.score(logp, ref_logp=logp - 0.5).item() == pytest.approx(1.0)

@@ -28,6 +28,7 @@ class CPL:
 
     alpha: float = 0.1  # authors' configs/mw_state_dense/cpl.yaml
     lam: float = 0.5  # the same; their `contrastive_bias`
+    against_reference: bool = False  # whether the score needs `ref_logp`
 
     def __post_init__(self) -> None:
         check_positive("CPL", {"alpha": self.alpha})
@@ -39,7 +40,13 @@ class CPL:
         mask: Tensor | None = None,
         ref_logp: Float[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b"]:
-        """Return S(ζ), nats, of segments padded to t steps; `ref_logp` makes it CPL-KL."""
+        """Return S(ζ), nats, of segments padded to t steps; `ref_logp` makes it CPL-KL.
+
+        Raises:
+            ValueError: the method is against a reference, and there is no `ref_logp`.
+        """
+        if self.against_reference and ref_logp is None:
+            raise ValueError("CPL-KL and DPO on segments compare with a reference; give ref_logp.")
         if ref_logp is not None:
             logp = logp - ref_logp.detach()
         return masked_sum(logp, as_mask(mask, logp))
@@ -53,9 +60,9 @@ class CPL:
 
 def cpl_kl(alpha: float = 0.2, lam: float = 0.75) -> CPL:
     """Return CPL-KL with the authors' settings; its score needs `ref_logp`."""
-    return CPL(alpha, lam)
+    return CPL(alpha, lam, against_reference=True)
 
 
 def dpo_segment(beta: float = 0.1) -> CPL:
     """Return DPO's loss (arXiv:2305.18290, Eq. 7) on whole segments; its score needs `ref_logp`."""
-    return CPL(alpha=beta, lam=1.0)
+    return CPL(alpha=beta, lam=1.0, against_reference=True)

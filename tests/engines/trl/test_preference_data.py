@@ -12,7 +12,7 @@ from preference_helpers import batch_of, guess, make, rows, update, without
 
 from entropilot.engines.trl.preference_data import accepted_lengths
 from entropilot.errors import UserError
-from entropilot.methods.cpl import CPL
+from entropilot.methods.cpl import CPL, cpl_kl
 from entropilot.methods.ppl import PPL
 from entropilot.sandbox.tokenizer import build_tokenizer
 
@@ -216,6 +216,7 @@ def test_cpl_reads_no_authors(tmp_path):
         ({"use_weighting": True}, "use_weighting=True"),
         ({"precompute_ref_log_probs": True}, "precompute_ref_log_probs=True"),
         ({"beta": 0.5}, r"beta=0.5 is DPO's; PPL has its own factor, so set method=PPL\(alpha=0.5\)"),
+        ({"method": cpl_kl()}, "PPLTrainer keeps no reference model, with which CPL-KL"),
         ({"method": "ppl"}, "method='ppl' is no loss of segments"),
         ({"ref_model": object()}, "PPL has no reference model; remove ref_model"),
     ],

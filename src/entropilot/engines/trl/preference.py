@@ -176,6 +176,11 @@ def check_settings(method: Any, args: DPOConfig, others: dict[str, Any]) -> None
         raise UserError(
             f"method={method!r} is no loss of segments; give PPL(...) or CPL(...) of entropilot.methods."
         )
+    if isinstance(method, CPL) and method.against_reference:
+        raise UserError(
+            "PPLTrainer keeps no reference model, with which CPL-KL and DPO on segments compare; give CPL(...), or take "
+            "TRL's DPOTrainer."
+        )
     for name, default in DPO_ONLY.items():
         if (value := getattr(args, name)) != default:
             raise UserError(
