@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from entropilot.errors import UserError
-from entropilot.files import claim, written_whole
+from entropilot.files import claim, write_text, written_whole
 from entropilot.recipes.yaml_files import read_values
 from entropilot.records import read_run
 
@@ -181,7 +181,7 @@ def keep(file: Path | None, part: str, rows: Mapping[str, Any]) -> dict[str, Any
     )
     known = kept.get(part, {})
     kept[part] = known | {arm: _by_seed(known.get(arm), found) for arm, found in new.items()}
-    file.write_text(json.dumps(kept).replace("{", "\n{") + "\n")
+    write_text(file, json.dumps(kept).replace("{", "\n{") + "\n")
     return kept[part]
 
 
@@ -190,4 +190,6 @@ def _by_seed(known: Any, new: Any) -> Any:
     rows = [*(known or ()), *new] if isinstance(new, list) else []
     if not rows or any(not isinstance(row, dict) or "seed" not in row for row in rows):
         return new
+    if len({row["seed"] for row in new}) < len(new):
+        raise ValueError("An arm has two rows of one seed; give each run a seed of its own.")
     return [row for _, row in sorted({row["seed"]: row for row in rows}.items())]

@@ -152,6 +152,7 @@ def row_of(folder: Path, seed: int, tier: str, limits: Mapping[str, float | None
         return None
     row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": majority_accuracy(folder)}
     row |= {"told": told(folder, limits), "damage": damage(folder), "stop": None, "pass": None}
+    row["limits"] = {words: limits[words] for words in row["told"]}
     if (stop := stopped(folder, StopRule())) is not None:
         row["stop"] = dict(zip(("step", "there", "later"), stop[1:4], strict=True))
     file, model = folder / "sampled.json", folder / "model"
@@ -176,7 +177,9 @@ def main() -> None:
     parser.add_argument(
         "--store", type=Path, help="add a row of every run to this file (docs/results/label_free.json)"
     )
-    parser.add_argument("--report", action="store_true", help="print what there is; train nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="train nothing; measure and print what there is"
+    )
     settings = parser.parse_args()
     part = PARTS[settings.part]
     arms: Sequence[str] = settings.arms.split(",") if settings.arms else part.arms
@@ -186,16 +189,15 @@ def main() -> None:
     out = out_folder(settings.out or Path("runs/label_free") / settings.part)
     limits = _limits(settings.tuned_on, settings.store)
     jobs = [(name, seed) for seed in part.seeds for name in arms]
-    rows: dict[str, list[dict[str, Any]]] = {}
     try:
-        for name, seed in jobs:
-            folder = out / f"{name}-{seed}"
-            if not settings.report:
-                train(folder, recipe_of(name, seed, settings.limit, part), settings.until)
-            if (row := row_of(folder, seed, part.tier, limits)) is not None:
-                rows.setdefault(name, []).append(row)
+        for name, seed in () if settings.report else jobs:
+            train(out / f"{name}-{seed}", recipe_of(name, seed, settings.limit, part), settings.until)
     except OutOfTime:
         print("the time is up; the same command goes on from here")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name, seed in jobs:
+        if (row := row_of(out / f"{name}-{seed}", seed, part.tier, limits)) is not None:
+            rows.setdefault(name, []).append(row)
     table = [["run", "peak", "at step", "lowest after", "end", "fall", "fell"]]
     for name, runs in rows.items():
         for row in runs:

@@ -1,8 +1,8 @@
 """Ask what a model that fell does wrong: python -m experiments.label_free.errors runs/label_free/confirm
 
 Greedy answers of every model to 256 problems of the test split of `chains`. A solution is written with whole steps
-(`3+4=7;…`) or with running values alone (`7;…`); its first wrong value is compared with what the operations of the other
-places would have given there.
+(`3+4=7;…`), with running values alone (`7;…`), or not at all (`#7`); its first wrong value is compared with what the
+operations of the other places would have given there.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from entropilot.analysis.seeds import cell
+from entropilot.errors import UserError
 from entropilot.reports.text import aligned
 from entropilot.sandbox.tasks import OPERATIONS
-from experiments.runs import command, finished, keep, once, out_folder, python
+from experiments.runs import command, finished, keep, once, python
 
 PROBLEMS = 256
 _STEP = re.compile(r"([+*-])(\d)")
@@ -42,14 +43,17 @@ class Slip:
 
 def is_short(text: str) -> bool:
     """Return whether a solution writes running values alone."""
-    return "=" not in text
+    return ";" in text and "=" not in text
 
 
 def slip_of(problem: str, text: str) -> Slip | None:
     """Return the first wrong value of a solution; None where all are right, or where there are too few."""
     value = int(problem[0])
     operations = [(sign, int(digit)) for sign, digit in _STEP.findall(problem)]
-    written = [part.rpartition("=")[2] for part in text.partition("#")[0].split(";") if part]
+    written = [part.rpartition("=")[2] for part in text.partition("#")[0].split(";")]
+    written = written[
+        : next((i for i, found in enumerate(written) if not found.isdigit()), None)
+    ]  # cut, or malformed
     for place, found in enumerate(written[: len(operations)]):
         there = [str(OPERATIONS[sign](value, digit)) for sign, digit in operations]
         if found != there[place]:
@@ -69,11 +73,15 @@ def row_of(problems: Sequence[str], texts: Sequence[str], right: Sequence[bool])
     return {
         "accuracy": sum(right) / len(right),
         "short": sum(map(is_short, texts)) / len(texts),
+        "direct": sum(";" not in text for text in texts) / len(texts),
         "wrong": len(wrong),
         "slips": len(slips),
         "commonest place": max(places.values(), default=0),
         "next": sum(1 in slip.reads for slip in slips),
         "had a next": sum(not slip.last for slip in slips),
+        # What a reading of another place would give by chance: the last one's, which no misreading explains as well.
+        "last": sum(-1 in slip.reads for slip in slips),
+        "had a last": sum(slip.place > 0 for slip in slips),
     }
 
 
@@ -100,7 +108,17 @@ def measure(model: str, result: Path) -> None:
 
 def table(rows: dict[str, Iterable[dict[str, Any]]]) -> list[list[str]]:
     """Return a line for the models of each arm that have ten wrong answers or more, and one for the others."""
-    lines = [["models", "n", "accuracy", "short", "slips at one place", "slips that read the next operation"]]
+    lines = [
+        [
+            "models",
+            "n",
+            "accuracy",
+            "short",
+            "slips at one place",
+            "read the next operation",
+            "the one before",
+        ]
+    ]
     for arm, found in rows.items():
         for words, kept in (
             ("wrong", [row for row in found if row["wrong"] >= 10]),
@@ -113,6 +131,7 @@ def table(rows: dict[str, Iterable[dict[str, Any]]]) -> list[list[str]]:
                         cell([row["short"] for row in kept]),
                         _share(kept, "commonest place", "slips"),
                         _share(kept, "next", "had a next"),
+                        _share(kept, "last", "had a last"),
                     ]
                 )
     return lines
@@ -134,10 +153,13 @@ def main() -> None:
     if settings.one is not None:
         measure(str(settings.runs), settings.one)
         return
-    out = out_folder(settings.runs)
+    if not settings.runs.is_dir():
+        raise UserError(f"{settings.runs} is no folder; give one with runs of compare on `chains`.")
     rows: dict[str, list[dict[str, Any]]] = {}
-    for folder in sorted(path for path in out.iterdir() if path.is_dir() and finished(path)):
+    for folder in sorted(settings.runs.resolve().glob("*-*/")):
         arm, _, seed = folder.name.rpartition("-")
+        if not (seed.isdigit() and finished(folder)):
+            continue
         result = folder / "errors.json"
         if not result.exists():
             what = f"Measuring {folder.name}"

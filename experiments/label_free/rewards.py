@@ -47,7 +47,9 @@ def stopped(folder: Path, rule: StopRule) -> tuple[str, float, float, float, flo
     run = read_run(folder)
     columns = ("semantic/entropy", "entropy/policy_T1", "semantic/majority_share")
     measured = run.column(*columns)
-    stop = label_free_stop(*zip(*measured, strict=True), rule=rule) if measured else None
+    flips = dict(run.column("semantic/flip_rate"))
+    series = [*zip(*measured, strict=True), [flips.get(row[0], np.nan) for row in measured]]
+    stop = label_free_stop(*series, rule=rule) if measured else None
     if stop is None:
         return None
     steps, accuracy = zip(*run.column("validation/accuracy"), strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from entropilot.errors import UserError
 from entropilot.records import read_run
 from experiments.label_free.falls import FALL, course_of
 
@@ -71,7 +72,10 @@ def best_limit(folders: Sequence[Path], metric: str, direction: int) -> float | 
 
 def limits_of(folders: Sequence[Path]) -> dict[str, float | None]:
     """Return every signal's limit, set on the runs in these folders."""
-    return {words: best_limit(folders, *signal) for words, signal in SIGNALS.items()}
+    found = {words: best_limit(folders, *signal) for words, signal in SIGNALS.items()}
+    return {
+        words: None if limit is None else float(f"{limit:.6g}") for words, limit in found.items()
+    }  # as stored
 
 
 def told(folder: Path, limits: Mapping[str, float | None]) -> dict[str, int | None]:
@@ -99,12 +103,18 @@ def alarms(limits: Mapping[str, float | None], rows: Sequence[Mapping[str, Any]]
 
     Args:
         limits: by signal, as `limits_of` returns them.
-        rows: of every run its `fall`, its `damage`, and what was `told`; those of earlier versions were not told.
+        rows: of every run its `fall`, its `damage`, and what was `told` by which `limits`; rows of earlier versions were
+            not told.
+
+    Raises:
+        UserError: a row was told by another limit.
     """
     table = [["signal", "limit", "falls told", "false alarms", "lead (updates)"]]
     for words in SIGNALS:
         limit = limits.get(words)
         having = [row for row in rows if words in row.get("told", {})]
+        if any(row["limits"][words] != limit for row in having):
+            raise UserError("Some rows were told by other limits; make them again, or give no --tuned-on.")
         if limit is None or not having:
             table.append([words, "–" if limit is None else f"{limit:.3g}", "–", "–", "–"])
             continue

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from entropilot.analysis.dynamics import agreement
+from entropilot.errors import UserError
 from entropilot.law.assess import assess_run
 from entropilot.law.forecast import forecast_run
 from entropilot.records import ACCURACY, ENTROPY, REWARD, read_run
@@ -40,42 +42,45 @@ def recipe_of(arm: str, seed: int) -> dict[str, Any]:
 
 
 def course_of(folder: Path) -> dict[str, Any]:
-    """Return what a run's record says: ends, the law with its verdict, a forecast, ΔH against covariance.
+    """Return what a run's record says: ends, courses, the law with its verdict, a forecast, ΔH against covariance.
 
-    Ends are means of five rollouts, of accuracy the single measurements. The law is of the training reward, which has a
-    value in every rollout; the forecast is made from the first 30 % of them. ΔH is measured on fixed completions around
-    every update.
+    Ends are means over 640 completions (five rollouts of 128), of accuracy the single measurements. The law is of the
+    training reward, which has a value in every rollout; the forecast is made from the first 30 % of them. ΔH is measured
+    on fixed completions around every update, and compared with the covariance where a row holds one: at the first update
+    of a rollout, whose completions the covariance is of. What can't be computed of a run is left out.
     """
     run = read_run(folder)
     row: dict[str, Any] = {}
-    for name, metric, few in (("reward", REWARD, 5), ("entropy", ENTROPY, 5), ("accuracy", ACCURACY, 1)):
+    rollouts = max(1, len(run.column(REWARD)) // ROLLOUTS) * 5
+    for name, metric, few in (
+        ("reward", REWARD, rollouts),
+        ("entropy", ENTROPY, rollouts),
+        ("accuracy", ACCURACY, 1),
+    ):
         values = [value for _, value in run.column(metric)]
         row[name] = {"start": float(np.mean(values[:few])), "end": float(np.mean(values[-few:]))}
-    row["courses"] = {
-        name: [list(pair) for pair in run.column(metric)]
-        for name, metric in (("reward", REWARD), ("entropy", ENTROPY), ("accuracy", ACCURACY))
-    }
-    fit, _, assessment = assess_run(run, performance=REWARD)
-    row["law"] = {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2, "n": fit.n}
-    row["law"][assessment.grade] = True  # texts are not stored
-    ahead = forecast_run(run, 0.3, performance=REWARD)
-    row["forecast"] = {
-        "value": ahead.performance,
-        "low": ahead.interval[0],
-        "high": ahead.interval[1],
-        "law": ahead.law,
-        "measured": ahead.measured and ahead.measured[1],
-    }
+        row[name]["course"] = [list(pair) for pair in run.column(metric)]
+    with suppress(UserError):
+        fit, _, assessment = assess_run(run, performance=REWARD)
+        row["law"] = {"a": fit.a, "b": fit.b, "ceiling": fit.ceiling, "r2": fit.r2, "n": fit.n}
+        row["law"] |= {"trusted": assessment.trusted}
+    with suppress(UserError):
+        ahead = forecast_run(run, 0.3, performance=REWARD)
+        if ahead.measured is not None:
+            low, high = ahead.interval
+            row["forecast"] = {
+                **{"value": ahead.performance, "low": low, "high": high, "law": ahead.law},
+                **{"measured": ahead.measured[1], "inside": low <= ahead.measured[1] <= high},
+            }
     around = ("dynamics/entropy_before", "dynamics/entropy_after")
     for rule in ("pg", "npg"):
         rows = run.column(f"dynamics/covariance_{rule}", *around)
-        found = agreement([each[1] for each in rows], [each[2] - each[3] for each in rows])
-        row[f"dynamics {rule}"] = {
-            "updates": found.updates,
-            "pearson": found.pearson.value,
-            "detrended": found.detrended.value,
-            "same sign": found.same_sign,
-        }
+        with suppress(UserError):
+            found = agreement([each[1] for each in rows], [each[2] - each[3] for each in rows])
+            row[f"dynamics {rule}"] = {
+                **{"updates": found.updates, "pearson": found.pearson.value},
+                **{"detrended": found.detrended.value, "same sign": found.same_sign},
+            }
     return row
 
 

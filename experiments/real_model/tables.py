@@ -54,30 +54,35 @@ def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
 
 
 def of_runs(kept: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
-    """Return a table of what the records of study 2 and 3 say: ends, the law, the forecast, ΔH against covariance."""
-    lines = [
-        [
-            "arm",
-            "reward",
-            "accuracy",
-            "H",
-            "R² of the law",
-            "ceiling",
-            "ends inside",
-            "detrended r",
-            "same sign",
-        ]
-    ]
+    """Return a table of what the records of study 2 and 3 say: ends, the law, the forecast, ΔH against covariance.
+
+    A ceiling counts only where the law's verdict trusts it.
+    """
+    heads = ["arm", "reward", "accuracy", "H", "R² of the law", "ceiling", "trusted", "ends inside"]
+    lines = [[*heads, "updates compared", "detrended r", "same sign"]]
     for arm, rows in kept.items():
         runs = [row["run"] for row in rows if "run" in row]
         if not runs:
             continue
-        ends = [cell([run[name]["end"] for run in runs]) for name in ("reward", "accuracy", "entropy")]
-        law = [cell([run["law"][name] for run in runs]) for name in ("r2", "ceiling")]
-        ahead = [run["forecast"] for run in runs]
-        inside = sum(each["low"] <= each["measured"] <= each["high"] for each in ahead)
-        moved = [cell([run["dynamics npg"][name] for run in runs]) for name in ("detrended", "same sign")]
-        lines.append([arm, *ends, *law, f"{inside} of {len(ahead)}", *moved])
+        laws, ahead, moved = (
+            [run[key] for run in runs if key in run] for key in ("law", "forecast", "dynamics npg")
+        )
+        trusted = [law for law in laws if law["trusted"]]
+        lines.append(
+            [
+                *(
+                    arm,
+                    *(cell([run[name]["end"] for run in runs]) for name in ("reward", "accuracy", "entropy")),
+                ),
+                *(cell([law["r2"] for law in laws]), cell([law["ceiling"] for law in trusted])),
+                *(
+                    f"{len(trusted)} of {len(laws)}",
+                    f"{sum(each['inside'] for each in ahead)} of {len(ahead)}",
+                ),
+                ", ".join(dict.fromkeys(str(each["updates"]) for each in moved)),
+                *(cell([each[name] for each in moved]) for name in ("detrended", "same sign")),
+            ]
+        )
     return lines
 
 

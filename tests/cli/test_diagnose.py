@@ -120,7 +120,15 @@ def test_too_few_steps_are_not_told_as_nothing_logged(run, tmp_path: Path) -> No
     (tmp_path / "two.csv").write_text("step,entropy,reward\n1,0.5,0.1\n2,0.4,0.2\n")
     result = run("diagnose", "two.csv")
     few, nothing = result.out.splitlines()[-2:]
-    assert "fewer than 3 values of what is needed: dead run, reward collapse, entropy explosion" in few
+    assert "too few values of what is needed: dead run, reward collapse, entropy explosion" in few
     assert "nothing was logged for it: drift" in nothing and "entropy collapse" not in nothing
     (document,) = json.loads(run("diagnose", "two.csv", "--json").out)
     assert "entropy collapse" in document["too_short"] and "entropy collapse" not in document["not_logged"]
+    # Five steps, in which entropy and reward collapse: no check judges by so few, and none is passed over in silence.
+    rows = "".join(f"{i},{0.9 * 0.2**i},{0.9 * 0.2**i}\n" for i in range(1, 6))
+    (tmp_path / "five.csv").write_text("step,entropy,reward\n" + rows)
+    (document,) = json.loads(run("diagnose", "five.csv", "--json").out)
+    assert document["findings"] == []
+    assert {"dead run", "reward collapse", "entropy explosion", "entropy collapse"} == {
+        *document["too_short"]
+    }

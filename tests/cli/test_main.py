@@ -205,12 +205,19 @@ def test_errors_name_what_the_user_typed(run, tmp_path: Path) -> None:
     make_run(tmp_path / "many" / "two")
     (tmp_path / "log.csv").write_text("step,entropy,reward\n1,0.5,0.1\n2,0.4,0.2\n")
     for arguments, said in (
-        (["fit", "many"], "many holds no log itself, but runs in one, two; give the path of one."),
+        (
+            ["fit", "many"],
+            "many holds no log itself, but its folders hold runs: one, two; give the path of one.",
+        ),
         (["read", "log.csv", "--to", "many/one"], "many/one already holds a run; choose another --to"),
         (["read", "log.csv", "--to", "log.csv"], "choose another folder with --to."),
         (["forecast", "log.csv", "--prefix", "15"], "give a share of the run from 0.01 to 1"),
         (["train", "control/smoke"], "run it with: entropilot control bench control/smoke"),
-        (["train", "kl_cov", "--max-steps", "8"], "grpo.max_steps=… for a field of GRPOConfig"),
+        (["train", "kl_cov", "--max-steps", "8"], "as KEY=VALUE, such as grpo.max_steps=…"),
+        (["train", "kl_cov", "--grpo.max_steps=8"], "as KEY=VALUE, such as grpo.max_steps=…"),
+        (["train", "kl_cov", "--seed", "3"], "as KEY=VALUE, such as seed=…"),
+        (["train", "kl_cov", "--ouut", "x"], "There is no option --ouut; did you mean --out?"),
+        (["check", "kl_cov", "--nonesuch"], "as KEY=VALUE, such as seed=1"),
         (
             ["check", "kl_cov", "--learning-rate=1"],
             "There is no option --learning-rate; values of the recipe",

@@ -22,7 +22,7 @@ from entropilot.sandbox.tasks import TIERS
 from entropilot.training.plan import check
 from experiments.label_free import store
 from experiments.label_free.compare import ARMS, PARTS, by_arm, by_stop, recipe_of, row_of
-from experiments.label_free.errors import Slip, slip_of
+from experiments.label_free.errors import Slip, is_short, slip_of
 from experiments.label_free.errors import row_of as row_of_errors
 from experiments.label_free.errors import table as errors_table
 from experiments.label_free.falls import course, course_of
@@ -240,7 +240,7 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
 
     def alarms_of(*folders: Path) -> dict[str, list[str]]:
         rows = [
-            {"fall": found.fall, "told": told(folder, limits), "damage": damage(folder)}
+            {"fall": found.fall, "told": told(folder, limits), "damage": damage(folder), "limits": limits}
             for folder in folders
             if (found := course_of(folder)) is not None
         ]
@@ -254,6 +254,14 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
     table = alarms_of(once, alarming)
     assert table["flip rate rises"] == ["0.03", "0 of 0", "1 of 1", "–"]
     assert alarms_of(once)["flip rate rises"] == ["0.03", "–", "–", "–"]
+    other = {
+        "fall": 0.0,
+        "damage": None,
+        "told": {"flip rate rises": None},
+        "limits": {"flip rate rises": 0.5},
+    }
+    with pytest.raises(UserError, match="told by other limits"):
+        alarms(limits, [other])
 
 
 def test_what_is_kept_of_a_run_is_its_course_its_alarms_and_its_samples(
@@ -281,6 +289,8 @@ def test_rows_of_other_seeds_and_arms_stay_in_the_file(tmp_path: Path) -> None:
     assert part["ttrl"] == [{"seed": 11, "end": 0.4}]
     assert json.loads(file.read_text()) == {"confirm": part}
     assert keep(file, "setting", {"empo": [[1, 2]]}) == {"empo": [[1, 2]]}
+    with pytest.raises(ValueError, match="two rows of one seed"):
+        keep(file, "confirm", {"empo": [{"seed": 1}, {"seed": 1}]})
     assert keep(file, "setting", {"empo": [[3]]}) == {"empo": [[3]]}, "rows without a seed are replaced"
 
 
@@ -296,13 +306,18 @@ def test_the_first_wrong_value_says_which_operation_was_read() -> None:
     assert slip_of("6*8+0-2=?", "8;8;4;#4") == Slip(2, (-2,), last=True)  # 8*8 = 64
     assert slip_of("6*8+0-2=?", "8;8;7;#7") == Slip(2, (), last=True)
     assert slip_of("6*8+0-2=?", "8;8;#8") is None, "a value is missing, and none is wrong"
+    assert slip_of("6*8+0-2=?", "6*8=8;8+") is None, "cut off"
+    assert [is_short(text) for text in ("8;8;6;#6", "6*8=8;#8", "#6")] == [True, False, False]
     problems = ["6*8+0-2=?"] * 4
     found = row_of_errors(
         problems, ["8;8;6;#6", "8;6;4;#4", "8;8;7;#7", "6-2=4;#4"], [True, False, False, False]
     )
     assert found == {
         **{"accuracy": 0.25, "short": 0.75, "wrong": 3, "slips": 3, "commonest place": 1, "next": 1},
-        "had a next": 2,
+        **{"had a next": 2, "last": 0, "had a last": 2, "direct": 0.0},
     }
     lines = errors_table({"empo": [found | {"wrong": 10}, found]})
-    assert [line[0] for line in lines[1:]] == ["empo, wrong", "empo, right"] and lines[1][-1] == "1 of 2"
+    assert [line[0] for line in lines[1:]] == ["empo, wrong", "empo, right"] and lines[1][-2:] == [
+        "1 of 2",
+        "0 of 2",
+    ]

@@ -142,11 +142,40 @@ def test_what_a_record_says_of_a_run_of_study_2(tmp_path: Path) -> None:
     found = rl.course_of(tmp_path / "run")
     assert found["law"]["a"] == pytest.approx(0.2) and found["law"]["r2"] == pytest.approx(1.0)
     assert found["law"]["ceiling"] == pytest.approx(0.7) and found["law"]["n"] == 40
-    assert found["accuracy"] == {"start": 0.2, "end": 1.0}
+    assert (found["accuracy"]["start"], found["accuracy"]["end"]) == (0.2, 1.0)
     assert found["entropy"]["start"] == pytest.approx(0.938)  # 1, .97, .93, .91, .88
     assert found["dynamics npg"]["detrended"] == pytest.approx(1.0) and found["dynamics pg"]["updates"] == 40
-    assert len(found["courses"]["reward"]) == 40 and found["forecast"]["measured"] is not None
-    heads, line = tables.of_runs({"grpo": [{"seed": 1, "run": found}], "empo": [{"seed": 1}]})
+    # The reward rises from 0.36 at 1 nat to 0.68 at −0.17; the forecast from the first 30 % is "no change".
+    assert found["forecast"]["value"] < 0.6 < found["forecast"]["measured"] < 0.75
+    outside = found | {
+        "forecast": {"inside": False},
+        "law": found["law"] | {"trusted": False, "ceiling": 9.0},
+    }
+    heads, line = tables.of_runs(
+        {"grpo": [{"seed": 1, "run": found}, {"seed": 2, "run": outside}], "empo": [{"seed": 1}]}
+    )
     told = dict(zip(heads, line, strict=True))
-    inside = found["forecast"]["low"] <= found["forecast"]["measured"] <= found["forecast"]["high"]
-    assert told["ends inside"] == f"{int(inside)} of 1" and told["detrended r"] == "1.000"
+    assert told["trusted"] == "1 of 2" and told["ceiling"] == "0.700", (
+        "one that is not trusted does not count"
+    )
+    assert (
+        told["ends inside"] == f"{int(found['forecast']['inside'])} of 2" and told["updates compared"] == "40"
+    )
+
+
+def test_what_a_record_does_not_hold_is_left_out(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", {"name": "x"})
+    for step in (1, 2):
+        writer.row(step, {ENTROPY: 0.5, REWARD: 0.5, ACCURACY: 0.5})
+    writer.close()
+    found = rl.course_of(tmp_path / "run")
+    assert not {"law", "dynamics npg", "dynamics pg"} & set(found) and found["reward"]["end"] == 0.5
+    assert tables.of_runs({"grpo": [{"seed": 1, "run": found}]})[1][4:] == [
+        "–",
+        "–",
+        "0 of 0",
+        "1 of 1",
+        "",
+        "–",
+        "–",
+    ]

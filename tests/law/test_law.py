@@ -226,4 +226,4 @@ def test_statistics_import_neither_torch_nor_plotly() -> None:
 def test_a_verdict_in_short_is_without_its_doubts() -> None:
     for joint in ("; but ", "; besides, ", ", because "):
         assert in_short(f"do not trust it{joint}one; and two; R is x") == "do not trust it"
-    assert in_short("it holds") == "it holds"
+    assert in_short("it holds; R is x") == in_short("it holds") == "it holds"

@@ -254,7 +254,9 @@ def test_a_tiers_reward_grades_its_problems_wherever_they_come_from() -> None:
     """Of `pool` the completion is the answer and nothing else; of `chains` it ends with it."""
     texts, golds = ["1+2=3;#3", "#3", "#4"], ["3", "3", "3"]
     assert build_reward("sandbox:chains", None)(completions=texts, answer=golds) == [1.0, 1.0, 0.0]
-    assert build_reward("sandbox:pool", "chains")(completions=texts, answer=golds) == [0.0, 1.0, 0.0]
+    assert build_reward("sandbox:pool", "pool")(completions=texts, answer=golds) == [0.0, 1.0, 0.0]
+    with pytest.raises(UserError, match="grades another tier than data: sandbox:chains"):
+        build_reward("sandbox:pool", "chains")
     with pytest.raises(
         UserError, match="There is no sandbox tier 'chain'; choose one of: chains, pool, long"
     ):

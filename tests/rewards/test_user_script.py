@@ -28,7 +28,7 @@ def test_it_trains(plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(scrl_math, "_said", False)
     monkeypatch.setattr(scrl_math, "visits", Visits())
     monkeypatch.setattr("sys.argv", ["scrl.py", str(tmp_path / "model"), str(tmp_path / "out"), "2"])
-    quiet = 'output_dir=sys.argv[2], use_cpu=True, bf16=False, report_to="none", save_strategy="no",'
+    quiet = 'output_dir=sys.argv[2], use_cpu=True, report_to="none", save_strategy="no",'
     text = text.replace("output_dir=sys.argv[2],", quiet).replace(
         "max_completion_length=64", "max_completion_length=8"
     )

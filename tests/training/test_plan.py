@@ -87,7 +87,9 @@ def test_the_keys_of_the_hint_are_fields_of_trl() -> None:
 
 def test_a_learning_rate_of_the_tiny_model_is_told_for_another(tmp_path: Path) -> None:
     """All weights of a pretrained model at 2e-4 is a slip; of the sandbox, of adapters, or at 2e-5 it is none."""
-    rate, other = {"learning_rate": 2e-4}, {"model": str(weights_of("chains"))}  # as a folder like any other
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"hidden_size": 576}')
+    rate, other = {"learning_rate": 2e-4}, {"model": str(tmp_path / "model")}
 
     def told(grpo: dict[str, Any], **fields: Any) -> bool:
         notes = check(recipe(grpo, **fields), tmp_path / "run", processes=1, elsewhere=True).notes
@@ -96,8 +98,5 @@ def test_a_learning_rate_of_the_tiny_model_is_told_for_another(tmp_path: Path) -
         )
 
     assert told(rate, **other)
-    assert (
-        not told(rate)
-        and not told(rate, **other, lora={"r": 4})
-        and not told({"learning_rate": 2e-5}, **other)
-    )
+    assert not told(rate) and not told(rate, model=str(weights_of("chains"))), "as small under another name"
+    assert not told(rate, **other, lora={"r": 4}) and not told({"learning_rate": 2e-5}, **other)

@@ -34,7 +34,7 @@ def judged_file(file: Path, judge: Judge, rule: str, torn: list[int], graded: st
     rows = read_completions(file, torn)
     first = next(rows, None)
     if first is None:
-        what = f", and {len(torn)} that are no JSON object in UTF-8" if torn else ""
+        what = f" ({len(torn)} of its lines are no JSON object in UTF-8)" if torn else ""
         raise UserError(f"{file} holds no row with completions{what}; give a file with at least one.")
     yield from judge_rows(chain([first], rows), judge, lambda text: extract(text, rule), graded, file)
 

@@ -124,7 +124,7 @@ def cluster(
     for sentence in _sentences(summary, settings):
         typer.echo(sentence)
     if out is not None:
-        say(f"{summary['rows']} rows: {out}")
+        say(f"{summary['rows']} row{'s' * (summary['rows'] != 1)}: {out}")
 
 
 # --- reading, judging, grading --------------------------------------------------------------------------------------

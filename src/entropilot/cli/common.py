@@ -22,10 +22,10 @@ from entropilot.errors import TRAINING, UserError, need
 # How messages that name a recipe's key are told by commands that have an option for it.
 _SPELT = (
     (re.compile(r"Name yours with data\.(\w+)_column"), r"Rename yours to \1"),
-    (re.compile(r"\bdata\.source\b"), "--data"),
-    (re.compile(r"\bdata\.over_length\b"), "--over-length"),
-    (re.compile(r"\bdata\.limit\b"), "--problems"),
-    (re.compile(r"\bdata\.(split|template|prefix|suffix|system)\b"), r"--\1"),
+    (re.compile(r"^data\.source: "), "--data: "),
+    (re.compile(r"^data\.(split|template): "), r"--\1: "),
+    (re.compile(r"(?<=set )data\.(template|over_length)\b"), lambda key: "--" + key[1].replace("_", "-")),
+    (re.compile(r"(?<=leave out )data\.template\b"), "--template"),
     (re.compile(r"\bdata: sandbox\b"), "--data sandbox"),
     (re.compile(r"^reward: "), "--reward: "),
     (re.compile(r"^model: "), ""),  # of --model or of --compare; the sentence names the folder

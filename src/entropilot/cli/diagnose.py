@@ -49,7 +49,7 @@ def diagnose(
     """Find what is wrong with runs: collapse, explosion, dead groups, drift, truncation and more, with advice."""
     from entropilot.law.findings.find import find, too_short, unchecked
     from entropilot.law.findings.finding import SEVERITIES
-    from entropilot.law.findings.signals import LEAST, Signals
+    from entropilot.law.findings.signals import Signals
     from entropilot.reports.text import labels, one_line
 
     def signals_of(path: Path) -> Signals:
@@ -80,7 +80,7 @@ def diagnose(
                 for line in finding.lines():
                     typer.echo(("    " if line.startswith(" ") else "  ") + one_line(line))
             for why, names in (
-                (f"it holds fewer than {LEAST} values of what is needed", too_short(each)),
+                ("it holds too few values of what is needed", too_short(each)),
                 ("nothing was logged for it", unchecked(each)),
             ):
                 if names:

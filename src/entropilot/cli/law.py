@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -171,7 +172,7 @@ def read(
     from entropilot.files import claim
     from entropilot.records import FILE_NAME, RunWriter
 
-    if (to / FILE_NAME).exists():
+    if os.path.exists(to / FILE_NAME):  # False, where Path.exists raises: claim says it then
         raise UserError(f"{to} already holds a run; choose another --to, or remove the folder.")
     reading = open_log(run, entropy, performance, step, framework, name)
     claim(to, "--to")

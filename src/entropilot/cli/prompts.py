@@ -117,9 +117,9 @@ def rank(
         check_rule(extract)
     if top is not None and out is None:
         raise UserError("--top says how many prompts are written; name the file with --out, or use --show.")
-    if model is not None and k == 1:
+    if model is not None and k == 1 and by != "token_entropy":
         raise UserError("--k 1 can't tell how much samples differ; set it to 2 or more, such as 16.")
-    if model is not None and temperature == 0:
+    if model is not None and temperature == 0 and k > 1:
         raise UserError(f"--temperature 0 gives {k} times the same completion; set it above 0, such as 1.")
     check_output(out, file, Path(data) if model is not None else None, force=force)
     if top_p == 0:

@@ -22,7 +22,14 @@ def list_() -> None:
 
     width = max(map(len, names())) + 2
     for name in names():
-        typer.echo(fill(about(name), 80, initial_indent=f"{name:<{width}}", subsequent_indent=" " * width))
+        text = fill(
+            about(name),
+            80,
+            initial_indent=f"{name:<{width}}",
+            subsequent_indent=" " * width,
+            break_on_hyphens=False,
+        )
+        typer.echo(text or name)
 
 
 @app.command()

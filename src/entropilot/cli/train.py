@@ -27,12 +27,23 @@ class WithOverrides(TyperCommand):
             # The class is click's, or that of Typer's own copy of click, which has no public name.
             if type(error).__name__ != "NoSuchOption":
                 raise
-            option = str(getattr(error, "option_name", "--"))
-            key = option.lstrip("-").replace("-", "_")
-            raise UserError(
-                f"There is no option {option}; values of the recipe are given without dashes, as KEY=VALUE, such as "
-                f"grpo.{key}=… for a field of GRPOConfig."
-            ) from None
+            raise UserError(_instead(str(getattr(error, "option_name", "--")))) from None
+
+
+def _instead(option: str) -> str:
+    """Say what to write in place of an option that does not exist."""
+    from difflib import get_close_matches
+
+    from entropilot.recipes.schema import GRPO_KEYS, Recipe
+
+    key = option.lstrip("-").replace("-", "_")
+    if like := get_close_matches(key, ("out", "resume", "watch", "grace", "processes", "launch", "time"), 1):
+        return f"There is no option {option}; did you mean --{like[0]}?"
+    known = {field.alias or name for name, field in Recipe.model_fields.items()}
+    example = (
+        f"grpo.{key}=…" if key in GRPO_KEYS else f"{key}=…" if key.partition(".")[0] in known else "seed=1"
+    )
+    return f"There is no option {option}; values of the recipe are given without dashes, as KEY=VALUE, such as {example}"
 
 
 RecipeArgument = Annotated[

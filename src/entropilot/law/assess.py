@@ -42,11 +42,11 @@ class Assessment:
         return self.grade in ("rough", "good")
 
 
-_JOINTS = ("; but ", "; besides, ", ", because ")  # between a verdict and its doubts
+_JOINTS = ("; but ", "; besides, ", ", because ", "; R is ")  # between a verdict and its doubts
 
 
 def in_short(verdict: str) -> str:
-    """Return a verdict without its doubts."""
+    """Return a verdict without its doubts, and without what R is."""
     return verdict[: min((at for joint in _JOINTS if (at := verdict.find(joint)) > 0), default=len(verdict))]
 
 
@@ -73,7 +73,7 @@ def assess(fit: LawFit, steps: ArrayLike | None = None, performance_name: str = 
     grade, text = _grade(fit, performance_name, findings)
     doubts = [finding.words for finding in findings if not (grade == "fails" and finding.name == "sign")]
     if doubts and grade != "none":
-        text += _joint(grade, fit) + "; and ".join(doubts)
+        text += _joint(grade, fit, findings) + "; and ".join(doubts)
     return Assessment(grade, text + _what_r_is(performance_name), findings)
 
 
@@ -120,9 +120,10 @@ def _grade(fit: LawFit, performance_name: str, findings: Sequence[Finding]) -> t
     )
 
 
-def _joint(grade: Grade, fit: LawFit) -> str:
+def _joint(grade: Grade, fit: LawFit, findings: Sequence[Finding]) -> str:
     """Return what joins a verdict to its doubts: they are its reason, stand beside another reason, or weaken it."""
-    if grade in ("rough", "untrusted") and fit.r2 >= (0.9 if grade == "rough" else 0.5) and fit.n >= 10:
+    narrow = any(finding.name == "narrow" for finding in findings)
+    if (grade == "rough" and fit.r2 >= 0.9) or (grade == "untrusted" and fit.r2 >= 0.5 and narrow):
         return ", because "
     return "; but " if grade == "fails" else "; besides, "
 

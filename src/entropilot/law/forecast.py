@@ -269,7 +269,12 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
     if ahead.measured is not None:
         at, value = ahead.measured
         where = "inside" if ahead.interval[0] <= value <= ahead.interval[1] else "outside"
-        lines.append(f"the run itself measured {value:.3g} at step {at:g}, {where} the interval")
+        if at >= ahead.last_step:
+            lines.append(f"the run itself measured {value:.3g} at step {at:g}, {where} the interval")
+        else:
+            lines.append(
+                f"the run itself measured {value:.3g} at step {at:g}, its last before the step of the forecast"
+            )
     if len(ahead.predictions) > 1:
         lines += [
             "",

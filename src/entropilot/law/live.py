@@ -127,7 +127,7 @@ def _prospect(t: Array, h: Array, r: Array, name: str) -> str:
     fit, half = fitted
     assessment = assess(fit, performance_name=name)
     if not assessment.trusted:
-        return f", though {in_short(assessment.verdict)} (`entropilot fit` says why)"
+        return f", though {in_short(assessment.verdict)} (`entropilot fit` says more)"
     latest = r[np.isfinite(r)]
     return (
         f", and {name}, now {latest[-min(3, latest.size) :].mean():.3g}, has its ceiling near {fit.ceiling:.3g} "

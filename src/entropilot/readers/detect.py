@@ -92,8 +92,10 @@ def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
                 f"{path} prints dicts, but of their columns none is known as an entropy or a performance: "
                 f"{listed(columns, 20)}; name them with {option('entropy')} and {option('performance')}."
             )
-    elif runs := sorted(child.name for child in path.iterdir() if (child / FILE_NAME).is_file()):
-        return f"{path} holds no log itself, but runs in {listed(runs, 5)}; give the path of one."
+    elif runs := sorted(name for name in os.listdir(path) if os.path.isfile(path / name / FILE_NAME)):
+        return (
+            f"{path} holds no log itself, but its folders hold runs: {listed(runs, 5)}; give the path of one."
+        )
     return (
         f"{path} holds no log that can be read: neither a table with a column of steps, nor metrics of "
         f"{', '.join(names)}; docs/how-to/read-logs.md lists what is read."

@@ -140,6 +140,10 @@ def build_reward(
                 "reward: sandbox needs data: sandbox; for its problems in a file name the tier, such as sandbox:chains, "
                 "and choose exact, math or a dotted path for other data."
             )
+        if named_tier and tier and named_tier != tier:
+            raise UserError(
+                f"reward: {name} grades another tier than data: sandbox:{tier}; give sandbox:{tier}, or sandbox alone."
+            )
         return sandbox_reward(named_tier or str(tier))
     builtin = {"exact": exact, "math": math, "reasoning_gym": reasoning_gym}
     if name in builtin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from trl import GRPOConfig
@@ -13,10 +14,11 @@ from entropilot.recipes.schema import FEW_LABELS, LABEL_FREE, Recipe
 from entropilot.rewards import named as trl_rewards
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
+from entropilot.sandbox.tasks import tier_of
 
-MOST_RATE = (
-    5e-5  # above the highest rate of any recipe here that trains all weights of a pretrained model, 2e-5
-)
+# Above the highest rate of any recipe here that trains all weights of a pretrained model, 2e-5.
+MOST_RATE = 5e-5
+TINY = 256  # hidden size; the sandbox's is 128
 
 
 def refuse_label_free(name: str) -> None:
@@ -36,7 +38,20 @@ def refuse_label_free(name: str) -> None:
         )
 
 
-def surprises(recipe: Recipe, config: GRPOConfig) -> list[str]:
+def _is_tiny(model: str) -> bool:
+    """Tell whether a model is as small as the sandbox's: by name, or by the configuration in its folder."""
+    if tier_of(model) is not None:
+        return True
+    try:
+        size = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8")).get(
+            "hidden_size"
+        )
+    except (OSError, ValueError, AttributeError):
+        return False
+    return isinstance(size, int) and size <= TINY
+
+
+def surprises(recipe: Recipe, config: GRPOConfig, awaited: bool = False) -> list[str]:
     """Return sentences on what works, but may not be what a reader of the recipe expects."""
     updates = updates_per_rollout(config)
     notes = []
@@ -47,7 +62,7 @@ def surprises(recipe: Recipe, config: GRPOConfig) -> list[str]:
             "To keep groups whole, make per_device_train_batch_size x steps_per_generation a multiple of num_generations = "
             f"{config.num_generations}."
         )
-    if not recipe.model.startswith("sandbox") and recipe.lora is None and config.learning_rate > MOST_RATE:
+    if recipe.lora is None and config.learning_rate > MOST_RATE and not (awaited or _is_tiny(recipe.model)):
         notes.append(
             f"grpo.learning_rate = {config.learning_rate:g} is for models as small as the sandbox's (0.6 M parameters); "
             "all weights of a pretrained model are usually trained at 1e-6 to 1e-5 (recipes/paper and recipes/smollm2)."

@@ -175,7 +175,7 @@ def check(
         facts=[],
         notes=[],
     )
-    notes = adapter.notes(method, config, rows, processes) + surprises(recipe, config)
+    notes = adapter.notes(method, config, rows, processes) + surprises(recipe, config, awaited)
     return replace(plan, facts=_facts(plan, list(recipe.rewards), rows, processes), notes=notes)
 
 

@@ -6,7 +6,7 @@ To add a method, write its loss in `entropilot/methods/`, a `Phase` that trains 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from entropilot.control.segments.actor import Actor
 from entropilot.control.segments.authors import fit_authors, with_labels
 from entropilot.control.segments.types import Segments
 from entropilot.errors import UserError
-from entropilot.methods.cpl import CPL
+from entropilot.methods.cpl import CPL, cpl_kl, dpo_segment
 from entropilot.methods.piql import PIQL
 from entropilot.methods.ppl import PPL
 from entropilot.recipes.values import fit_fields
@@ -67,8 +67,10 @@ class Learner:
         return with_labels(segments, authors), {"authors": authors.count}
 
 
-def _cpl(alpha: float, lam: float) -> Callable[[TrainSettings], CPL]:
-    return lambda settings: CPL(_set(settings.alpha, alpha), _set(settings.lam, lam))
+def _cpl(usual: CPL) -> Callable[[TrainSettings], CPL]:
+    return lambda settings: replace(
+        usual, alpha=_set(settings.alpha, usual.alpha), lam=_set(settings.lam, usual.lam)
+    )
 
 
 def _ppl(settings: TrainSettings) -> PPL:
@@ -91,9 +93,9 @@ _ANSWERS = "minus the log-probability of the answers, mean over pairs"
 LEARNERS: dict[str, Learner] = {
     "bc": Learner(None),
     "sft": Learner(Winners, measures="minus log π(a|s) of the preferred segments, mean over steps"),
-    "cpl": Learner(Contrastive, _cpl(0.1, 0.5), _ANSWERS),
-    "cpl_kl": Learner(partial(Contrastive, against_clone=True), _cpl(0.2, 0.75), _ANSWERS),
-    "dpo": Learner(partial(Contrastive, against_clone=True), _cpl(0.1, 1.0), _ANSWERS),
+    "cpl": Learner(Contrastive, _cpl(CPL()), _ANSWERS),
+    "cpl_kl": Learner(partial(Contrastive, against_clone=True), _cpl(cpl_kl()), _ANSWERS),
+    "dpo": Learner(partial(Contrastive, against_clone=True), _cpl(dpo_segment()), _ANSWERS),
     "ppl": Learner(Regret, _ppl, _ANSWERS, needs_labels=True),
     "ppl_sampled": Learner(partial(Regret, label="sampled"), _ppl, _ANSWERS, needs_labels=True),
     "ppl_dirac": Learner(partial(Regret, label="dirac"), _ppl, _ANSWERS),

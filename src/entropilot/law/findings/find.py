@@ -11,7 +11,7 @@ from importlib import resources
 
 from entropilot.law.findings import entropy, learning, updates
 from entropilot.law.findings.finding import SEVERITIES, Check, RunFinding
-from entropilot.law.findings.signals import LEAST, Signal, Signals
+from entropilot.law.findings.signals import Signal, Signals
 
 CHECKS: dict[str, Check] = {
     "dead run": learning.dead_run,
@@ -48,6 +48,12 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "repetition": (("length", "entropy"),),
 }
 
+# By meaning: values of it that the checks ask for, where it is not learning.LEAST.
+FEWEST: dict[tuple[str, str], int] = {
+    ("validation falls", "validation"): 5,
+    ("repetition", "length"): 2 * learning.LEAST,
+}
+
 
 # What the public runs don't log, so that a check's false alarms could not be counted on them.
 NOT_PUBLIC: dict[str, str] = {
@@ -65,20 +71,24 @@ NOT_PUBLIC: dict[str, str] = {
 
 def unchecked(signals: Signals) -> list[str]:
     """List the checks for which the run logged nothing."""
-    return [name for name in NEEDS if not _can_check(signals, name, least=1)]
+    return [name for name in NEEDS if not _has(signals, name, enough=False)]
 
 
 def too_short(signals: Signals) -> list[str]:
-    """List the checks for which the run logged something, but fewer than three values of it."""
+    """List the checks for which the run logged something, but fewer values than they judge by."""
     return [
-        name
-        for name in NEEDS
-        if _can_check(signals, name, least=1) and not _can_check(signals, name, least=LEAST)
+        name for name in NEEDS if _has(signals, name, enough=False) and not _has(signals, name, enough=True)
     ]
 
 
-def _can_check(signals: Signals, name: str, least: int) -> bool:
-    return any(all(signals.get(meaning, least) is not None for meaning in needed) for needed in NEEDS[name])
+def _has(signals: Signals, name: str, enough: bool) -> bool:
+    """Tell whether a check's metrics were logged, at all or often enough."""
+
+    def logged(meaning: str) -> bool:
+        least = FEWEST.get((name, meaning), learning.LEAST) if enough else 1
+        return signals.get(meaning, least) is not None
+
+    return any(all(map(logged, needed)) for needed in NEEDS[name])
 
 
 def find(signals: Signals, controls: Sequence[Signals] = ()) -> list[RunFinding]:

@@ -16,8 +16,6 @@ from entropilot.records import ACCURACY, ENTROPY, REWARD, Run
 
 Array = NDArray[np.float64]
 
-LEAST = 3  # values of a metric, for a check to look at it
-
 # By meaning: the names of our own records, TRL, verl; the first that a run has counts. A leading `train/` is ignored.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "entropy": (ENTROPY, "entropy/train_token_mean", "entropy", "actor/entropy"),
@@ -124,7 +122,7 @@ class Signals:
         """Take one more row, later than all before; the run's own rows stay as they are."""
         self._take(self._columns, row)
 
-    def get(self, meaning: str, least: int = LEAST) -> Signal | None:
+    def get(self, meaning: str, least: int = 3) -> Signal | None:
         """Return a metric with `least` values or more; None where the run has none."""
         chosen = self._chosen.get(meaning)
         names = (chosen, *NAMES[meaning]) if chosen else NAMES[meaning]
