@@ -33,7 +33,7 @@ from entropilot.records import read_run
 from entropilot.reports.text import aligned
 from experiments.label_free.falls import FALL, course_of
 from experiments.label_free.rewards import stopped
-from experiments.label_free.signals import alarms, damage, limits_of, told
+from experiments.label_free.signals import alarms, damage, limits_of, signals_of
 from experiments.label_free.store import OutOfTime, arm, hour, train
 from experiments.measured import measured
 from experiments.runs import command, finished, keep, out_folder
@@ -142,21 +142,20 @@ def majority_accuracy(folder: Path) -> float | None:
     return sum(value for _, value in column) / len(column) if column else None
 
 
-def row_of(folder: Path, seed: int, tier: str, limits: Mapping[str, float | None]) -> dict[str, Any] | None:
+def row_of(folder: Path, seed: int, tier: str | None) -> dict[str, Any] | None:
     """Return what is kept of a run; None where it has not ended, or too soon for a course.
 
-    The model is measured once; where it is gone and was not measured, `pass` is None.
+    The model is measured once on its tier; without a tier, or where the model is gone and was not measured, `pass` is None.
     """
     course = course_of(folder) if finished(folder) else None
     if course is None:
         return None
     row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": majority_accuracy(folder)}
-    row |= {"told": told(folder, limits), "damage": damage(folder), "stop": None, "pass": None}
-    row["limits"] = {words: limits[words] for words in row["told"]}
+    row |= {"signals": signals_of(folder), "damage": damage(folder), "stop": None, "pass": None}
     if (stop := stopped(folder, StopRule())) is not None:
         row["stop"] = dict(zip(("step", "there", "later"), stop[1:4], strict=True))
     file, model = folder / "sampled.json", folder / "model"
-    if file.exists() or model.exists():
+    if tier is not None and (file.exists() or model.exists()):
         found = measured(model, file, samples=SAMPLES, temperatures=(1,), tier=tier)["1"]
         row["pass"] = {str(k): found["pass"][str(k)] for k in PASS}
     return row
@@ -187,7 +186,6 @@ def main() -> None:
         if name not in ARMS:
             raise UserError(f"--arms: the study has no arm {name!r}; it has: {', '.join(ARMS)}.")
     out = out_folder(settings.out or Path("runs/label_free") / settings.part)
-    limits = _limits(settings.tuned_on, settings.store)
     jobs = [(name, seed) for seed in part.seeds for name in arms]
     try:
         for name, seed in () if settings.report else jobs:
@@ -196,7 +194,7 @@ def main() -> None:
         print("the time is up; the same command goes on from here")
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, seed in jobs:
-        if (row := row_of(out / f"{name}-{seed}", seed, part.tier, limits)) is not None:
+        if (row := row_of(out / f"{name}-{seed}", seed, part.tier)) is not None:
             rows.setdefault(name, []).append(row)
     table = [["run", "peak", "at step", "lowest after", "end", "fall", "fell"]]
     for name, runs in rows.items():
@@ -208,6 +206,7 @@ def main() -> None:
                     *(*numbers, "yes" if row["fall"] >= FALL else "no"),
                 ]
             )
+    limits = _limits(settings.tuned_on, settings.store)
     kept = keep(settings.store, settings.part, rows)
     print(aligned(table), "", aligned(by_arm(kept)), "", aligned(by_stop(kept)), sep="\n")
     if any(limit is not None for limit in limits.values()):
@@ -216,9 +215,9 @@ def main() -> None:
 
 def _limits(tuned_on: Sequence[Path], store: Path | None) -> dict[str, float | None]:
     """Return the limits of the alarms: set on these runs and kept, or as they were kept."""
-    runs = [path for path in tuned_on if finished(path)]
-    if runs:
-        return keep(store, "limits", {"chains": limits_of(runs)})["chains"]
+    rows = [row for path in tuned_on if (row := row_of(path, 0, None)) is not None]
+    if rows:
+        return keep(store, "limits", {"chains": limits_of(rows)})["chains"]
     kept = json.loads(store.read_text()) if store is not None and store.exists() else {}
     return kept.get("limits", {}).get("chains", {})
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from entropilot.errors import UserError
 from entropilot.records import read_run
-from experiments.label_free.falls import FALL, course_of
+from experiments.label_free.falls import FALL
 
 WINDOW = 8  # rollouts that are averaged
 MAJORITY = "semantic/majority_accuracy"
@@ -43,56 +42,66 @@ def departure(folder: Path, metric: str, direction: int) -> tuple[np.ndarray, np
     return steps, direction * values - np.minimum.accumulate(direction * values)
 
 
-def first_beyond(folder: Path, metric: str, direction: int, limit: float) -> int | None:
-    """Return the first step at which a metric has gone farther than `limit` in a direction; None if it never does."""
+def rises_of(folder: Path, metric: str, direction: int) -> list[list[float]]:
+    """Return the steps at which a metric has gone farther than ever before in a direction, and how far (six digits).
+
+    Empty where it never does, or the run does not have it. It is all that an alarm of any limit needs.
+    """
     steps, gone = departure(folder, metric, direction)
-    places = np.flatnonzero(gone > limit + 1e-9)
-    return int(steps[places[0]]) if places.size else None
+    found: list[list[float]] = []
+    for step, distance in zip(steps.tolist(), gone.tolist(), strict=True):
+        if distance > (found[-1][1] if found else 0.0) + 1e-9:
+            found.append([step, float(f"{distance:.6g}")])
+    return found
 
 
-def best_limit(folders: Sequence[Path], metric: str, direction: int) -> float | None:
-    """Return the limit that tells runs that fall from runs that do not best; None where there are not both.
-
-    Best is the largest share of falling runs with an alarm less that of the others; of several limits in a row the one in
-    their middle.
-    """
-    reached = [float(departure(folder, metric, direction)[1].max(initial=0.0)) for folder in folders]
-    fell = np.array([course is not None and course.fell for course in map(course_of, folders)])
-    if fell.all() or not fell.any():
-        return None
-    edges = np.unique([0.0, *reached])
-    limits = (edges[1:] + edges[:-1]) / 2
-    if not limits.size:
-        return None
-    alarm = np.array(reached)[None, :] > limits[:, None]
-    score = alarm[:, fell].mean(axis=1) - alarm[:, ~fell].mean(axis=1)
-    best = np.flatnonzero(score == score.max())
-    return float(limits[best[len(best) // 2]])
+def first_beyond(rises: Sequence[Sequence[float]], limit: float) -> float | None:
+    """Return the first step at which a metric has gone farther than `limit`; None if it never does."""
+    return next((step for step, gone in rises if gone > limit + 1e-9), None)
 
 
-def limits_of(folders: Sequence[Path]) -> dict[str, float | None]:
-    """Return every signal's limit, set on the runs in these folders."""
-    found = {words: best_limit(folders, *signal) for words, signal in SIGNALS.items()}
-    return {
-        words: None if limit is None else float(f"{limit:.6g}") for words, limit in found.items()
-    }  # as stored
+def signals_of(folder: Path) -> dict[str, list[list[float]]]:
+    """Return the rises of every signal that a run has.
 
-
-def told(folder: Path, limits: Mapping[str, float | None]) -> dict[str, int | None]:
-    """Return the first step at which each signal that the run has goes beyond its limit; None where it never does.
-
-    A signal without a limit, and one that the run does not have, is left out: it was not silent, it was not there.
+    A signal that the run does not have is left out: it was not silent, it was not there.
     """
     return {
-        words: first_beyond(folder, metric, direction, limit)
-        for words, (metric, direction) in SIGNALS.items()
-        if (limit := limits.get(words)) is not None and smoothed(folder, metric)[0].size
+        words: rises_of(folder, *signal)
+        for words, signal in SIGNALS.items()
+        if smoothed(folder, signal[0])[0].size
     }
 
 
-def damage(folder: Path) -> int | None:
+def damage(folder: Path) -> float | None:
     """Return the first step at which majority accuracy has lost 5 points; None where it never does."""
-    return first_beyond(folder, MAJORITY, -1, FALL)
+    return first_beyond(rises_of(folder, MAJORITY, -1), FALL)
+
+
+def limits_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return every signal's limit: the one that tells runs that fall from runs that do not best.
+
+    Best is the largest share of falling runs with an alarm less that of the others; of several limits in a row the one in
+    their middle. None where not both kinds have the signal.
+
+    Args:
+        rows: of every run its `fall` and its `signals`.
+    """
+    found: dict[str, float | None] = {}
+    for words in SIGNALS:
+        having = [row for row in rows if words in row.get("signals", {})]
+        fell = np.array([row["fall"] >= FALL for row in having], dtype=bool)
+        found[words] = None
+        if not having or fell.all() or not fell.any():
+            continue
+        reached = [row["signals"][words][-1][1] if row["signals"][words] else 0.0 for row in having]
+        edges = np.unique([0.0, *reached])
+        limits = (edges[1:] + edges[:-1]) / 2
+        if limits.size:
+            alarm = np.array(reached)[None, :] > limits[:, None]
+            score = alarm[:, fell].mean(axis=1) - alarm[:, ~fell].mean(axis=1)
+            best = np.flatnonzero(score == score.max())
+            found[words] = float(f"{limits[best[len(best) // 2]]:.6g}")  # as it is stored
+    return found
 
 
 def alarms(limits: Mapping[str, float | None], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -103,31 +112,22 @@ def alarms(limits: Mapping[str, float | None], rows: Sequence[Mapping[str, Any]]
 
     Args:
         limits: by signal, as `limits_of` returns them.
-        rows: of every run its `fall`, its `damage`, and what was `told` by which `limits`; rows of earlier versions were
-            not told.
-
-    Raises:
-        UserError: a row was told by another limit.
+        rows: of every run its `fall`, its `damage` and its `signals`; rows of earlier versions have none.
     """
     table = [["signal", "limit", "falls told", "false alarms", "lead (updates)"]]
     for words in SIGNALS:
         limit = limits.get(words)
-        having = [row for row in rows if words in row.get("told", {})]
-        if any(row["limits"][words] != limit for row in having):
-            raise UserError("Some rows were told by other limits; make them again, or give no --tuned-on.")
+        having = [row for row in rows if words in row.get("signals", {})]
         if limit is None or not having:
             table.append([words, "–" if limit is None else f"{limit:.3g}", "–", "–", "–"])
             continue
-        fell = [row for row in having if row["fall"] >= FALL]
-        held = [row for row in having if row["fall"] < FALL]
+        told = [(row, first_beyond(row["signals"][words], limit)) for row in having]
+        groups = [[at for row, at in told if (row["fall"] >= FALL) == fell] for fell in (True, False)]
+        counts = (f"{sum(at is not None for at in group)} of {len(group)}" for group in groups)
         leads = [
-            row["damage"] - row["told"][words]
-            for row in fell
-            if row["told"][words] is not None and row["damage"] is not None
+            row["damage"] - at
+            for row, at in told
+            if row["fall"] >= FALL and at is not None and row["damage"] is not None
         ]
-        counts = (
-            f"{sum(row['told'][words] is not None for row in group)} of {len(group)}"
-            for group in (fell, held)
-        )
         table.append([words, f"{limit:.3g}", *counts, f"{np.median(leads):.0f}" if leads else "–"])
     return table

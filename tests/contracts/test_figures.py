@@ -11,6 +11,8 @@ import pytest
 
 from entropilot.analysis.seeds import cell, differences
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
+from experiments.label_free.compare import by_arm, by_stop
+from experiments.label_free.errors import table as slips_table
 from experiments.runs import keep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -114,6 +116,24 @@ def test_the_first_look_at_cures_without_labels(name: str) -> None:
     expected = [cell(column(runs, key)) for key in ("peak", "end", "fall")]
     expected += [f"{fell} of {len(runs)}", cell(column(runs, "majority"))]
     assert table("label_free.md", "Cures, a first look")[name] == expected
+
+
+def test_ten_new_seeds_without_labels() -> None:
+    """Four tables of label_free.md: falls, what is left, the stop rule, and what the fallen models do."""
+    rows, names = stored("label_free.json", "confirm"), {arm: name for name, arm in SCREEN.items()}
+    for arm, runs in rows.items():
+        assert column(runs, "seed") == list(range(11, 21)), arm
+    found = {names[arm]: cells for arm, _, *cells in by_arm(rows)[1:]}
+    fallen, left = table("label_free.md", "Ten new seeds"), table("label_free.md", "What is left")
+    assert fallen == {name: cells[:6] for name, cells in found.items()}
+    assert left == {name: cells[6:] for name, cells in found.items()}
+    stops = {names[arm]: cells for arm, *cells in by_stop(rows)[1:]}
+    assert table("label_free.md", "Stopped by the rule") == stops
+    slips = {}
+    for words, *cells in slips_table(stored("label_free.json", "errors"))[1:]:
+        arm, _, kind = words.partition(", ")
+        slips[f"{names[arm]}: {kind}"] = cells
+    assert table("label_free.md", "What they do wrong") == slips
 
 
 def within(row: dict[str, Any], key: str) -> str:

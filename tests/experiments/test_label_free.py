@@ -26,7 +26,7 @@ from experiments.label_free.errors import Slip, is_short, slip_of
 from experiments.label_free.errors import row_of as row_of_errors
 from experiments.label_free.errors import table as errors_table
 from experiments.label_free.falls import course, course_of
-from experiments.label_free.signals import SIGNALS, alarms, best_limit, damage, first_beyond, limits_of, told
+from experiments.label_free.signals import SIGNALS, alarms, damage, first_beyond, limits_of, signals_of
 from experiments.label_free.store import OutOfTime, arm, hour, train
 from experiments.runs import keep
 
@@ -227,57 +227,53 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
     """Flips rise by 0.04 in the run that falls and by 0.02 in the one that holds: the limit is 0.03, between them."""
     fallen = recorded(tmp_path / "a", [0.01] * 20 + [0.05] * 20, [1.0] * 40, 0.5)
     held = recorded(tmp_path / "b", [0.01] * 20 + [0.03] * 20, [1.0] * 40, 0.9)
-    assert best_limit([fallen, held], "semantic/flip_rate", 1) == pytest.approx(0.03)
-    assert best_limit([held], "semantic/flip_rate", 1) is None, "nothing fell"
+
+    def rows_of(*folders: Path) -> list[dict[str, Any]]:
+        return [
+            {"fall": found.fall, "signals": signals_of(folder), "damage": damage(folder)}
+            for folder in folders
+            if (found := course_of(folder)) is not None
+        ]
+
+    limits = limits_of(rows_of(fallen, held))
+    assert limits["flip rate rises"] == pytest.approx(0.03) and limits["margin falls"] is None
+    assert limits_of(rows_of(held))["flip rate rises"] is None, "nothing fell"
     # Means of eight: flips exceed 0.01 + 0.03 where seven of eight are high (0.035), at step 27; majorities are 5 points
     # below their best where three of eight are wrong by 0.2 (0.075), at step 33.
     new = recorded(tmp_path / "c", [0.01] * 20 + [0.05] * 20, [1.0] * 30 + [0.8] * 10, 0.5)
     quiet = recorded(tmp_path / "d", [0.01] * 40, [1.0] * 40, 0.5)
     alarming = recorded(tmp_path / "e", [0.01] * 20 + [0.05] * 20, [1.0] * 40, 0.9)
-    assert first_beyond(new, "semantic/flip_rate", 1, 0.03) == 27
-    limits = limits_of([fallen, held])
+    rises = signals_of(new)["flip rate rises"]
+    assert first_beyond(rises, 0.03) == 27 and first_beyond(rises, 0.05) is None
+    assert [gone for _, gone in rises] == pytest.approx([0.005 * count for count in range(1, 9)])
     assert (damage(new), damage(quiet)) == (33, None)
 
     def alarms_of(*folders: Path) -> dict[str, list[str]]:
-        rows = [
-            {"fall": found.fall, "told": told(folder, limits), "damage": damage(folder), "limits": limits}
-            for folder in folders
-            if (found := course_of(folder)) is not None
-        ]
-        return {line[0]: line[1:] for line in alarms(limits, rows)}
+        return {line[0]: line[1:] for line in alarms(limits, rows_of(*folders))}
 
     table = alarms_of(new, quiet, alarming)
     assert table["flip rate rises"] == ["0.03", "1 of 2", "1 of 1", "6"]
     assert table["margin falls"] == ["–"] * 4, "what was not recorded sets no alarm"
     once = recorded(tmp_path / "f", [None] * 40, [1.0] * 40, 0.5)  # it falls, and no prompt came round
-    assert "flip rate rises" not in told(once, limits)
-    table = alarms_of(once, alarming)
-    assert table["flip rate rises"] == ["0.03", "0 of 0", "1 of 1", "–"]
+    assert "flip rate rises" not in signals_of(once)
+    assert alarms_of(once, alarming)["flip rate rises"] == ["0.03", "0 of 0", "1 of 1", "–"]
     assert alarms_of(once)["flip rate rises"] == ["0.03", "–", "–", "–"]
-    other = {
-        "fall": 0.0,
-        "damage": None,
-        "told": {"flip rate rises": None},
-        "limits": {"flip rate rises": 0.5},
-    }
-    with pytest.raises(UserError, match="told by other limits"):
-        alarms(limits, [other])
 
 
 def test_what_is_kept_of_a_run_is_its_course_its_alarms_and_its_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = recorded(tmp_path / "a", [0.01] * 20 + [0.05] * 20, [1.0] * 30 + [0.8] * 10, 0.5)
-    assert row_of(folder, 7, "chains", {"flip rate rises": 0.03}) is None, "it did not end"
+    assert row_of(folder, 7, "chains") is None, "it did not end"
     with (folder / "run.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "end", "reason": "finished"}) + "\n")
-    found = row_of(folder, 7, "chains", {"flip rate rises": 0.03})
+    found = row_of(folder, 7, "chains")
     assert found is not None and found["seed"] == 7 and found["fall"] == pytest.approx(0.4)
-    assert (found["told"], found["damage"], found["pass"]) == ({"flip rate rises": 27}, 33, None)
+    assert list(found["signals"]) == ["flip rate rises"] and (found["damage"], found["pass"]) == (33, None)
     (folder / "sampled.json").write_text(
         json.dumps({"1": {"pass": {"1": 0.5, "2": 0.6, "8": 0.7, "32": 0.9}}})
     )
-    again = row_of(folder, 7, "chains", {})
+    again = row_of(folder, 7, "chains")
     assert again is not None and again["pass"] == {"1": 0.5, "8": 0.7, "32": 0.9}
 
 
