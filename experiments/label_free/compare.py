@@ -170,7 +170,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: runs/label_free/PART")
     parser.add_argument("--arms", help="comma-separated names, in place of the part's own")
     parser.add_argument(
-        "--tuned-on", type=Path, nargs="*", default=[], help="runs that set the alarms; else the stored ones"
+        "--tuned-on",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="runs ARM-SEED that set the alarms; else the stored ones",
     )
     parser.add_argument("--until", type=hour, help="end at this time, HH:MM; the same command goes on later")
     parser.add_argument(
@@ -214,12 +218,14 @@ def main() -> None:
 
 
 def _limits(tuned_on: Sequence[Path], store: Path | None) -> dict[str, float | None]:
-    """Return the limits of the alarms: set on these runs and kept, or as they were kept."""
-    rows = [row for path in tuned_on if (row := row_of(path, 0, None)) is not None]
+    """Return the limits of the alarms: set on these runs, whose rows are kept, or on the rows that were kept."""
+    rows = [
+        row for path in tuned_on if (row := row_of(path, int(path.name.rpartition("-")[2]), None)) is not None
+    ]
     if rows:
-        return keep(store, "limits", {"chains": limits_of(rows)})["chains"]
+        return limits_of(keep(store, "tuned on", {"chains": rows})["chains"])
     kept = json.loads(store.read_text()) if store is not None and store.exists() else {}
-    return kept.get("limits", {}).get("chains", {})
+    return limits_of(kept.get("tuned on", {}).get("chains", []))
 
 
 if __name__ == "__main__":

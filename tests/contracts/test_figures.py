@@ -13,6 +13,7 @@ from entropilot.analysis.seeds import cell, differences
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
+from experiments.label_free.signals import alarms, limits_of
 from experiments.runs import keep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -119,7 +120,7 @@ def test_the_first_look_at_cures_without_labels(name: str) -> None:
 
 
 def test_ten_new_seeds_without_labels() -> None:
-    """Four tables of label_free.md: falls, what is left, the stop rule, and what the fallen models do."""
+    """Five tables of label_free.md: falls, what is left, signals, the stop rule, and what the fallen models do."""
     rows, names = stored("label_free.json", "confirm"), {arm: name for name, arm in SCREEN.items()}
     for arm, runs in rows.items():
         assert column(runs, "seed") == list(range(11, 21)), arm
@@ -127,6 +128,10 @@ def test_ten_new_seeds_without_labels() -> None:
     fallen, left = table("label_free.md", "Ten new seeds"), table("label_free.md", "What is left")
     assert fallen == {name: cells[:6] for name, cells in found.items()}
     assert left == {name: cells[6:] for name, cells in found.items()}
+    every = [run for runs in rows.values() for run in runs]
+    limits = limits_of(stored("label_free.json", "tuned on")["chains"])
+    told = {words: cells for words, *cells in alarms(limits, every)[1:] if cells[0] != "–"}
+    assert table("label_free.md", "What warned") == told
     stops = {names[arm]: cells for arm, *cells in by_stop(rows)[1:]}
     assert table("label_free.md", "Stopped by the rule") == stops
     slips = {}
