@@ -166,7 +166,7 @@ def test_a_file_leaves_no_trace_outside(tmp_path: Path, monkeypatch: pytest.Monk
         ("a.jsonl", "3\n", "can't be loaded (not every row is a mapping of columns to values)"),
         ("a.json", "[1, 2]", "not every row is a mapping"),
         ("a.parquet", "no parquet", "can't be loaded ("),
-        ("a.jsonl", b"\xff\xfe", "can't be loaded ('utf-8' codec"),
+        ("a.jsonl", b"\xff\xfe", "holds bytes that are no UTF-8 text; save the file as UTF-8"),
         ("a.jsonl", '{"prompt": "p"}\n{"prompt": ""}', "row 1 of "),
         ("a.jsonl", '{"prompt": "p"}\n{"prompt": null}', "has no prompt in 'prompt'; remove or fill it."),
         ("a.jsonl", '{"prompt": []}', "has no prompt in 'prompt'"),

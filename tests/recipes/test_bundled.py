@@ -76,7 +76,8 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_list_show_copy(tmp_path: Path) -> None:
     listed = run("list", folder=tmp_path).stdout
-    assert [line.split()[0] for line in listed.splitlines()] == names()
+    assert [line.split()[0] for line in listed.splitlines() if not line.startswith(" ")] == names()
+    assert max(map(len, listed.splitlines())) <= 80
     assert run("show", "kl_cov", folder=tmp_path).stdout == path_of("kl_cov").read_text()
     assert run("copy", "kl_cov", folder=tmp_path).returncode == 0
     mine = tmp_path / "kl_cov.yaml"
