@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -84,6 +85,13 @@ def _exit(message: str, code: int) -> NoReturn:
 
     say(one_line(message))
     sys.stdout.flush()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        # Gloo's threads may still run, and the end of the interpreter then now and then aborts the process
+        # ("terminate called without an active exception"), which hides the exit code. What trackers registered is done.
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
