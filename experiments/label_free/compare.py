@@ -29,8 +29,9 @@ from scipy.stats import fisher_exact
 from entropilot.analysis.seeds import cell, differences
 from entropilot.analysis.stopping import StopRule
 from entropilot.errors import UserError
-from entropilot.records import read_run
+from entropilot.records import Run, read_run
 from entropilot.reports.text import aligned
+from entropilot.sandbox.tasks import DEFAULT_TIER, get_tier
 from experiments.label_free.falls import FALL, course_of
 from experiments.label_free.rewards import stopped
 from experiments.label_free.signals import alarms, damage, limits_of, signals_of
@@ -58,13 +59,12 @@ for _share in (0.05, 0.25):
 
 @dataclass(frozen=True)
 class Part:
-    """Hold which arms run on which seeds, for how many updates, and what differs from the study's setting."""
+    """Hold which arms run on which seeds, for how many updates, and on which tier."""
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...] = (1, 2, 3)
     updates: int = 360
-    tier: str = "chains"
-    changes: tuple[str, ...] = ()
+    tier: str = DEFAULT_TIER
 
 
 PARTS = {
@@ -72,19 +72,18 @@ PARTS = {
     "labels": Part(tuple(name for name in ARMS if name.startswith(("trapo_", "mix_", "labels_")))),
     "dissent": Part(("empo", "empo_no_dissenter", "empo_unscaled")),
     "confirm": Part(("empo", "ttrl"), tuple(range(11, 21)), 480),
-    "hard": Part(
-        ("empo", "ttrl", "gold_reward"),
-        tuple(range(21, 26)),
-        tier="long",
-        changes=("model=sandbox:long", "data.source=sandbox:long", "grpo.max_completion_length=60"),
-    ),
+    "hard": Part(("empo", "ttrl", "gold_reward"), tuple(range(21, 26)), tier="long"),
 }
 
 
 def recipe_of(name: str, seed: int, limit: int, part: Part) -> dict[str, Any]:
     """Return the recipe of an arm in the setting of a part."""
     recipe, *changes = ARMS[name]
-    return arm(recipe, seed, limit, part.updates, *changes, *part.changes)
+    if part.tier != DEFAULT_TIER:  # that of the recipes
+        length = get_tier(part.tier).max_completion_length
+        changes += [f"model=sandbox:{part.tier}", f"data.source=sandbox:{part.tier}"]
+        changes.append(f"grpo.max_completion_length={length}")
+    return arm(recipe, seed, limit, part.updates, *changes)
 
 
 def by_arm(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
@@ -136,9 +135,9 @@ def by_stop(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
     return table
 
 
-def majority_accuracy(folder: Path) -> float | None:
+def majority_accuracy(run: Run) -> float | None:
     """Return the share of right majorities in the last eight rollouts; None where no group votes."""
-    column = read_run(folder).column("semantic/majority_accuracy")[-8:]
+    column = run.column("semantic/majority_accuracy")[-8:]
     return sum(value for _, value in column) / len(column) if column else None
 
 
@@ -147,12 +146,14 @@ def row_of(folder: Path, seed: int, tier: str | None) -> dict[str, Any] | None:
 
     The model is measured once on its tier; without a tier, or where the model is gone and was not measured, `pass` is None.
     """
-    course = course_of(folder) if finished(folder) else None
-    if course is None:
+    if not finished(folder):
         return None
-    row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": majority_accuracy(folder)}
-    row |= {"signals": signals_of(folder), "damage": damage(folder), "stop": None, "pass": None}
-    if (stop := stopped(folder, StopRule())) is not None:
+    run = read_run(folder)
+    if (course := course_of(run)) is None:
+        return None
+    row = {"seed": seed, **asdict(course), "fall": course.fall, "majority": majority_accuracy(run)}
+    row |= {"signals": signals_of(run), "damage": damage(run), "stop": None, "pass": None}
+    if (stop := stopped(run, StopRule())) is not None:
         row["stop"] = dict(zip(("step", "there", "later"), stop[1:4], strict=True))
     file, model = folder / "sampled.json", folder / "model"
     if tier is not None and (file.exists() or model.exists()):

@@ -101,9 +101,9 @@ def measure(model: str, result: Path) -> None:
     rows = load_problems(Data(source="sandbox:chains", split="test", limit=PROBLEMS)).to_list()
     reward = build_reward("sandbox", "chains")
     found = evaluate(loaded, tokenizer, rows, reward, temperature=0, max_new_tokens=40, samples=1, seed=1)
+    right = [score == 1 for (score,) in found.scores]
     problems, texts = [row["prompt"][-1]["content"] for row in rows], [text for (text,) in found.completions]
-    scores = reward(completions=texts, answer=[row["answer"] for row in rows])
-    once(result, lambda: row_of(problems, texts, [score == 1 for score in scores]))
+    once(result, lambda: row_of(problems, texts, right))
 
 
 def table(rows: dict[str, Iterable[dict[str, Any]]]) -> list[list[str]]:

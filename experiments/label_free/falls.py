@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from entropilot.records import ACCURACY, read_run
+from entropilot.records import ACCURACY, Run
 
 WINDOW = 3  # measurements that are averaged
 FALL = 0.05  # from here on a run counts as fallen
@@ -58,8 +57,8 @@ def course(steps: Sequence[int], accuracy: Sequence[float]) -> Course | None:
     )
 
 
-def course_of(folder: Path, horizon: int | None = None) -> Course | None:
-    """Return the course of the run in a folder, up to an optimiser step."""
-    measured = [(s, a) for s, a in read_run(folder).column(ACCURACY) if horizon is None or s <= horizon + 1]
+def course_of(run: Run, horizon: int | None = None) -> Course | None:
+    """Return the course of a run, up to an optimiser step."""
+    measured = [(s, a) for s, a in run.column(ACCURACY) if horizon is None or s <= horizon + 1]
     steps, accuracy = zip(*measured, strict=True) if measured else ((), ())
     return course(steps, accuracy)

@@ -15,7 +15,7 @@ import numpy as np
 
 from entropilot.analysis.seeds import cell
 from entropilot.analysis.stopping import StopRule, label_free_stop
-from entropilot.records import read_run
+from entropilot.records import Run, read_run
 from entropilot.reports.text import aligned
 from experiments.measured import difference_cell, measured
 from experiments.runs import command, make, out_folder, recipe, side_by_side
@@ -42,9 +42,8 @@ def one(folder: Path, reward: str, seed: int) -> dict[str, float]:
     return row | {"token entropy": float(np.mean(entropy[-5:]))}
 
 
-def stopped(folder: Path, rule: StopRule) -> tuple[str, float, float, float, float] | None:
+def stopped(run: Run, rule: StopRule) -> tuple[str, float, float, float, float] | None:
     """Return (reason, step, accuracy there, best accuracy later, last accuracy), each a mean of three measurements."""
-    run = read_run(folder)
     columns = ("semantic/entropy", "entropy/policy_T1", "semantic/majority_share")
     measured = run.column(*columns)
     flips = dict(run.column("semantic/flip_rate"))
@@ -90,7 +89,7 @@ def main() -> None:
     table = [["run", "reason", "step", "accuracy there", "best later", "at the end", "lost by stopping"]]
     for reward in ("empo", "ttrl"):
         for seed in settings.seeds:
-            stop = stopped(out / f"{reward}-{seed}", StopRule())
+            stop = stopped(read_run(out / f"{reward}-{seed}"), StopRule())
             values = ["never", "", "", "", "", ""]
             if stop is not None:
                 reason, step, here, best, last = stop

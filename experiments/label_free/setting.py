@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from entropilot.records import read_run
 from entropilot.reports.text import aligned
 from experiments.label_free.falls import course_of
 from experiments.label_free.store import OutOfTime, arm, hour, train
@@ -43,8 +44,9 @@ def main() -> None:
         folder = out / f"empo-{limit}-{seed}"
         if not (folder / "run.jsonl").exists():
             continue
+        run = read_run(folder)
         for horizon in HORIZONS:
-            found = course_of(folder, horizon)
+            found = course_of(run, horizon)
             if found is None:
                 continue
             numbers = (found.lowest, found.end, found.fall)

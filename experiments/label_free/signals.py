@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from entropilot.records import read_run
+from entropilot.records import Run
 from experiments.label_free.falls import FALL
 
 WINDOW = 8  # rollouts that are averaged
@@ -27,29 +26,20 @@ SIGNALS: dict[str, tuple[str, int]] = {
 }
 
 
-def smoothed(folder: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps and the means over eight rollouts of a metric; both empty where there are fewer."""
-    measured = read_run(folder).column(metric)
-    if len(measured) < WINDOW:
-        return np.empty(0), np.empty(0)
-    steps, values = map(np.array, zip(*measured, strict=True))
-    return steps[WINDOW - 1 :], np.convolve(values, np.full(WINDOW, 1 / WINDOW), mode="valid")
+def rises_of(run: Run, metric: str, direction: int) -> list[list[float]] | None:
+    """Return the steps at which a metric has gone farther than ever before in a direction from its best, and how far.
 
-
-def departure(folder: Path, metric: str, direction: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps, and how far the smoothed metric has gone in a direction from its best so far."""
-    steps, values = smoothed(folder, metric)
-    return steps, direction * values - np.minimum.accumulate(direction * values)
-
-
-def rises_of(folder: Path, metric: str, direction: int) -> list[list[float]]:
-    """Return the steps at which a metric has gone farther than ever before in a direction, and how far (six digits).
-
-    Empty where it never does, or the run does not have it. It is all that an alarm of any limit needs.
+    The metric is a mean over eight rollouts, and how far has six digits. Empty where it never does; None where the run has
+    fewer rollouts with it. It is all that an alarm of any limit needs.
     """
-    steps, gone = departure(folder, metric, direction)
+    measured = run.column(metric)
+    if len(measured) < WINDOW:
+        return None
+    steps, values = map(np.array, zip(*measured, strict=True))
+    smooth = direction * np.convolve(values, np.full(WINDOW, 1 / WINDOW), mode="valid")
+    gone = smooth - np.minimum.accumulate(smooth)
     found: list[list[float]] = []
-    for step, distance in zip(steps.tolist(), gone.tolist(), strict=True):
+    for step, distance in zip(steps[WINDOW - 1 :].tolist(), gone.tolist(), strict=True):
         if distance > (found[-1][1] if found else 0.0) + 1e-9:
             found.append([step, float(f"{distance:.6g}")])
     return found
@@ -60,21 +50,18 @@ def first_beyond(rises: Sequence[Sequence[float]], limit: float) -> float | None
     return next((step for step, gone in rises if gone > limit + 1e-9), None)
 
 
-def signals_of(folder: Path) -> dict[str, list[list[float]]]:
+def signals_of(run: Run) -> dict[str, list[list[float]]]:
     """Return the rises of every signal that a run has.
 
     A signal that the run does not have is left out: it was not silent, it was not there.
     """
-    return {
-        words: rises_of(folder, *signal)
-        for words, signal in SIGNALS.items()
-        if smoothed(folder, signal[0])[0].size
-    }
+    found = {words: rises_of(run, *signal) for words, signal in SIGNALS.items()}
+    return {words: rises for words, rises in found.items() if rises is not None}
 
 
-def damage(folder: Path) -> float | None:
+def damage(run: Run) -> float | None:
     """Return the first step at which majority accuracy has lost 5 points; None where it never does."""
-    return first_beyond(rises_of(folder, MAJORITY, -1), FALL)
+    return first_beyond(rises_of(run, MAJORITY, -1) or [], FALL)
 
 
 def limits_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -132,3 +132,8 @@ def test_too_few_steps_are_not_told_as_nothing_logged(run, tmp_path: Path) -> No
     assert {"dead run", "reward collapse", "entropy explosion", "entropy collapse"} == {
         *document["too_short"]
     }
+    # A method that never acts is seen from three rows on, so five are not too few for it.
+    rows = "".join(f"{i},0.5,{i / 10},{i}\n" for i in range(1, 6))
+    (tmp_path / "chosen.csv").write_text("step,entropy,reward,chosen/tokens\n" + rows)
+    (document,) = json.loads(run("diagnose", "chosen.csv", "--json").out)
+    assert "inert method" not in document["too_short"] + document["not_logged"]

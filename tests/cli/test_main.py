@@ -217,6 +217,7 @@ def test_errors_name_what_the_user_typed(run, tmp_path: Path) -> None:
         (["train", "kl_cov", "--grpo.max_steps=8"], "as KEY=VALUE, such as grpo.max_steps=…"),
         (["train", "kl_cov", "--seed", "3"], "as KEY=VALUE, such as seed=…"),
         (["train", "kl_cov", "--ouut", "x"], "There is no option --ouut; did you mean --out?"),
+        (["check", "kl_cov", "--proceses", "2"], "did you mean --processes?"),
         (["check", "kl_cov", "--nonesuch"], "as KEY=VALUE, such as seed=1"),
         (
             ["check", "kl_cov", "--learning-rate=1"],
@@ -225,6 +226,7 @@ def test_errors_name_what_the_user_typed(run, tmp_path: Path) -> None:
     ):
         result = run(*arguments)
         assert result.code == 2 and said in result.err, (arguments, result.err)
+    assert "--processes" not in run("train", "kl_cov", "--proceses", "2").err, "an option of check alone"
     assert (tmp_path / "log.csv").read_text().startswith("step,entropy"), "nothing was overwritten"
 
 

@@ -17,7 +17,7 @@ from entropilot.engines.trl.checkpoints import write_manifest
 from entropilot.errors import UserError
 from entropilot.metrics import METRICS
 from entropilot.recipes.schema import Recipe
-from entropilot.records import ACCURACY, RunWriter
+from entropilot.records import ACCURACY, Run, RunWriter, read_run
 from entropilot.sandbox.tasks import TIERS
 from entropilot.training.plan import check
 from experiments.label_free import store
@@ -54,9 +54,9 @@ def test_a_horizon_keeps_the_measurement_after_its_last_update(tmp_path: Path) -
     for step, accuracy in ((1, 0.0), (121, 0.3), (241, 0.6), (249, 0.9)):
         writer.row(step, {ACCURACY: accuracy})
     writer.close()
-    found = course_of(tmp_path, 240)
+    found = course_of(read_run(tmp_path), 240)
     assert found is not None and found.end == pytest.approx(0.3, abs=1e-12)  # (0 + .3 + .6) / 3
-    assert course_of(tmp_path, 120) is None
+    assert course_of(read_run(tmp_path), 120) is None
 
 
 def test_an_arm_is_the_recipe_in_the_studys_setting() -> None:
@@ -211,7 +211,7 @@ def test_a_table_of_stops_counts_only_runs_in_which_the_rule_spoke() -> None:
     assert found[3].startswith("0.850") and found[5].startswith("0.750") and found[6].startswith("+0.100")
 
 
-def recorded(folder: Path, flips: list[float | None], right: list[float], accuracy: float) -> Path:
+def recorded(folder: Path, flips: list[float | None], right: list[float], accuracy: float) -> Run:
     """Write a run of one update a rollout whose accuracy is 0.9 and then, for the last half, another."""
     writer = RunWriter(folder, {"name": "x"})
     for step, (rate, share) in enumerate(zip(flips, right, strict=True), 1):
@@ -220,7 +220,7 @@ def recorded(folder: Path, flips: list[float | None], right: list[float], accura
             step, {"semantic/flip_rate": rate, "semantic/majority_accuracy": share, ACCURACY: measured}
         )
     writer.close()
-    return folder
+    return read_run(folder)
 
 
 def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> None:
@@ -228,11 +228,11 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
     fallen = recorded(tmp_path / "a", [0.01] * 20 + [0.05] * 20, [1.0] * 40, 0.5)
     held = recorded(tmp_path / "b", [0.01] * 20 + [0.03] * 20, [1.0] * 40, 0.9)
 
-    def rows_of(*folders: Path) -> list[dict[str, Any]]:
+    def rows_of(*runs: Run) -> list[dict[str, Any]]:
         return [
-            {"fall": found.fall, "signals": signals_of(folder), "damage": damage(folder)}
-            for folder in folders
-            if (found := course_of(folder)) is not None
+            {"fall": found.fall, "signals": signals_of(run), "damage": damage(run)}
+            for run in runs
+            if (found := course_of(run)) is not None
         ]
 
     limits = limits_of(rows_of(fallen, held))
@@ -248,8 +248,8 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
     assert [gone for _, gone in rises] == pytest.approx([0.005 * count for count in range(1, 9)])
     assert (damage(new), damage(quiet)) == (33, None)
 
-    def alarms_of(*folders: Path) -> dict[str, list[str]]:
-        return {line[0]: line[1:] for line in alarms(limits, rows_of(*folders))}
+    def alarms_of(*runs: Run) -> dict[str, list[str]]:
+        return {line[0]: line[1:] for line in alarms(limits, rows_of(*runs))}
 
     table = alarms_of(new, quiet, alarming)
     assert table["flip rate rises"] == ["0.03", "1 of 2", "1 of 1", "6"]
@@ -263,7 +263,8 @@ def test_an_alarm_is_set_on_some_runs_and_counted_on_others(tmp_path: Path) -> N
 def test_what_is_kept_of_a_run_is_its_course_its_alarms_and_its_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = recorded(tmp_path / "a", [0.01] * 20 + [0.05] * 20, [1.0] * 30 + [0.8] * 10, 0.5)
+    folder = tmp_path / "a"
+    recorded(folder, [0.01] * 20 + [0.05] * 20, [1.0] * 30 + [0.8] * 10, 0.5)
     assert row_of(folder, 7, "chains") is None, "it did not end"
     with (folder / "run.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "end", "reason": "finished"}) + "\n")

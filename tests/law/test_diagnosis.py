@@ -128,6 +128,8 @@ def test_findings_enter_the_verdict(synthetic) -> None:
     assert "describes this run well" not in text
     assert "rough guide, because at the same entropy R rose" in text
     assert "\n" not in text
+    short = assess(fit, performance_name="reward/mean").short
+    assert short == text.partition(", because ")[0] and short.endswith("take this ceiling as a rough guide")
     assert all(finding.words in text for finding in diagnose(fit))
 
 

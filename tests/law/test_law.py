@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from entropilot.errors import UserError
-from entropilot.law.assess import assess, in_short
+from entropilot.law.assess import assess
 from entropilot.law.law import Columns, LawFit, fit_law, fit_run
 from entropilot.records import Run
 
@@ -221,9 +221,3 @@ def test_statistics_import_neither_torch_nor_plotly() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"imported: {done.stderr}"
-
-
-def test_a_verdict_in_short_is_without_its_doubts() -> None:
-    for joint in ("; but ", "; besides, ", ", because "):
-        assert in_short(f"do not trust it{joint}one; and two; R is x") == "do not trust it"
-    assert in_short("it holds; R is x") == in_short("it holds") == "it holds"

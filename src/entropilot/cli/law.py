@@ -22,6 +22,7 @@ from entropilot.cli.common import (
     say,
 )
 from entropilot.errors import UserError
+from entropilot.files import claim
 
 app = typer.Typer()
 
@@ -169,7 +170,6 @@ def read(
     name: NameOption = None,
 ) -> None:
     """Convert any framework's log to a run folder, which `fit`, `report` and every other command read."""
-    from entropilot.files import claim
     from entropilot.records import FILE_NAME, RunWriter
 
     if os.path.exists(to / FILE_NAME):  # False, where Path.exists raises: claim says it then

@@ -27,22 +27,23 @@ class WithOverrides(TyperCommand):
             # The class is click's, or that of Typer's own copy of click, which has no public name.
             if type(error).__name__ != "NoSuchOption":
                 raise
-            raise UserError(_instead(str(getattr(error, "option_name", "--")))) from None
+            raise UserError(_instead(error)) from None
 
 
-def _instead(option: str) -> str:
-    """Say what to write in place of an option that does not exist."""
-    from difflib import get_close_matches
-
+def _instead(error: Any) -> str:
+    """Say what to write in place of an option that does not exist, given click's NoSuchOption."""
     from entropilot.recipes.schema import GRPO_KEYS, Recipe
 
-    key = option.lstrip("-").replace("-", "_")
-    if like := get_close_matches(key, ("out", "resume", "watch", "grace", "processes", "launch", "time"), 1):
-        return f"There is no option {option}; did you mean --{like[0]}?"
-    known = {field.alias or name for name, field in Recipe.model_fields.items()}
-    example = (
-        f"grpo.{key}=…" if key in GRPO_KEYS else f"{key}=…" if key.partition(".")[0] in known else "seed=1"
-    )
+    option, key = error.option_name, error.option_name.lstrip("-").replace("-", "_")
+    keys = {field.alias or name for name, field in Recipe.model_fields.items()}
+    if key in GRPO_KEYS:
+        example = f"grpo.{key}=…"
+    elif key.partition(".")[0] in keys:
+        example = f"{key}=…"
+    elif error.possibilities:
+        return f"There is no option {option}; did you mean {error.possibilities[0]}?"
+    else:
+        example = "seed=1"
     return f"There is no option {option}; values of the recipe are given without dashes, as KEY=VALUE, such as {example}"
 
 

@@ -25,11 +25,13 @@ class Assessment:
             evidence), `rough` (a rough guide) or `good`.
         verdict: one sentence for people, without capital letter or full stop.
         findings: what speaks against the fit, the gravest first.
+        short: the verdict without its doubts, and without what R is.
     """
 
     grade: Grade
     verdict: str
     findings: tuple[Finding, ...]
+    short: str
 
     @property
     def has_ceiling(self) -> bool:
@@ -40,14 +42,6 @@ class Assessment:
     def trusted(self) -> bool:
         """Tell whether the ceiling says enough to be drawn as a firm line."""
         return self.grade in ("rough", "good")
-
-
-_JOINTS = ("; but ", "; besides, ", ", because ", "; R is ")  # between a verdict and its doubts
-
-
-def in_short(verdict: str) -> str:
-    """Return a verdict without its doubts, and without what R is."""
-    return verdict[: min((at for joint in _JOINTS if (at := verdict.find(joint)) > 0), default=len(verdict))]
 
 
 class AssessedRun(NamedTuple):
@@ -70,11 +64,12 @@ def assess(fit: LawFit, steps: ArrayLike | None = None, performance_name: str = 
         UserError: steps are not as many as the points, or not increasing.
     """
     findings = tuple(diagnose(fit, steps)) if fit.line is not None else ()
-    grade, text = _grade(fit, performance_name, findings)
+    grade, short = _grade(fit, performance_name, findings)
     doubts = [finding.words for finding in findings if not (grade == "fails" and finding.name == "sign")]
+    text = short
     if doubts and grade != "none":
         text += _joint(grade, fit, findings) + "; and ".join(doubts)
-    return Assessment(grade, text + _what_r_is(performance_name), findings)
+    return Assessment(grade, text + _what_r_is(performance_name), findings, short)
 
 
 def assess_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) -> AssessedRun:

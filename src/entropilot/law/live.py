@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from entropilot.analysis.values import check_nats, flat
 from entropilot.errors import UserError
-from entropilot.law.assess import assess, in_short
+from entropilot.law.assess import assess
 from entropilot.law.law import LawFit, fit_law
 from entropilot.methods import registry
 from entropilot.records import ACCURACY
@@ -127,11 +127,11 @@ def _prospect(t: Array, h: Array, r: Array, name: str) -> str:
     fit, half = fitted
     assessment = assess(fit, performance_name=name)
     if not assessment.trusted:
-        return f", though {in_short(assessment.verdict)} (`entropilot fit` says more)"
+        return f", though {assessment.short} (`entropilot fit` says more)"
     latest = r[np.isfinite(r)]
     return (
         f", and {name}, now {latest[-min(3, latest.size) :].mean():.3g}, has its ceiling near {fit.ceiling:.3g} "
-        f"(95 % interval {fit.ceiling - half:.3g} to {fit.ceiling + half:.3g}; {in_short(assessment.verdict)})"
+        f"(95 % interval {fit.ceiling - half:.3g} to {fit.ceiling + half:.3g}; {assessment.short})"
     )
 
 

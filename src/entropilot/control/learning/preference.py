@@ -53,13 +53,11 @@ class Comparison(Phase):
 class Contrastive(Comparison):
     """CPL, and with a reference (the clone) CPL-KL and DPO on segments."""
 
-    def __init__(
-        self, actor: Actor, data: Data, settings: TrainSettings, method: CPL, against_clone: bool = False
-    ) -> None:
+    def __init__(self, actor: Actor, data: Data, settings: TrainSettings, method: CPL) -> None:
         super().__init__(actor, data, settings, method)
         self.method: CPL = method
         self.reference: Tensor | None = None
-        if against_clone:
+        if method.against_reference:
             with torch.no_grad():
                 self.reference = action_logp(actor(data.inputs), data.actions)
 

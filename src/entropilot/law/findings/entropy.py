@@ -15,6 +15,7 @@ GROWN, GROWN_NATS = (
     0.3,
 )  # how many times the first entropy, and by how many nats at least, counts as exploded
 _HOLDING = " or ".join(sorted((name for name, entry in REGISTRY.items() if entry.stronger), reverse=True))
+LENGTHS = 2 * LEAST  # mean lengths, of whose last half a course is judged
 APART, APART_NATS = 1.5, 0.05  # ratio and difference of two entropies
 
 
@@ -88,7 +89,7 @@ def entropies_apart(signals: Signals) -> RunFinding | None:
 
 def repetition(signals: Signals) -> RunFinding | None:
     """Find completions that grow by half while entropy halves, over the last half of the run."""
-    length, entropy = signals.get("length", 2 * LEAST), _entropy(signals)
+    length, entropy = signals.get("length", LENGTHS), _entropy(signals)
     if length is None or entropy is None:
         return None
     late, calm = length.since(0.5), entropy.since(0.5)

@@ -48,10 +48,12 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "repetition": (("length", "entropy"),),
 }
 
-# By meaning: values of it that the checks ask for, where it is not learning.LEAST.
+# By check and meaning: how many values are asked for, where it is not learning.LEAST.
 FEWEST: dict[tuple[str, str], int] = {
-    ("validation falls", "validation"): 5,
-    ("repetition", "length"): 2 * learning.LEAST,
+    ("inert method", "chosen"): updates.FEW,
+    ("inert method", "log ratio"): updates.FEW,
+    ("validation falls", "validation"): learning.VALIDATIONS,
+    ("repetition", "length"): entropy.LENGTHS,
 }
 
 

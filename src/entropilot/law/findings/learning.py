@@ -8,6 +8,7 @@ from entropilot.law.findings.finding import RunFinding
 from entropilot.law.findings.signals import Signal, Signals
 
 LEAST = 10  # points below which a course is not judged
+VALIDATIONS = 5  # of validation, which is measured more seldom
 ONE_SIDED = 0.95  # share of groups without contrast; docs/how-to/diagnose-a-run.md says how it was chosen
 SOLVED = 0.95  # mean reward, of at most 1, from which a task counts as solved
 ZERO_STEPS = 0.1  # share of steps without gradient
@@ -128,7 +129,7 @@ def reward_collapse(signals: Signals) -> RunFinding | None:
 
 def validation_falls(signals: Signals) -> RunFinding | None:
     """Find a training reward that rises while validation falls from its peak."""
-    reward, validation = signals.get("reward", LEAST), signals.get("validation", 5)
+    reward, validation = signals.get("reward", LEAST), signals.get("validation", VALIDATIONS)
     if reward is None or validation is None:
         return None
     smooth = validation.smooth

@@ -10,6 +10,7 @@ from entropilot.law.findings.signals import Signals
 from entropilot.methods.registry import REGISTRY
 
 CLIPPED = 0.2  # share of tokens at the clip bound
+FEW = 3  # values from which a method that never acts is seen; it shows from the first one
 TRUNCATED, TRUNCATED_RISE = 0.2, 0.1  # share of completions at the length limit, and its rise
 
 
@@ -100,7 +101,7 @@ def inert_method(signals: Signals) -> RunFinding | None:
     )
     if entry is None:
         return None
-    ratio, chosen = signals.get("log ratio"), signals.get("chosen")
+    ratio, chosen = signals.get("log ratio", FEW), signals.get("chosen", FEW)
     if chosen is not None and not chosen.values.any():
         shown, text = chosen, f"{chosen.name} is 0 at all {chosen.values.size} steps"
         advice = "Raise fraction or the batch size, or set restrain, so that some tokens are chosen."
