@@ -11,7 +11,7 @@ confirm  EMPO, TTRL and, by --arms, the two best cures, on ten new seeds, 480 up
 hard     The same and the verifiable reward on the tier `long`, where the base's majority is often wrong, on five seeds.
 
 The alarm of every signal that needs no label is set on the runs of --tuned-on and reported on these. Every model is
-measured at its end: pass@k on problems of the test split. Two processes with other --arms can share an --out; one
+measured at its end: pass@k on problems of the test split. Processes with other --arms or --seeds can share an --out; one
 --report with --store prints the tables of all and keeps the rows.
 """
 
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, required=True, help="prompts, as the setting was fixed")
     parser.add_argument("--out", type=Path, help="default: runs/label_free/PART")
     parser.add_argument("--arms", help="comma-separated names, in place of the part's own")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the part's own, only these")
     parser.add_argument(
         "--tuned-on",
         type=Path,
@@ -191,7 +192,8 @@ def main() -> None:
         if name not in ARMS:
             raise UserError(f"--arms: the study has no arm {name!r}; it has: {', '.join(ARMS)}.")
     out = out_folder(settings.out or Path("runs/label_free") / settings.part)
-    jobs = [(name, seed) for seed in part.seeds for name in arms]
+    seeds = [seed for seed in part.seeds if settings.seeds is None or seed in settings.seeds]
+    jobs = [(name, seed) for seed in seeds for name in arms]
     try:
         for name, seed in () if settings.report else jobs:
             train(out / f"{name}-{seed}", recipe_of(name, seed, settings.limit, part), settings.until)

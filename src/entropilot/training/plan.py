@@ -10,7 +10,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from entropilot.engines.trl.adapter import Adapter, adapter_of
-from entropilot.engines.trl.checks import refuse_rule, updates_per_rollout
+from entropilot.engines.trl.checks import describe_clip, refuse_rule, updates_per_rollout
 from entropilot.errors import UserError
 from entropilot.inputs.models import resolve_model
 from entropilot.inputs.problems import FILE_KINDS
@@ -221,7 +221,7 @@ def _held_out(recipe: Recipe, elsewhere: bool) -> HeldOut | None:
 
 
 def _facts(plan: Plan, rewards: list[str], rows: int, processes: int) -> list[tuple[str, str]]:
-    config, clip = plan.config, plan.clip
+    config = plan.config
     return [
         ("model", plan.model),
         ("data", plan.data.source),
@@ -229,7 +229,7 @@ def _facts(plan: Plan, rewards: list[str], rows: int, processes: int) -> list[tu
         ("reward", ", ".join(rewards)),
         ("advantages", plan.estimator),
         ("loss", f"{config.loss_type}, {config.importance_sampling_level} level, beta {config.beta}"),
-        ("PPO clip", f"low {clip['low']}, high {clip['high']} (from: {clip['source']})"),
+        ("PPO clip", describe_clip(plan.method, plan.clip).removeprefix("PPO clip: ").removesuffix(".")),
         ("processes", str(processes)),
         (
             "rollout",
