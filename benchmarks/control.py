@@ -56,8 +56,8 @@ def time_training() -> None:
     from entropilot.control.learning.phase import Data, new_actor
     from entropilot.control.learning.registry import LEARNERS
     from entropilot.control.learning.settings import TrainSettings
-    from entropilot.control.segments.actor import cpu_has_bf16
     from entropilot.control.segments.types import Pairs, Segments
+    from entropilot.machine import cpu_has_bf16
 
     rng = np.random.default_rng(0)
     n, steps = 600, 64

@@ -217,7 +217,9 @@ def recipe() -> str:
             Any field of TRL's `GRPOConfig`, by its name there; `entropilot check` says what the batch sizes come
             to. Set elsewhere, and refused here: the output folder (`--out`), the seed (the recipe's `seed`) and
             resuming (`--resume`). Different from TRL's defaults, unless set: `report_to: none`, `logging_steps: 1`,
-            `save_total_limit: 2`, and a checkpoint after 50 steps, rounded up to whole rollouts."""
+            `save_total_limit: 2`, a checkpoint after 50 steps, rounded up to whole rollouts, and bfloat16 only on a
+            GPU that has it, never for the sandbox's model. `bf16: null` takes it on a CPU, too, where that has it: weights
+            stay float32."""
         ),
         "## method and method_args",
         "`method` is one of these names, or `none`; `method_args` holds its settings. With a list of methods,\n"

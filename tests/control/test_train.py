@@ -13,12 +13,13 @@ from entropilot.control.learning.registry import LEARNERS, settings_from
 from entropilot.control.learning.run import run
 from entropilot.control.learning.settings import TrainSettings
 from entropilot.control.learning.train import imitate, prefer
-from entropilot.control.segments.actor import STD, Actor, action_logp, cpu_has_bf16
+from entropilot.control.segments.actor import STD, Actor, action_logp
 from entropilot.control.segments.authors import fit_authors, with_labels
 from entropilot.control.segments.labels import compare, fixed_pairs
 from entropilot.control.segments.policies import load_policy
 from entropilot.control.segments.types import Pairs
 from entropilot.errors import UserError
+from entropilot.machine import cpu_has_bf16
 from entropilot.maths.gaussian import gaussian_kl, gaussian_logp
 from entropilot.records import read_run
 

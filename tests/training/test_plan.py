@@ -13,6 +13,7 @@ from entropilot.methods import KLCov
 from entropilot.recipes.schema import GRPO_KEYS
 from entropilot.records import read_run
 from entropilot.sandbox import weights_of
+from entropilot.training import config
 from entropilot.training.plan import check
 from entropilot.training.run import run
 
@@ -70,6 +71,16 @@ def test_a_plan_settles_what_the_recipe_leaves_open(tmp_path: Path) -> None:
     assert dict(check(epochs).facts)["steps"].startswith("2 epochs; the number of steps is known once")
     assert dict(check(epochs).facts)["result"].startswith("runs/small/model")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bf16_null_is_taken_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, has_it: bool) -> None:
+    """`grpo.bf16` left out is float32 on a CPU whatever it has; null asks the CPU; false stays false."""
+    monkeypatch.setattr(config, "cpu_has_bf16", lambda: has_it)
+    cpu = {"use_cpu": True}
+    assert check(recipe(cpu)).config.bf16 is False
+    assert check(recipe(cpu | {"bf16": None})).config.bf16 is has_it
+    assert check(recipe(cpu | {"bf16": False})).config.bf16 is False
 
 
 def test_a_plan_for_another_machine_imports_no_reward() -> None:

@@ -14,6 +14,7 @@ from trl import GRPOConfig
 
 from entropilot.engines.trl.checks import updates_per_rollout
 from entropilot.errors import UserError
+from entropilot.machine import cpu_has_bf16
 from entropilot.recipes.schema import Recipe
 from entropilot.recipes.values import did_you_mean, fit
 from entropilot.recipes.yaml_files import short
@@ -90,6 +91,9 @@ def build_config(
     if not values.get("fp16"):
         # The sandbox is small: float32 is as fast, and exact. TRL's own default fails without a GPU that has bf16.
         defaults["bf16"] = tier_of(recipe.model) is None and is_torch_bf16_gpu_available()
+        if "bf16" in values and values["bf16"] is None:  # asked for where the machine has it
+            on_cpu = values.get("use_cpu") or not torch.accelerator.is_available()
+            values["bf16"] = cpu_has_bf16() if on_cpu else is_torch_bf16_gpu_available()
     if anywhere:
         values |= {"use_cpu": True, "bf16": False, "fp16": False}
     if int(os.environ.get("WORLD_SIZE") or 1) > 1 and not torch.accelerator.is_available():

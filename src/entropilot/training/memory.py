@@ -181,7 +181,7 @@ def batch_of(plan: Plan, processes: int, gpu_memory: float, prompt: int) -> Batc
     written = plan.recipe.grpo
     own = config.per_device_train_batch_size * config.steps_per_generation
     # The bundled configurations ask for bf16; the sandbox's models are trained in float32.
-    half = written.get("bf16", plan.tier is None)
+    half = plan.tier is None if written.get("bf16") is None else written["bf16"]
     colocated = config.use_vllm and config.vllm_mode == "colocate"
     return Batch(
         rows=config.per_device_train_batch_size,

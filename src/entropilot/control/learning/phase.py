@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from entropilot.control.learning.settings import TrainSettings
-from entropilot.control.segments.actor import Actor, action_logp, cpu_has_bf16
+from entropilot.control.segments.actor import Actor, action_logp
 from entropilot.control.segments.types import Pairs, Segments
+from entropilot.machine import cpu_has_bf16
 
 
 class Data:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,16 +12,6 @@ from entropilot.control.segments.policies import NumpyPolicy
 
 # log N(a; m, ½) = −(m − a)² + const: CPL's −‖m − a‖² is this Gaussian without its normaliser.
 STD = math.sqrt(0.5)
-
-
-def cpu_has_bf16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 matrices itself; elsewhere bf16 would be slower."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return " avx512_bf16" in flags or " amx_bf16" in flags
 
 
 class Actor(nn.Module):
