@@ -17,7 +17,7 @@ from entropilot.analysis.seeds import cell
 from entropilot.records import read_run
 from entropilot.reports.table import summarise
 from entropilot.reports.text import aligned
-from experiments.runs import command, make, out_folder, recipe
+from experiments.runs import command, keep, make, out_folder, recipe
 
 # Each beside the control with the same clip and the same updates per rollout (Clip-Cov's clip of ±1 hardly ever
 # bites: at most 0.6 % of tokens).
@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", default=["grpo", "clip_higher", "no_clip", "clip_cov", "kl_cov"]
     )
+    parser.add_argument(
+        "--store", type=Path, help="keep a row of every run here (docs/results/easy_tier.json)"
+    )
     settings = parser.parse_args()
     out = out_folder(settings.out)
     table: dict[str, list[dict[str, Any]]] = {method: [] for method in settings.methods}
@@ -49,7 +52,8 @@ def main() -> None:
         for method in settings.methods:
             folder = out / f"{method}-{seed}"
             make(folder, recipe(method, f"seed={seed}"))
-            table[method].append(summarise(read_run(folder)))
+            table[method].append({"seed": seed} | summarise(read_run(folder)))
+    keep(settings.store, "easy tier", table)
     print(f"seeds {settings.seeds}; mean ± half of the 95 % t interval over seeds\n")
     rows = [["recipe", *COLUMNS]]
     for method, runs in table.items():

@@ -20,7 +20,7 @@ from entropilot.errors import UserError
 from experiments.exploration.arms import ARMS, DEVELOPMENT, REPORT, REPORTED, VARIANTS, with_controls
 from experiments.exploration.study import study
 from experiments.exploration.tables import tables
-from experiments.runs import command, out_folder
+from experiments.runs import command, keep, out_folder
 
 SMALL = ("wide_clip", "clip_cov_restrain_1")
 CLOSE = (
@@ -50,6 +50,11 @@ def main() -> None:
     parser.add_argument("--arms", help="comma-separated names")
     parser.add_argument("--seeds", help="comma-separated numbers")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        help="keep a row of every run in this file (docs/results/exploration.json); of a whole --part only",
+    )
     parser.add_argument("--json", action="store_true", help="print every row instead of the tables")
     settings = parser.parse_args()
     if settings.arms == "list":
@@ -57,9 +62,16 @@ def main() -> None:
             print(f"{name:<28}{arm.about}; control: {arm.control or '–'}")
         return
     chosen = _chosen(settings)  # a wrong name is said before anything is made
+    if settings.store and (settings.arms or settings.seeds or settings.small):
+        raise UserError("--store keeps the rows of a whole --part; leave out --arms, --seeds and --small.")
     out = out_folder(settings.out)
     for arms, seeds in chosen:
         rows = study(out, arms, seeds, jobs=settings.jobs, report=_say)
+        with_seeds = {
+            arm: [{"seed": seed} | row for seed, row in zip(seeds, found, strict=True)]
+            for arm, found in rows.items()
+        }
+        keep(settings.store, settings.part, with_seeds)
         if settings.json:
             print(json.dumps(rows, indent=1))
         else:
