@@ -213,9 +213,15 @@ def main() -> None:
                     *(*numbers, "yes" if row["fall"] >= FALL else "no"),
                 ]
             )
+    start = measured(
+        f"sandbox:{part.tier}", out / "base.json", samples=SAMPLES, temperatures=(1,), tier=part.tier
+    )["1"]["pass"]
+    base = keep(settings.store, "base", {part.tier: {str(k): start[str(k)] for k in PASS}})[part.tier]
     limits = _limits(settings.tuned_on, settings.store)
     kept = keep(settings.store, settings.part, rows)
-    print(aligned(table), "", aligned(by_arm(kept)), "", aligned(by_stop(kept)), sep="\n")
+    print(aligned(table), "", aligned(by_arm(kept)), sep="\n")
+    print("the base:", ", ".join(f"pass@{k} {value:.3f}" for k, value in base.items()), end="\n\n")
+    print(aligned(by_stop(kept)))
     if any(limit is not None for limit in limits.values()):
         print("", aligned(alarms(limits, [row for runs in kept.values() for row in runs])), sep="\n")
 

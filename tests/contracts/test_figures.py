@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from entropilot.analysis.seeds import cell, differences
+from entropilot.analysis.seeds import cell, differences, mean_difference
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
@@ -139,6 +139,48 @@ def test_ten_new_seeds_without_labels() -> None:
         arm, _, kind = words.partition(", ")
         slips[f"{names[arm]}: {kind}"] = cells
     assert table("label_free.md", "What they do wrong") == slips
+
+
+FURTHER = SCREEN | {
+    "EMPO, no lone dissenter": "empo_no_dissenter",
+    **{f"TraPO, {share} %": f"trapo_{share}" for share in (5, 25)},
+    **{f"mixed, {share} %": f"mix_{share}" for share in (5, 25)},
+    **{f"labels alone, {share} %": f"labels_{share}" for share in (5, 25)},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "heading", "seeds"),
+    [
+        ("hard", "A harder setting", [21, 22, 23, 24, 25]),
+    ],
+)
+def test_further_runs_without_labels(part: str, heading: str, seeds: list[int]) -> None:
+    rows, names = stored("label_free.json", part), {arm: name for name, arm in FURTHER.items()}
+    for arm, runs in rows.items():
+        assert column(runs, "seed") == seeds, arm
+    expected = {names[arm]: [*cells[:5], *cells[6:]] for arm, _, *cells in by_arm(rows)[1:]}
+    base: Any = stored("label_free.json", "base")["long" if part == "hard" else "chains"]
+    expected["base"] = [*["–"] * 6, *(f"{value:.3f}" for value in base.values())]
+    assert table("label_free.md", heading) == expected
+
+
+def test_the_slow_teacher_on_the_harder_tier() -> None:
+    """The differences that the page quotes from the same rows, paired by seed, in points."""
+    rows, text = stored("label_free.json", "hard"), (RESULTS / "label_free.md").read_text(encoding="utf-8")
+
+    def points(other: str, key: str, k: str | None = None) -> str:
+        one, against = (
+            [run[key] if k is None else run[key][k] for run in rows[arm]] for arm in ("ttrl_teacher", other)
+        )
+        mean, half = mean_difference(one, against)
+        return f"{abs(100 * mean):.1f} ± {100 * half:.1f}"
+
+    told = " ".join(text.partition("## A harder setting")[2].split())
+    for quoted in (points("empo", "end"), points("ttrl", "end"), points("gold_reward", "end")):
+        assert quoted in told
+    assert f"{points('empo', 'fall')} points smaller than EMPO's" in told
+    assert f"solves {points('empo', 'pass', '32')} points more" in told
 
 
 def within(row: dict[str, Any], key: str) -> str:

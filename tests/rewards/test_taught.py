@@ -19,7 +19,7 @@ from entropilot.methods.majority import Majority
 from entropilot.methods.scrl import SCRL
 from entropilot.recipes.schema import Recipe
 from entropilot.rewards.groups import GroupReward
-from entropilot.rewards.named import build_reward
+from entropilot.rewards.named import build_reward, teacher_exact, teacher_math
 from entropilot.rewards.taught import TeacherSettings, taught
 from entropilot.training.plan import check
 
@@ -54,6 +54,16 @@ def test_a_reward_takes_the_votes_as_a_column_and_reports_the_policys_own_cluste
     assert values == [0.0, 0.0, 0.0, 1.0] and reward.stats["majority"] == 0.75
     with pytest.raises(UserError, match="train with EntropyGRPOTrainer"):
         reward(prompts=["p"] * 4, completions=["b"] * 4)
+
+
+def test_a_script_takes_it_by_name(tmp_path: Path) -> None:
+    """`reward_funcs=teacher_exact`, as in the README: the trainer keeps the copy that votes."""
+    assert teacher_math.teacher == TeacherSettings() == teacher_exact.teacher
+    trainer = make_trainer(
+        tmp_path, reward=teacher_exact, recorded=Recorded(8), method=None, settings={"max_steps": 2}
+    )
+    trainer.train()
+    assert isinstance(trainer.teacher, Teacher) and trainer.teacher.seconds > 0, "it has voted"
 
 
 @pytest.mark.parametrize(

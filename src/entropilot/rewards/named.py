@@ -2,8 +2,9 @@
 
 A reward is `f(prompts, completions, completion_ids, **columns) -> list[float | None]`; the column `answer` holds
 the gold answer. Those that need no answer are `empo_math`, `empo_exact`, `majority_math`, `majority_exact`, `scrl_math`,
-`scrl_exact` (whole groups), and the controls `format_reward` and `random_reward`. `trapo_math` and `trapo_exact` need one
-for some rows.
+`scrl_exact`, `teacher_math` and `teacher_exact` (whole groups; for these two `EntropyGRPOTrainer` keeps a slow copy of the
+policy that votes), and the controls `format_reward` and `random_reward`. `trapo_math` and `trapo_exact` need one for some
+rows.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ empo_math = GroupReward(EMPO(), judge="math", name="empo_math")
 empo_exact = GroupReward(EMPO(), judge="exact", name="empo_exact")
 majority_math = GroupReward(Majority(), judge="math", name="majority_math")
 majority_exact = GroupReward(Majority(), judge="exact", name="majority_exact")
+teacher_math = GroupReward(Majority(), judge="math", teacher=TeacherSettings(), name="teacher_math")
+teacher_exact = GroupReward(Majority(), judge="exact", teacher=TeacherSettings(), name="teacher_exact")
 scrl_math = GroupReward(SCRL(), judge="math", name="scrl_math")
 scrl_exact = GroupReward(SCRL(), judge="exact", name="scrl_exact")
 trapo_math = TrajectoryReward(judge="math", name="trapo_math")
