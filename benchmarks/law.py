@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,15 +191,20 @@ def rivals(runs: int) -> None:
     last = list(CANDIDATES)[-1]
     title = f"The chosen interval: coverage in %, median widths, and the runs warned of in % ({runs:,} runs a row)"
     head(title, "n", "φ", "noise", "a", "b", "ceiling", "width of a", "of b", "of the ceiling", "warned")
-    for (n, phi, kind), (each, warned) in found.items():
-        covered, width = each[last]
-        widths = [f"{value:.4f}" for value in width]
-        row(str(n), f"{phi:g}", kind, *percent(covered), *widths, *percent(warned))
+    for where, (each, warned) in found.items():
+        row(*chosen_row(*where, each[last], warned))
     names = [f"{n}, φ {phi:g}" + (f", {kind}" if kind != "AR(1)" else "") for n, phi, kind in cells]
     head("Lowest coverage of the three in %, × median width of the ceiling's over the chosen's", "", *names)
     for name in CANDIDATES:
         each = [(found[where][0][name], found[where][0][last]) for where in cells]
         row(name, *(f"{100 * own[0].min():.1f} × {own[1][2] / best[1][2]:.2f}" for own, best in each))
+
+
+def chosen_row(n: int, phi: float, kind: str, found: tuple[Array, Array], warned: float) -> list[str]:
+    """Return a row of the table of the chosen interval from what `cell` found for it."""
+    covered, width = found
+    widths = [f"{value:.4f}" for value in width]
+    return [str(n), f"{phi:g}", kind, *percent(covered), *widths, *percent(warned)]
 
 
 def elsewhere(runs: int) -> None:
@@ -214,50 +220,54 @@ def elsewhere(runs: int) -> None:
     names = ("n", "φ", "noise of R", "noise of H, nats", "time constant", "a", "b", "ceiling", "warned")
     head(f"Elsewhere: coverage of the chosen interval in % ({runs:,} runs a row)", *names)
     for settings in rows:
-        said = ORDINARY | settings
-        found, warned = cell(runs, {"": chosen}, **said)
-        numbers = [f"{said[key]:.2g}" for key in ("phi", "h_noise", "tau")]
-        row(
-            f"{said['n']}",
-            numbers[0],
-            f"{said['kind']}",
-            *numbers[1:],
-            *percent(found[""][0]),
-            *percent(warned),
-        )
+        row(*elsewhere_row(runs, **settings))
+
+
+def elsewhere_row(runs: int, **settings: Any) -> list[str]:
+    """Return a row of the table `Elsewhere`; what `settings` leaves out is ordinary."""
+    said = ORDINARY | settings
+    found, warned = cell(runs, {"": chosen}, **said)
+    phi, h_noise, tau = (f"{said[key]:.2g}" for key in ("phi", "h_noise", "tau"))
+    return [f"{said['n']}", phi, said["kind"], h_noise, tau, *percent(found[""][0]), *percent(warned)]
+
+
+SHAPES: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
+    "exponential to 0": lambda t, k, rng: np.exp(-t / k),
+    "exponential to a floor": lambda t, k, rng: 0.05 + 0.4 * rng.random() + 0.5 * np.exp(-t / k),
+    "hyperbola": lambda t, k, rng: 1 / (1 + 4 * t / k),
+    "power law": lambda t, k, rng: (1 + 8 * t / k) ** -rng.uniform(0.3, 2),
+    "linear in log step": lambda t, k, rng: 1 - 0.9 * np.log1p(8 * t / k) / np.log1p(8 / k),
+}
 
 
 def forecasts(runs: int) -> None:
-    shapes: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
-        "exponential to 0": lambda t, k, rng: np.exp(-t / k),
-        "exponential to a floor": lambda t, k, rng: 0.05 + 0.4 * rng.random() + 0.5 * np.exp(-t / k),
-        "hyperbola": lambda t, k, rng: 1 / (1 + 4 * t / k),
-        "power law": lambda t, k, rng: (1 + 8 * t / k) ** -rng.uniform(0.3, 2),
-        "linear in log step": lambda t, k, rng: 1 - 0.9 * np.log1p(8 * t / k) / np.log1p(8 / k),
-    }
     names = ("n", "prefix", "true course", "R of the law", "R measured", "H", "width", "median error of R")
     head(
         f"Forecasts from a prefix: coverage of the 95 % intervals at the end in % ({runs:,} runs a row)",
         *names,
     )
     for n, share in ((60, 0.15), (60, 0.3), (240, 0.15), (240, 0.3), (1000, 0.15)):
-        for i, (name, shape) in enumerate(shapes.items()):
-            rng, hits, widths, errors = np.random.default_rng([n, round(100 * share), i]), [], [], []
-            for _ in range(runs):
-                h0, k, t = rng.uniform(0.4, 2), rng.uniform(0.03, 0.5), np.arange(n) / n
-                h = h0 * shape(t, k, rng)
-                law = 1 - 0.5 * np.exp(h) / np.expm1(h0)
-                r, seen = law + noise(rng, n, 0.3, "AR(1)"), h + 0.01 * ar1(rng.standard_normal(n), 0.3)
-                m = round(share * n)
-                found = continue_by_law(
-                    t[:m], seen[:m], r[:m], t[-1], draws=1000, seed=int(rng.integers(2**32))
-                )
-                pairs = (found.interval, law), (found.measured_interval, r), (found.entropy_interval, h)
-                hits.append([low <= truth[-1] <= high for (low, high), truth in pairs])
-                widths.append(np.ptp(found.interval))
-                errors.append(abs(found.performance - law[-1]))
-            numbers = [f"{np.median(values):.3f}" for values in (widths, errors)]
-            row(str(n), f"{share:g}", name, *percent(np.mean(hits, axis=0)), *numbers)
+        for name in SHAPES:
+            row(*forecast_row(runs, n, share, name))
+
+
+def forecast_row(runs: int, n: int, share: float, name: str) -> list[str]:
+    """Return a row of the table of forecasts."""
+    seed = [n, round(100 * share), list(SHAPES).index(name)]
+    rng, hits, widths, errors = np.random.default_rng(seed), [], [], []
+    for _ in range(runs):
+        h0, k, t = rng.uniform(0.4, 2), rng.uniform(0.03, 0.5), np.arange(n) / n
+        h = h0 * SHAPES[name](t, k, rng)
+        law = 1 - 0.5 * np.exp(h) / np.expm1(h0)
+        r, seen = law + noise(rng, n, 0.3, "AR(1)"), h + 0.01 * ar1(rng.standard_normal(n), 0.3)
+        m = round(share * n)
+        found = continue_by_law(t[:m], seen[:m], r[:m], t[-1], draws=1000, seed=int(rng.integers(2**32)))
+        pairs = (found.interval, law), (found.measured_interval, r), (found.entropy_interval, h)
+        hits.append([low <= truth[-1] <= high for (low, high), truth in pairs])
+        widths.append(np.ptp(found.interval))
+        errors.append(abs(found.performance - law[-1]))
+    numbers = [f"{np.median(values):.3f}" for values in (widths, errors)]
+    return [str(n), f"{share:g}", name, *percent(np.mean(hits, axis=0)), *numbers]
 
 
 def speed() -> None:

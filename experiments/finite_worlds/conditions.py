@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from entropilot.analysis.seeds import mean_difference
 from entropilot.control.worlds.learners import Learner, LearnSettings, clone, learn
 from entropilot.control.worlds.worlds import Teacher, make_authors, make_worlds, prefer_by, teach, walk
 
@@ -142,12 +141,3 @@ def conditions() -> dict[str, Condition]:
     for name, change in changes.items():
         found[name] = replace(base, **change)
     return found
-
-
-def study_row(name: str, result: dict[str, Any]) -> str:
-    """Return a row of the table: mean regrets, PPL less CPL paired at their best stops, and at the last."""
-    regret, last = result["regret"], result["last"]
-    means = " | ".join(f"{np.mean(regret[learner]):.3f}" for learner in regret)
-    best = "{:+.3f} ± {:.3f}".format(*mean_difference(regret["ppl"], regret["cpl"]))
-    end = "{:+.3f} ± {:.3f}".format(*mean_difference(last["ppl"], last["cpl"]))
-    return f"| {name} | {means} | {best} | {end} |"

@@ -11,15 +11,33 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from entropilot.analysis.seeds import mean_difference
 from entropilot.files import append_row, read_rows
-from experiments.runs import command
+from experiments.runs import command, keep
+
+NAMES = {  # of the learners, on the page
+    **{
+        "bc": "clone",
+        "sft": "SFT",
+        "cpl": "CPL",
+        "ppl": "PPL",
+        "ppl_sampled": "sampled",
+        "ppl_fitted": "fitted",
+    },
+    "ppl_dirac": "Dirac",
+}
+ONLINE = {
+    **{"cpl": "CPL", "ppl": "PPL", "ppl_expected": "PPL, expected", "ppl_dirac": "PPL, Dirac"},
+    "pebble": "pebble",
+}
+QUERIES = (40, 100, 200)
 
 
 def made(
@@ -39,21 +57,67 @@ def made(
     return found
 
 
-def study(seeds: int, only: str, out: Path | None) -> None:
-    """Every condition whose name contains `only`; one that the file holds is not made again."""
-    from experiments.finite_worlds.conditions import LEARNERS, conditions, study_row
+def difference(one: Sequence[float], other: Sequence[float]) -> str:
+    """Return the mean difference over worlds with its 95 % interval, bold where that leaves out 0."""
+    mean, half = mean_difference(one, other)
+    text = f"{mean:+.3f} ± {half:.3f}".replace("-", "−")
+    return f"**{text}**" if abs(mean) > half else text
 
-    print("| condition | " + " | ".join(LEARNERS) + " | ppl − cpl | ppl − cpl, last |")
-    print("|" + "---|" * (len(LEARNERS) + 3))
+
+def study_row(name: str, row: Mapping[str, Any]) -> list[str]:
+    """Return a row of the study: mean regrets, then PPL less CPL paired at their best stops, and at the last."""
+    regret, last = row["regret"], row["last"]
+    means = [f"{np.mean(values):.3f}" for values in regret.values()]
+    return [name, *means, difference(regret["ppl"], regret["cpl"]), difference(last["ppl"], last["cpl"])]
+
+
+def why_row(name: str, row: Mapping[str, Any]) -> list[str]:
+    """Return a row of `why`: mean regrets, then what each other learner leaves less CPL."""
+    regret = row["regret"]
+    means = [f"{np.mean(values):.3f}" for values in regret.values()]
+    return [
+        name,
+        *means,
+        *(difference(v, regret["cpl"]) for learner, v in regret.items() if learner != "cpl"),
+    ]
+
+
+def online_rows(name: str, learners: Mapping[str, Mapping[str, Sequence[float]]]) -> list[list[str]]:
+    """Return a teacher's rows: mean regret by the number of queries, and the last less CPL's."""
+    rows = []
+    for learner, regret in learners.items():
+        last = str(QUERIES[-1])
+        less = "" if learner == "cpl" else difference(regret[last], learners["cpl"][last])
+        means = [f"{np.mean(regret[str(queries)]):.3f}" for queries in QUERIES]
+        rows.append([name if learner == "cpl" else "", ONLINE[learner], *means, less])
+    return rows
+
+
+def line(cells: Sequence[str]) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def head(*cells: str) -> None:
+    line(cells)
+    print(f"|{'---|' * len(cells)}")
+
+
+def study(seeds: int, only: str, out: Path | None, store: Path | None = None) -> None:
+    """Every condition whose name contains `only`; one that the file holds is not made again."""
+    from experiments.finite_worlds.conditions import LEARNERS, conditions
+
+    head("condition", *(NAMES[learner] for learner in LEARNERS), "PPL − CPL", "all stopped at 200")
+    rows = {}
     for name, condition in conditions().items():
         if only in name:
             row = made(out, name, condition, list(range(seeds)), LEARNERS)
-            print(study_row(name, row), flush=True)
+            rows[name] = {"regret": row["regret"], "last": {key: row["last"][key] for key in ("cpl", "ppl")}}
+            line(study_row(name, rows[name]))
+    keep(store, "study", rows)
 
 
-def why(seeds: int, out: Path | None) -> None:
+def why(seeds: int, out: Path | None, store: Path | None = None) -> None:
     """CPL, PPL, and PPL with the expectation that one observed future stands for; pairs within and across authors."""
-    from entropilot.analysis.seeds import mean_difference
     from experiments.finite_worlds.conditions import WITH_EXPECTATION, conditions
 
     chosen = {}
@@ -64,24 +128,17 @@ def why(seeds: int, out: Path | None) -> None:
                 chosen[f"slip {slip}, {gap} gap, {pairing}"] = replace(base, pairing=pairing)
     for name in ("3200 segments", "3200 segments, huge gap, slip 0.8", "sparse reward"):
         chosen[name] = conditions()[name]
-    print(
-        "| condition | "
-        + " | ".join(WITH_EXPECTATION)
-        + " | ppl − cpl | expected, cut − cpl | expected − cpl |"
-    )
-    print("|" + "---|" * (len(WITH_EXPECTATION) + 4))
+    names = ["CPL", "PPL", "expected, cut", "expected"]
+    head("condition, pairs", *names, *(f"{name} − CPL" for name in names[1:]))
+    rows = {}
     for name, condition in chosen.items():
-        regret = made(out, name, condition, list(range(seeds)), WITH_EXPECTATION)["regret"]
-        means = " | ".join(f"{np.mean(regret[learner]):.3f}" for learner in WITH_EXPECTATION)
-        against = [
-            "{:+.3f} ± {:.3f}".format(*mean_difference(regret[learner], regret["cpl"]))
-            for learner in WITH_EXPECTATION[1:]
-        ]
-        print(f"| {name} | {means} | {' | '.join(against)} |", flush=True)
+        rows[name] = {"regret": made(out, name, condition, list(range(seeds)), WITH_EXPECTATION)["regret"]}
+        line(why_row(name, rows[name]))
+    keep(store, "why", rows)
 
 
-def online(seeds: int, out: Path | None) -> None:
-    from entropilot.analysis.seeds import mean_difference
+def online(seeds: int, out: Path | None, store: Path | None = None) -> None:
+    """Regret of learners that collect their own segments; what the file holds of these seeds is not made again."""
     from entropilot.control.worlds.online import OnlineSettings
     from entropilot.control.worlds.online import online as run
 
@@ -93,41 +150,47 @@ def online(seeds: int, out: Path | None) -> None:
         "author, slip 0.8": replace(base, slip=0.8),
         "author, sparse": replace(base, sparse=True),
     }
-    everything = {}
-    print("| teacher | learner | regret after 40 queries | 100 | 200 | less CPL at 200 |")
-    print("|---|---|---|---|---|---|")
+    head("teacher", "learner", f"{QUERIES[0]} queries", *map(str, QUERIES[1:]), f"less CPL at {QUERIES[-1]}")
+    rows: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, chosen in settings.items():
-        found = {
-            learner: run(learner, chosen, list(range(seeds)))
-            for learner in ("cpl", "ppl", "ppl_expected", "ppl_dirac", "pebble")
-        }
-        everything[name] = found
-        for learner, result in found.items():
-            regret = np.array(result["regret"])
-            at = [regret[result["queries"].index(q)].mean() for q in (40, 100, 200)]
-            difference = mean_difference(regret[-1].tolist(), found["cpl"]["regret"][-1])
-            print(f"| {name} | {learner} | " + " | ".join(f"{x:.3f}" for x in at), end="")
-            print(f" | {difference[0]:+.3f} ± {difference[1]:.3f} |", flush=True)
-    if out:
-        out.write_text(json.dumps(everything))
+        rows[name] = {}
+        for learner in ONLINE:
+            wanted = {"name": name, "settings": json.loads(json.dumps(asdict(chosen))), "learner": learner}
+            wanted["seeds"] = list(range(seeds))
+            known = [row for row in read_rows(out) if wanted.items() <= row.items()] if out else []
+            result = known[-1] if known else wanted | run(learner, chosen, wanted["seeds"])
+            if out and not known:
+                append_row(out, result)
+            at = {queries: result["queries"].index(queries) for queries in QUERIES}
+            rows[name][learner] = {str(queries): result["regret"][place] for queries, place in at.items()}
+        for cells in online_rows(name, rows[name]):
+            line(cells)
+    keep(store, "online", rows)
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["study", "why", "online"])
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--only", default="", help="conditions whose name contains this")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--out", type=Path, help="JSONL with the finished conditions; they are not made again"
+    )
+    parser.add_argument(
+        "--store", type=Path, help="keep what the table is made of here (docs/results/ppl_finite_worlds.json)"
+    )
     settings = parser.parse_args()
     torch.set_num_threads(1)
     if settings.what == "study":
-        study(settings.seeds, settings.only, settings.out)
+        study(settings.seeds, settings.only, settings.out, settings.store)
     elif settings.what == "why":
-        why(settings.seeds, settings.out)
+        why(settings.seeds, settings.out, settings.store)
     else:
-        online(settings.seeds, settings.out)
+        online(settings.seeds, settings.out, settings.store)
 
 
 if __name__ == "__main__":

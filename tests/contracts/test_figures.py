@@ -11,6 +11,7 @@ import pytest
 
 from entropilot.analysis.seeds import cell, differences, mean_difference
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
+from experiments.finite_worlds import tables as worlds
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
 from experiments.label_free.signals import alarms, limits_of
@@ -181,6 +182,19 @@ def test_the_slow_teacher_on_the_harder_tier() -> None:
         assert quoted in told
     assert f"{points('empo', 'fall')} points smaller than EMPO's" in told
     assert f"solves {points('empo', 'pass', '32')} points more" in told
+
+
+def test_the_finite_worlds() -> None:
+    """Each table of ppl_finite_worlds.md, as it stands there, bold and all."""
+    text = (RESULTS / "ppl_finite_worlds.md").read_text(encoding="utf-8")
+    kept = {part: stored("ppl_finite_worlds.json", part) for part in ("study", "why", "online")}
+    rows = [worlds.study_row(name, row) for name, row in kept["study"].items()]
+    rows += [worlds.why_row(name, row) for name, row in kept["why"].items()]
+    rows += [row for name, learners in kept["online"].items() for row in worlds.online_rows(name, learners)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    heads = ("| condition", "| teacher")
+    found = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(heads)]
+    assert found == lines
 
 
 def within(row: dict[str, Any], key: str) -> str:
