@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,40 @@ def of_runs(kept: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     return lines
 
 
-def _show_em(out: Path, seeds: list[int]) -> None:
-    lines, shifts = [["arm", "updates", "seeds", *COLUMNS]], [["arm", "seeds", *SHIFT]]
+def em_table(base: Mapping[str, Any], kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """Return the table of study 1, as it stands on the page: means over seeds; of one seed, intervals over problems.
+
+    Args:
+        base: what the base model does.
+        kept: by name of an arm, of every seed what each number of updates leaves.
+    """
+    lines = [["prompt, T", "updates", "greedy", "avg@16", "pass@16", "token entropy, nats"]]
+    lines.append(["base", "0", *(_value([base], name) for name in COLUMNS[:4])])
     for arm in em.ARMS:
-        runs = rows_of(out, em.name_of(arm, 0).removesuffix("-0"), seeds)
-        if not runs:
-            continue
-        for updates in map(str, em.CHECKPOINTS):
-            cells = [cell([run[updates][name] for run in runs]) for name in COLUMNS]
-            lines.append([arm, updates, str(len(runs)), *cells])
-        cells = [cell([run["shift"][name]["value"] for run in runs], sign=True) for name in SHIFT]
-        shifts.append([arm, str(len(runs)), *cells])
-    if len(lines) > 1:
-        print(aligned(lines, (0,)), end="\n\n")
-        print(f"logits after {em.SHIFT_AT} updates minus the base's\n\n{aligned(shifts, (0,))}", end="\n\n")
+        runs = kept.get(em.name_of(arm, 0).removesuffix("-0"), ())
+        for updates in map(str, em.CHECKPOINTS if runs else ()):
+            first = arm.replace("T ", "") if updates == str(em.CHECKPOINTS[0]) else ""
+            rows = [run[updates] for run in runs]
+            lines.append([first, updates, *(_value(rows, name) for name in COLUMNS[:4])])
+    return lines
+
+
+def _value(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    if len(rows) > 1 or name == "entropy":
+        return cell([row[name] for row in rows])
+    low, high = rows[0]["intervals"][name]
+    return f"{rows[0][name]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _show_em(out: Path, seeds: list[int]) -> None:
+    names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS]
+    kept = {name: rows_of(out, name, seeds) for name in names}
+    if not any(kept.values()):
+        return
+    print(aligned(em_table(measured("", out / "base"), kept), (0,)), end="\n\n")
+    shifts = [["arm", "seeds", *SHIFT]]
+    for name, runs in kept.items():
+        if runs:
+            cells = [cell([run["shift"][key]["value"] for run in runs], sign=True) for key in SHIFT]
+            shifts.append([name, str(len(runs)), *cells])
+    print(f"logits after {em.SHIFT_AT} updates minus the base's\n\n{aligned(shifts, (0,))}", end="\n\n")

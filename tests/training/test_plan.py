@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from run_helpers import recipe, same_weights
 
 from entropilot.methods import KLCov
@@ -80,6 +81,8 @@ def test_bf16_null_is_taken_where_the_processor_has_it(monkeypatch: pytest.Monke
     cpu = {"use_cpu": True}
     assert check(recipe(cpu)).config.bf16 is False
     assert check(recipe(cpu | {"bf16": None})).config.bf16 is has_it
+    if not torch.accelerator.is_available():
+        assert check(recipe({"bf16": None})).config.bf16 is has_it, "where there is nothing but a CPU"
     assert check(recipe(cpu | {"bf16": False})).config.bf16 is False
 
 

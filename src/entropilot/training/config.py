@@ -94,6 +94,8 @@ def build_config(
         if "bf16" in values and values["bf16"] is None:  # asked for where the machine has it
             on_cpu = values.get("use_cpu") or not torch.accelerator.is_available()
             values["bf16"] = cpu_has_bf16() if on_cpu else is_torch_bf16_gpu_available()
+            if on_cpu and values["bf16"]:
+                values["use_cpu"] = True  # else transformers takes bf16 for a GPU's and refuses
     if anywhere:
         values |= {"use_cpu": True, "bf16": False, "fp16": False}
     if int(os.environ.get("WORLD_SIZE") or 1) > 1 and not torch.accelerator.is_available():
