@@ -147,6 +147,11 @@ def test_no_labelled_prompt_at_all_is_an_error() -> None:
         visit(reward, open=("aaab", None))
 
 
+def test_a_naive_mix_needs_no_labelled_prompt_in_its_first_rollout() -> None:
+    """At threshold −1 every unlabelled prompt is used, so there is nothing to compare it with."""
+    assert visit(of(warm_up=0, threshold=-1.0), open=("aaab", None))["open"] == [1.0, 1.0, 1.0, 0.0]
+
+
 def test_it_goes_on_from_its_saved_state() -> None:
     course = [("aabc", "aabc"), ("abbb", "aaab"), ("bbbb", "aaaa"), ("bbba", "abcd"), ("bbbb", "aabb")]
 
