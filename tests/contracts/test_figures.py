@@ -154,6 +154,7 @@ FURTHER = SCREEN | {
 @pytest.mark.parametrize(
     ("part", "heading", "seeds"),
     [
+        ("labels", "A few labels", [1, 2, 3]),
         ("hard", "A harder setting", [21, 22, 23, 24, 25]),
     ],
 )
