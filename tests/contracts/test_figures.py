@@ -155,6 +155,7 @@ FURTHER = SCREEN | {
     ("part", "heading", "seeds"),
     [
         ("labels", "A few labels", [1, 2, 3]),
+        ("dissent", "Without the lone dissenter", [1, 2, 3]),
         ("hard", "A harder setting", [21, 22, 23, 24, 25]),
     ],
 )
