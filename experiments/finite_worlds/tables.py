@@ -22,21 +22,11 @@ from entropilot.analysis.seeds import mean_difference
 from entropilot.files import append_row, read_rows
 from experiments.runs import command, keep
 
-NAMES = {  # of the learners, on the page
-    **{
-        "bc": "clone",
-        "sft": "SFT",
-        "cpl": "CPL",
-        "ppl": "PPL",
-        "ppl_sampled": "sampled",
-        "ppl_fitted": "fitted",
-    },
-    "ppl_dirac": "Dirac",
-}
-ONLINE = {
-    **{"cpl": "CPL", "ppl": "PPL", "ppl_expected": "PPL, expected", "ppl_dirac": "PPL, Dirac"},
-    "pebble": "pebble",
-}
+# Learners, as the page calls them.
+NAMES = {"bc": "clone", "sft": "SFT", "cpl": "CPL", "ppl": "PPL"}
+NAMES |= {"ppl_sampled": "sampled", "ppl_fitted": "fitted", "ppl_dirac": "Dirac"}
+ONLINE = {"cpl": "CPL", "ppl": "PPL", "ppl_expected": "PPL, expected", "ppl_dirac": "PPL, Dirac"}
+ONLINE |= {"pebble": "pebble"}
 QUERIES = (40, 100, 200)
 
 

@@ -157,9 +157,14 @@ def row_of(folder: Path, seed: int, tier: str | None) -> dict[str, Any] | None:
         row["stop"] = dict(zip(("step", "there", "later"), stop[1:4], strict=True))
     file, model = folder / "sampled.json", folder / "model"
     if tier is not None and (file.exists() or model.exists()):
-        found = measured(model, file, samples=SAMPLES, temperatures=(1,), tier=tier)["1"]
-        row["pass"] = {str(k): found["pass"][str(k)] for k in PASS}
+        row["pass"] = passes(model, file, tier)
     return row
+
+
+def passes(model: Path | str, file: Path, tier: str) -> dict[str, float]:
+    """Return pass@k of a model on problems of its tier's test split, measured once."""
+    found = measured(model, file, samples=SAMPLES, temperatures=(1,), tier=tier)["1"]["pass"]
+    return {str(k): found[str(k)] for k in PASS}
 
 
 def main() -> None:
@@ -213,10 +218,8 @@ def main() -> None:
                     *(*numbers, "yes" if row["fall"] >= FALL else "no"),
                 ]
             )
-    start = measured(
-        f"sandbox:{part.tier}", out / "base.json", samples=SAMPLES, temperatures=(1,), tier=part.tier
-    )["1"]["pass"]
-    base = keep(settings.store, "base", {part.tier: {str(k): start[str(k)] for k in PASS}})[part.tier]
+    start = passes(f"sandbox:{part.tier}", out / "base.json", part.tier)
+    base = keep(settings.store, "base", {part.tier: start})[part.tier]
     limits = _limits(settings.tuned_on, settings.store)
     kept = keep(settings.store, settings.part, rows)
     print(aligned(table), "", aligned(by_arm(kept)), sep="\n")

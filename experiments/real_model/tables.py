@@ -28,6 +28,7 @@ def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
     """Print all tables: mean ± half of the 95 % t interval over the seeds that are there."""
     names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS] + list(rl.ARMS | rl.LABEL_FREE)
     keep(store, "runs", {name: found for name in names if (found := rows_of(out, name, seeds))})
+    base = None
     if (out / "base" / "result.json").exists():
         base = measured("", out / "base")
         lines = [["base", *COLUMNS]]
@@ -38,7 +39,7 @@ def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
         )
         print(aligned(lines), end="\n\n")
         keep(store, "base", {"base": [base]})
-    _show_em(out, seeds)
+    _show_em(out, seeds, base)
     lines = [["arm", "seeds", *COLUMNS]]
     kept = {arm: rows_of(out, arm, seeds) for arm in rl.ARMS | rl.LABEL_FREE}
     for arm, rows in kept.items():
@@ -87,15 +88,18 @@ def of_runs(kept: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     return lines
 
 
-def em_table(base: Mapping[str, Any], kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+def em_table(
+    base: Mapping[str, Any] | None, kept: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[list[str]]:
     """Return the table of study 1, as it stands on the page: means over seeds; of one seed, intervals over problems.
 
     Args:
-        base: what the base model does.
+        base: what the base model does; None where that is not there.
         kept: by name of an arm, of every seed what each number of updates leaves.
     """
     lines = [["prompt, T", "updates", "greedy", "avg@16", "pass@16", "token entropy, nats"]]
-    lines.append(["base", "0", *(_value([base], name) for name in COLUMNS[:4])])
+    if base is not None:
+        lines.append(["base", "0", *(_value([base], name) for name in COLUMNS[:4])])
     for arm in em.ARMS:
         runs = kept.get(em.name_of(arm, 0).removesuffix("-0"), ())
         for updates in map(str, em.CHECKPOINTS if runs else ()):
@@ -112,12 +116,12 @@ def _value(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{rows[0][name]:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _show_em(out: Path, seeds: list[int]) -> None:
+def _show_em(out: Path, seeds: list[int], base: Mapping[str, Any] | None) -> None:
     names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS]
     kept = {name: rows_of(out, name, seeds) for name in names}
     if not any(kept.values()):
         return
-    print(aligned(em_table(measured("", out / "base"), kept), (0,)), end="\n\n")
+    print(aligned(em_table(base, kept), (0,)), end="\n\n")
     shifts = [["arm", "seeds", *SHIFT]]
     for name, runs in kept.items():
         if runs:

@@ -150,6 +150,8 @@ def test_no_labelled_prompt_at_all_is_an_error() -> None:
 def test_a_naive_mix_needs_no_labelled_prompt_in_its_first_rollout() -> None:
     """At threshold −1 every unlabelled prompt is used, so there is nothing to compare it with."""
     assert visit(of(warm_up=0, threshold=-1.0), open=("aaab", None))["open"] == [1.0, 1.0, 1.0, 0.0]
+    opposite = math.nextafter(-1.0, -2.0)  # what rounding can make of a cosine of −1
+    assert TraPO(share=0.0, threshold=-1.0).used([opposite]) == [True]
 
 
 def test_it_goes_on_from_its_saved_state() -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax
 from scipy.stats import norm, rankdata
 
 from entropilot.analysis.values import flat
@@ -76,7 +76,7 @@ def tabular_check(
     covariance = (p * (logp - mean) * (direction - (p * direction).sum(1, keepdims=True))).sum(1)
     errors = []
     for step in eta:
-        change = _entropy(z + step * direction) - _entropy(z)
+        change = _entropy_change(logp, step * direction)
         errors.append(np.abs(change + step * covariance) / np.abs(change))
     found = np.stack(errors, axis=1)
     log_eta = np.log(eta) - np.log(eta).mean()
@@ -85,9 +85,19 @@ def tabular_check(
     return TabularCheck(eta, found, slopes, overall)
 
 
-def _entropy(z: Array) -> Array:
-    """Return H of softmax(z) along the last axis, nats."""
-    return logsumexp(z, axis=-1) - (np.exp(log_softmax(z, axis=-1)) * z).sum(-1)
+def _entropy_change(logp: Array, delta: Array) -> Array:
+    """Return H(q) − H(p) of a softmax policy whose logits move by delta, along the last axis, nats.
+
+        H(q) − H(p) = −Σ (q − p)·(log p + H(p)) − Σ q·log(q/p)
+
+    Both sums are of small terms. A difference of two entropies would lose, for small steps, most of their digits.
+    """
+    p = np.exp(logp)
+    ratio = delta - (p * delta).sum(-1, keepdims=True)
+    ratio = ratio - np.log1p((p * np.expm1(ratio)).sum(-1, keepdims=True))  # log(q/p)
+    moved = p * np.expm1(ratio)  # q − p
+    surprise = logp - (p * logp).sum(-1, keepdims=True)
+    return -(moved * surprise).sum(-1) - ((p + moved) * ratio).sum(-1)
 
 
 class Correlation(NamedTuple):

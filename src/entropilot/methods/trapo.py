@@ -50,6 +50,11 @@ class TraPO:
         if not -1 <= self.threshold <= 1:
             raise UserError(f"threshold = {self.threshold} is no cosine; it must lie in [-1, 1].")
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every unlabelled prompt is used, whatever it is compared with: no cosine lies below −1."""
+        return self.threshold == -1
+
     def similarities(self, queries: Sequence[Trajectory], reference: Sequence[Trajectory]) -> list[float]:
         """Return s_q of every query; 0 where the reference is empty."""
         if not reference or not queries:
@@ -64,7 +69,10 @@ class TraPO:
         count = max(1, int(len(similarities) * self.share)) if similarities and self.share else 0
         ranked = sorted(range(len(similarities)), key=lambda place: -similarities[place])  # stable
         top = set(ranked[:count])
-        return [place in top or value >= self.threshold for place, value in enumerate(similarities)]
+        return [
+            self.takes_all or place in top or value >= self.threshold
+            for place, value in enumerate(similarities)
+        ]
 
 
 def standardised(trajectory: Trajectory) -> list[float]:

@@ -87,8 +87,7 @@ class TrajectoryReward(GroupReward):
             elif len(seen) >= self.choice.warm_up and prompt not in warm:
                 warm.append(prompt)
             seen.append(rate)
-        # At -1 every prompt is used, whatever it is compared with.
-        if warm and not self.labelled and self.choice.threshold > -1:
+        if warm and not self.labelled and not self.choice.takes_all:
             raise UserError(
                 f"{self.__name__} has met no labelled prompt before the first unlabelled one was due (warm_up = "
                 f"{self.choice.warm_up} visits); give some rows an answer, or choose a reward that needs no label."

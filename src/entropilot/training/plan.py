@@ -229,7 +229,7 @@ def _facts(plan: Plan, rewards: list[str], rows: int, processes: int) -> list[tu
         ("reward", ", ".join(rewards)),
         ("advantages", plan.estimator),
         ("loss", f"{config.loss_type}, {config.importance_sampling_level} level, beta {config.beta}"),
-        ("PPO clip", describe_clip(plan.method, plan.clip).removeprefix("PPO clip: ").removesuffix(".")),
+        ("PPO clip", describe_clip(plan.method, plan.clip)),
         ("processes", str(processes)),
         (
             "rollout",

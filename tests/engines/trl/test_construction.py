@@ -153,4 +153,4 @@ def test_the_clip_is_said_in_one_line_at_start(tmp_path, caplog, method, setting
         trainer = make_trainer(tmp_path, method=method, settings=settings)
     said = [record for record in caplog.records if record.message.startswith("PPO clip")]
     assert [(record.levelno, record.message) for record in said] == [(level, line)]
-    assert describe_clip(trainer.method, trainer.clip) == line
+    assert f"PPO clip: {describe_clip(trainer.method, trainer.clip)}." == line

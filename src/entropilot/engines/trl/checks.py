@@ -147,10 +147,10 @@ def settle_clip(method: Method | None, args: Any) -> tuple[Method | None, dict[s
 
 
 def describe_clip(method: Method | None, clip: dict[str, Any]) -> str:
-    """Return one line: what the PPO clip is, and who set it."""
+    """Return what the PPO clip is, and who set it."""
     low, high, source = clip["low"], clip["high"], clip["source"]
     if low is None:
-        return f"PPO clip: none ({source})."
+        return f"none ({source})"
     bounds = [
         f"ratio at least {max(0.0, 1 - low):g} where A < 0" if low < 1 else "",
         f"ratio at most {1 + high:g} where A > 0" if not math.isinf(high) else "",
@@ -160,10 +160,10 @@ def describe_clip(method: Method | None, clip: dict[str, Any]) -> str:
         "user": "set by epsilon and epsilon_high",
         "TRL default": "TRL's default",
     }[source]
-    return f"PPO clip: {', '.join(filter(None, bounds)) or 'none'} ({who})."
+    return f"{', '.join(filter(None, bounds)) or 'none'} ({who})"
 
 
 def announce_clip(method: Method | None, clip: dict[str, Any]) -> None:
     """Say the clip once at start; aloud where a method has changed it."""
     level = logging.WARNING if clip["source"] == "method" else logging.INFO
-    logger.log(level, describe_clip(method, clip))
+    logger.log(level, f"PPO clip: {describe_clip(method, clip)}.")
