@@ -579,3 +579,33 @@ def test_check_notes_that_processes_multiply_the_batch_of_entropy_minimisation(r
     assert (several.code, alone.code) == (0, 0), several.err
     assert f"{note}: 4 of them take 4 times the samples an update; lower per_device_train" in several.out
     assert note not in alone.out
+
+
+@needs_torch
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["fit", "no-such-run"], 2)])
+def test_one_of_several_processes_leaves_without_the_end_of_the_interpreter(
+    words: list[str], code: int
+) -> None:
+    """Gloo's threads abort a process now and then while the interpreter ends, also one that did all it had to."""
+    script = """
+import atexit, os, threading, time
+import torch.distributed as distributed
+from entropilot.cli.main import main
+
+distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+
+class LastWord:
+    def __del__(self, write=os.write):
+        write(1, b"the interpreter ended")
+
+kept = LastWord()
+atexit.register(print, "registered", flush=True)
+threading.Thread(target=lambda: (time.sleep(0.5), print("worked", flush=True)), daemon=FAILS).start()
+main()
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script.replace("FAILS", str(code != 0)), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    told = done.stdout.splitlines()
+    assert told[-1] == "registered" and ("worked" in told) == (code == 0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -80,19 +82,28 @@ app.add_typer(control.app, name="control")
 app.add_typer(sandbox_app, name="sandbox")
 
 
-def _exit(message: str, code: int) -> NoReturn:
+def _leave(code: int) -> NoReturn:
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        # Gloo's threads may still run, and the end of the interpreter then now and then aborts the process
+        # ("terminate called without an active exception"), which hides the exit code. What the end of the interpreter
+        # does for Python is done here: threads with work left are waited for, and what trackers registered is called.
+        if code == 0:
+            threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     from entropilot.reports.text import one_line  # names out of files may hold terminal escapes
 
     say(one_line(message))
     sys.stdout.flush()
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        # Gloo's threads may still run, and the end of the interpreter then now and then aborts the process
-        # ("terminate called without an active exception"), which hides the exit code. What trackers registered is done.
-        atexit._run_exitfuncs()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    _leave(code)
 
 
 def _command(arguments: Sequence[str]) -> Callable[..., object]:
@@ -114,8 +125,12 @@ def main() -> None:
     usual, warnings.formatwarning = warnings.formatwarning, lambda message, *_, **__: f"warning: {message}\n"
     try:
         _command(sys.argv[1:])(prog_name="entropilot")
+    except SystemExit as leaving:  # Typer ends every command with it, one that went well, too
+        if isinstance(leaving.code, str):  # a message, which the interpreter prints
+            raise
+        _leave(leaving.code or 0)
     except UserError as error:
-        _exit(f"error: {error}", 2)
+        _fail(f"error: {error}", 2)
     except BrokenPipeError:
         sys.exit(0)
     finally:
