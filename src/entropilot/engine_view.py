@@ -112,3 +112,7 @@ class EngineView(Protocol):
     def log(self, name: str, value: float) -> None:
         """Hand a number to the engine's own trackers (its `report_to`)."""
         ...
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        """Let the trackers have numbers of a step at once: after the last update nothing else would bring them there."""
+        ...

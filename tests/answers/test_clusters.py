@@ -11,6 +11,7 @@ import pytest
 
 from entropilot.answers.clusters import cluster
 from entropilot.answers.judges import Function, build_judge
+from entropilot.errors import UserError
 
 EXACT = build_judge("exact")
 
@@ -135,7 +136,26 @@ def test_the_clusters_of_the_math_judge_do_not_depend_on_the_order(
         assert {frozenset(group) for group in members.values() if len(group) > 1} == {
             frozenset(group) for group in together
         }, order
-        assert found.representatives == list(dict.fromkeys(order[found.labels.index(n)] for n in members))
+        for label, leader in enumerate(found.representatives):
+            assert all(math_judge.equivalent([(leader, each) for each in members[label]]))
+
+
+def test_the_answer_that_commits_itself_most_stands_for_its_cluster(math_judge) -> None:
+    found = cluster([["0.142857", None, r"\frac{1}{7}", "0.1428571"]], math_judge)[0]
+    assert (found.labels, found.leaders) == ([0, 1, 0, 0], [2, 1])
+    assert found.representatives == [r"\frac{1}{7}", None]
+
+
+class Short:
+    name = "short"
+
+    def equivalent(self, pairs, questions=None) -> list[bool]:
+        return [True] * (len(pairs) - 1)
+
+
+def test_a_judge_with_too_few_verdicts_is_told() -> None:
+    with pytest.raises(UserError, match="'short' gave 1 verdicts for 2 pairs; let its equivalent"):
+        cluster([["a", "b", "c"]], Short())
 
 
 def test_of_two_units_as_frequent_the_first_in_the_group_takes_the_bare_number(math_judge) -> None:

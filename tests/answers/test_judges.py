@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -323,3 +324,34 @@ def test_importing_the_package_imports_no_engine_and_no_algebra() -> None:
 def test_exact_is_symmetric() -> None:
     pairs = SAME_WRITING + DIFFERENT
     assert Exact().equivalent(pairs) == Exact().equivalent([(b, a) for a, b in pairs])
+
+
+def test_a_judge_in_a_file_of_the_current_folder_needs_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "judge_beside_me.py").write_text(
+        "class Lower:\n"
+        "    def equivalent(self, pairs, questions=None):\n"
+        "        return [a.lower() == b.lower() for a, b in pairs]\n"
+        "class Bare:\n"
+        "    __slots__ = ()\n"
+        "    equivalent = Lower.equivalent\n"
+    )
+    (tmp_path / "judge_that_fails.py").write_text("def same(a, b, question)\n    return a == b\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    judge = build_judge("judge_beside_me.Lower")
+    assert (judge.name, judge.equivalent([("A", "a"), ("A", "b")])) == (
+        "judge_beside_me.Lower",
+        [True, False],
+    )
+    with pytest.raises(UserError, match="'judge_beside_me.Bare' has no attribute `name`"):
+        build_judge("judge_beside_me.Bare")
+    with pytest.raises(
+        UserError, match=r"'judge_that_fails.same' cannot be loaded \(SyntaxError: expected ':'"
+    ):
+        build_judge("judge_that_fails.same")
+    places = list(sys.path)
+    with pytest.raises(UserError, match=r"No module named 'nowhere'.*installed or in the current folder"):
+        build_judge("nowhere.same")
+    assert sys.path == places

@@ -587,6 +587,36 @@ def test_rank_samples_on_a_file_are_graded_by_the_judge(run, tmp_path: Path) -> 
     assert {row["prompt"] for row in document["rows"]} == {"1+1+1=?", "2*2*2=?"}
 
 
+def test_rank_takes_the_samples_of_evaluate(run, tmp_path: Path) -> None:
+    sample = {
+        "data": "sums",
+        "temperature": 1.0,
+        "key": "k",
+        "id": None,
+        "ids": [[1], [2]],
+        "cut": [False] * 2,
+    }
+    texts = {"texts": ["\\boxed{2}", "\\boxed{3}"], "entropy": [0.5, 0.75]}
+    rows = [sample | texts | {"index": place, "question": f"{place}+1", "answer": "2"} for place in (4, 9)]
+    write(tmp_path / "samples.jsonl", rows)
+    run("prompts", "rank", "samples.jsonl", "--judge", "exact", "--out", "ranked.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "ranked.jsonl").read_text().splitlines()]
+    assert [set(row) for row in written] == [
+        {"data", "index", "key", "id", "question", "answer", "selection"}
+    ] * 2
+    assert [row["selection"]["token_entropy"] for row in written] == [0.625] * 2
+
+
+@needs_torch
+def test_rank_names_the_row_in_the_file_also_of_problems_drawn_from_it(run, tmp_path: Path) -> None:
+    sums = [{"prompt": f"{i}+1+1=?", "answer": "no"} for i in range(1, 9)]
+    write(tmp_path / "sums.jsonl", sums)
+    arguments = ("--model", "sandbox", "--data", "sums.jsonl", "--k", "2", "--problems", "3", "--json")
+    rows = json.loads(run("prompts", "rank", *arguments, "--judge", "exact").out)["rows"]
+    assert len(rows) == 3 and {row["row"] for row in rows} != {1, 2, 3}
+    assert all(row["prompt"] == sums[row["row"] - 1]["prompt"] for row in rows)
+
+
 @needs_torch
 def test_the_samples_of_the_sandbox_are_graded_by_its_own_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     from entropilot.evaluation.prompt_samples import sample_problems
@@ -594,11 +624,13 @@ def test_the_samples_of_the_sandbox_are_graded_by_its_own_rule(monkeypatch: pyte
 
     settings = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 40, "batch_size": 16, "seed": 0}
     told: list[int] = []
-    rows = list(
+    drawn = list(
         sample_problems(
             "sandbox", Data(limit=5), samples=6, on_start=told.append, report=told.append, **settings
         )
     )
+    rows = [row for _, row in drawn]
+    assert [number for number, _ in drawn] == [1, 2, 3, 4, 5]
     assert told[0] == 30 and told[-1] == 30 and [len(row["completions"]) for row in rows] == [6] * 5
     seen = set()
     for row in rows:

@@ -369,6 +369,8 @@ def test_check_says_what_a_recipe_comes_to(run, recipe: Path, tmp_path: Path) ->
         ("grpo.temperature=0.7", "Training samples at T = 0.7"),
         ("validate=null", "No `validate` section"),
         ("validate.data=held.csv", "The file held.csv is not here; training needs it."),
+        ("reward=my_rewards.f", "reward: my_rewards.f names a module that is not here; training needs it"),
+        ("validate.reward=json.loads", None),
         ("grpo.num_generations=32", None),
     ],
 )

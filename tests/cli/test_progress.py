@@ -27,3 +27,7 @@ def test_lines_say_how_long_it_still_takes(monkeypatch: pytest.MonkeyPatch, caps
     line.row(10, {})
     line.close()
     assert "left" not in capsys.readouterr().err
+    line.start(4)  # the next stage of a chain
+    now[0] += 30.0
+    line.row(1, {"loss": 0.25})
+    assert capsys.readouterr().err == "mine: step 1 of 4, loss 0.250 nats\n"

@@ -40,6 +40,7 @@ class SmallEngine:
         self._temperature = 1.0
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.05)
         self._logged: list[tuple[str, float]] = []
+        self._reported: list[tuple[int, dict[str, float]]] = []
         self.tokenizer = build_tokenizer()
         self.step, self.rollout = 0, 0
         self.num_generations, self.temperature = GROUP, 1.0
@@ -80,6 +81,9 @@ class SmallEngine:
 
     def log(self, name: str, value: float) -> None:
         self._logged.append((name, value))
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        self._reported.append((step, dict(values)))
 
     # --- the engine's own business ---
 
@@ -169,6 +173,8 @@ def test_another_engine_writes_a_whole_record(tmp_path):
     writer.close()
     rows = read_run(tmp_path).rows
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    ((last, values),) = engine._reported
+    assert last == 5 and values["validation/accuracy"] == rows[-1]["validation/accuracy"]
     for row, rollout in ((rows[0], shown[0]), (rows[2], shown[1])):
         mask = rollout.batch.mask
         entropy = rollout.batch.entropy

@@ -52,7 +52,7 @@ def test_entropy_by_hand() -> None:
 def test_the_table_in_the_package() -> None:
     assert [row.share for row in table()] == [0.15, 0.3, 0.5]
     for row in table():
-        assert 0.8 < row.held <= 1
+        assert row.held is not None and 0.8 < row.held <= 1
         for low, high in (row.performance, row.entropy):
             assert low < 0 < high
     assert [constants_for(share).share for share in (0.05, 0.15, 0.29, 0.3, 0.49, 0.9)] == [
@@ -63,6 +63,7 @@ def test_the_table_in_the_package() -> None:
         0.3,
         0.5,
     ]
+    assert constants_for(0.1499).held is None and constants_for(0.1499)[2:] == table()[0][2:]
 
 
 @pytest.mark.slow(seconds=10)

@@ -118,10 +118,22 @@ def test_the_training_reward_stands_in_for_few_validations() -> None:
     assert forecast_run(run_of(240, 10), performance="validation/accuracy").points == 4
 
 
+def test_below_the_shares_that_were_measured_no_coverage_is_claimed() -> None:
+    run = run_of(240, 1)
+    for prefix, held in ((0.15, 0.878), (0.3, 0.908), (0.1, None)):
+        ahead = forecast_run(run, prefix)
+        (line,) = [line for line in describe(ahead, prefix) if line.startswith("forecast:")]
+        assert ahead.held == held
+        assert ("% of such intervals held" in line) == (held is not None)
+        assert ("measured from 15 % of a run on" in line) == (held is None)
+
+
 def test_a_run_that_cannot_be_forecast_says_why() -> None:
     with pytest.raises(UserError, match="say which later step"):
         forecast_run(run_of(240, 4), prefix=1)
-    with pytest.raises(UserError, match="no entropy/other"):
+    with pytest.raises(
+        UserError, match="no entropy/other.*to take another, give entropy='entropy/policy_T1'"
+    ):
         forecast_run(run_of(20, 4), entropy="entropy/other")
     with pytest.raises(UserError, match="between 0 and 1"):
         forecast_run(run_of(240, 4), prefix=15)

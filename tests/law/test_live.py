@@ -116,7 +116,7 @@ def test_the_alarm_speaks_once_and_in_time(synthetic) -> None:
         and "ceiling near 0.7" in words
         and "% of the variance" in words
     )
-    for setting in ("kl_cov", "clip_cov", "`epsilon_high` to 0.28", "entropy bonus"):
+    for setting in ("fewer updates", "repo", "clip_cov", "`epsilon_high` to 0.28", "entropy bonus"):
         assert setting in words
     assert words.endswith(".") and "\n" not in words
 
@@ -135,7 +135,7 @@ def test_what_is_set_already_is_not_advised() -> None:
     clip = alarm(range(5), h, settings={"method": "clip_cov", "restrain": 1.0})
     assert "raise its `restrain`," in clip and "fraction" not in clip
     higher = alarm(range(5), h, settings={"method": "none", "epsilon": 0.2, "epsilon_high": 0.28})
-    assert "clip-higher" not in higher and "kl_cov" in higher
+    assert "clip-higher" not in higher and "repo" in higher
 
 
 def test_a_run_that_does_not_follow_the_law_has_no_ceiling_in_the_alarm() -> None:

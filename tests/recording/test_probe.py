@@ -292,6 +292,9 @@ def test_scalars_reach_the_trackers(run):
         for name in row.keys() - {"step", "rollout"}:
             assert logged[name] == row[name], name
     assert run.trainer.state.log_history[0]["loss"] is not None
+    last, row = run.trainer.state.log_history[-1], run.rows[9]
+    assert last["step"] == 9 and run.trainer.state.global_step == 8
+    assert {name: last[name] for name in row.keys() - {"step"}} == {n: row[n] for n in row.keys() - {"step"}}
 
 
 def test_nothing_that_is_kept_carries_a_graph(run):

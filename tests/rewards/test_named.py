@@ -239,8 +239,11 @@ def test_a_module_that_breaks_on_import_shows_its_own_error(
 ) -> None:
     (tmp_path / "broken_reward.py").write_text("def f(: pass")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SyntaxError, match="broken_reward.py"):
+    with pytest.raises(
+        UserError, match=r"can't be imported \(SyntaxError: .*broken_reward.py, line 1\)"
+    ) as told:
         build_reward("broken_reward.f", None)
+    assert isinstance(told.value.__cause__.__cause__, SyntaxError)  # for those who call it from Python
 
 
 def test_the_sandbox_reward_needs_sandbox_data() -> None:

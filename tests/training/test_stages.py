@@ -107,7 +107,7 @@ def test_what_is_wrong_with_a_stage_is_said_on_loading(tmp_path, fields, said) -
 
 def test_a_later_stage_that_cannot_work_stops_the_first(tmp_path) -> None:
     chain = recipe(stages=["rl", "bad"], stage={"rl": LEARN, "bad": {"grpo": {"max_steps": 0}}})
-    with pytest.raises(UserError, match=r"grpo.max_steps = 0 trains nothing"):
+    with pytest.raises(UserError, match=r"Stage bad: grpo.max_steps = 0 trains nothing"):
         train(chain, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

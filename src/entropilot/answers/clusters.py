@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entropilot.answers.judge import Judge, Orders
+from entropilot.answers.judge import Judge, Orders, verdicts
 from entropilot.methods.empo import semantic_entropy
 
 
@@ -21,7 +21,8 @@ class Clusters:
         semantic_entropy: H(q) = −Σ_c p(c|q) ln p(c|q), in nats (arXiv:2302.09664; EMPO, arXiv:2504.05812);
             0 for an empty group.
         answers: what was clustered, None where an answer is missing (an empty or blank string is missing).
-        representatives: the first answer of each cluster; None for a missing one.
+        leaders: per cluster, the place in the group of the answer that opened it, to which all others in it are
+            equivalent; of a missing answer its own place.
         missing: per completion, whether it gave no answer.
     """
 
@@ -30,8 +31,13 @@ class Clusters:
     shares: list[float]
     semantic_entropy: float
     answers: list[str | None]
-    representatives: list[str | None]
+    leaders: list[int]
     missing: list[bool]
+
+    @property
+    def representatives(self) -> list[str | None]:
+        """The answer that leads each cluster; None for a missing one."""
+        return [self.answers[place] for place in self.leaders]
 
 
 def cluster(
@@ -74,13 +80,13 @@ def cluster(
         spans = [(index, waiting[0], waiting[1:]) for index, waiting in enumerate(free) if waiting]
         pairs = [(leader, answer) for _, leader, later in spans for answer in later]
         asked = None if questions is None else [questions[index] for index, _, later in spans for _ in later]
-        verdicts = iter(judge.equivalent(pairs, asked) if pairs else [])
+        found = iter(verdicts(judge, pairs, asked))
         for index, leader, later in spans:
             taken = leaders[index]
             taken[leader] = leader
             free[index] = []
             for answer in later:
-                if next(verdicts):
+                if next(found):
                     taken[answer] = leader
                 else:
                     free[index].append(answer)
@@ -102,7 +108,9 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         numbers.setdefault(place if answer is None else leaders[answer], len(numbers))
         for place, answer in enumerate(answers)
     ]
-    firsts = dict(zip(reversed(labels), reversed(answers), strict=True))
+    places = {
+        answer: place for place, answer in reversed(list(enumerate(answers)))
+    }  # where each text first stands
     sizes = [0] * len(numbers)
     for label in labels:
         sizes[label] += 1
@@ -113,6 +121,6 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         shares=shares,
         semantic_entropy=semantic_entropy(labels) if labels else 0.0,
         answers=answers,
-        representatives=[firsts[label] for label in range(len(numbers))],
+        leaders=[leader if isinstance(leader, int) else places[leader] for leader in numbers],
         missing=[answer is None for answer in answers],
     )

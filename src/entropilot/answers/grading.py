@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from entropilot.answers.clusters import Clusters
 from entropilot.answers.extraction.extract import extract
-from entropilot.answers.judge import Judge
+from entropilot.answers.judge import Judge, verdicts
 from entropilot.answers.normalise import normalise
 from entropilot.methods.majority import Majority
 
@@ -45,7 +45,7 @@ def grade(
     ]
     pairs = [(str(golds[index]), answer) for index, answer in wanted]
     asked = None if questions is None else [questions[index] for index, _ in wanted]
-    right = dict(zip(wanted, judge.equivalent(pairs, asked) if pairs else [], strict=True))
+    right = dict(zip(wanted, verdicts(judge, pairs, asked), strict=True))
     return [
         None if gold is None else [right.get((index, answer), False) for answer in group]  # type: ignore[arg-type]
         for index, (group, gold) in enumerate(zip(groups, golds, strict=True))

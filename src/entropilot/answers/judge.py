@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from entropilot.errors import UserError
+
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -22,6 +24,22 @@ class Judge(Protocol):
     name: str
 
     def equivalent(self, pairs: Pairs, questions: Questions | None = None) -> list[bool]: ...
+
+
+def verdicts(judge: Judge, pairs: Pairs, questions: Questions | None = None) -> list[bool]:
+    """Ask a judge about pairs; where there are none it is not asked.
+
+    Raises:
+        UserError: it gives more or fewer verdicts than there are pairs.
+    """
+    found = list(judge.equivalent(pairs, questions)) if pairs else []
+    if len(found) != len(pairs):
+        name = getattr(judge, "name", type(judge).__name__)
+        raise UserError(
+            f"The judge {name!r} gave {len(found)} verdicts for {len(pairs)} pairs; let its equivalent(pairs, questions) "
+            "return one bool per pair, in order."
+        )
+    return found
 
 
 @runtime_checkable

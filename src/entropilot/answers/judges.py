@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from entropilot.answers.judge import Judge, Pairs, Questions
 from entropilot.answers.normalise import Normal, normalise
+from entropilot.dotted import load_named
 from entropilot.errors import UserError
 
 # A judge is one line here: its name, and the class that follows `Judge`. Its options are those of the class.
@@ -54,6 +55,8 @@ class Function:
 def build_judge(name: str, **options: Any) -> Judge:
     """Build a judge by its name, or by the dotted path of its class or of a function f(a, b, question) -> bool.
 
+    A class without `name` gets the path as its judge's name.
+
     Args:
         name: exact, math, entailment, embedding, verifier; an entry point of the group `entropilot.judges`; or a path
             as in package.module.Class or package.module.function.
@@ -67,7 +70,13 @@ def build_judge(name: str, **options: Any) -> Judge:
         signature(kind).bind(**options)
     except TypeError as error:
         raise UserError(f"The judge {name!r} does not take these options: {error}.") from error
-    return kind(**options)
+    judge = kind(**options)
+    if not hasattr(judge, "name"):
+        try:
+            judge.name = name
+        except AttributeError:  # a class with slots
+            raise UserError(f"The judge {name!r} has no attribute `name`; give its class one.") from None
+    return judge
 
 
 def refuse_options(name: str, options: dict[str, Any]) -> None:
@@ -101,11 +110,13 @@ def _kind(name: str) -> Callable[..., Judge]:
         )
     module, _, attribute = name.rpartition(".")
     try:
-        return _checked(getattr(import_module(module), attribute), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = load_named(module, attribute)
+    except ImportError as error:
         raise UserError(
-            f"The judge {name!r} cannot be loaded ({error}); give package.module.Class or package.module.function."
+            f"The judge {name!r} cannot be loaded ({error}); give package.module.Class or package.module.function, "
+            "installed or in the current folder."
         ) from error
+    return _checked(found, name)
 
 
 def _checked(thing: Any, name: str) -> Callable[..., Judge]:

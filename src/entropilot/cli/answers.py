@@ -76,7 +76,7 @@ def cluster(
 ) -> None:
     """Cluster the answers of every prompt: semantic entropy, EMPO rewards, and whether the majority is right."""
     from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
-    from entropilot.reports.text import aligned, number, one_line
+    from entropilot.reports.text import aligned, counted, number, one_line
 
     for option, value, names in (("missing", missing, MISSING), ("threshold", threshold, THRESHOLDS)):
         if value not in names:
@@ -124,7 +124,7 @@ def cluster(
     for sentence in _sentences(summary, settings):
         typer.echo(sentence)
     if out is not None:
-        say(f"{summary['rows']} row{'s' * (summary['rows'] != 1)}: {out}")
+        say(f"{counted(summary['rows'], 'row')}: {out}")
 
 
 # --- reading, judging, grading --------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _row(judged: Judged, rewards: list[float | None]) -> dict[str, Any]:
     label, tied = majority(found)
     right = None
     if correct is not None:
-        right = label is not None and correct[found.labels.index(label)]
+        right = label is not None and correct[found.leaders[label]]
     size, name = len(found.labels), sampled.row.get("id")
     return {
         "row": sampled.number,
@@ -219,8 +219,11 @@ def _summary(rows: list[dict[str, Any]], judge: Judge, torn: list[int], level: f
 
 def _sentences(summary: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
     """Yield the summary in words."""
+    from entropilot.reports.text import counted
+
     yield (
-        f"{summary['rows']} prompts, {summary['completions']} completions, {summary['missing']} without an answer "
+        f"{counted(summary['rows'], 'prompt')}, {counted(summary['completions'], 'completion')}, "
+        f"{summary['missing']} without an answer "
         f"(judge {settings['judge']}, extraction {settings['extract']})"
     )
     if summary["semantic_entropy"] is not None:

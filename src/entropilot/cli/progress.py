@@ -35,6 +35,7 @@ class Progress:
         """Open the bar; the one of an earlier stage is closed."""
         self.close()
         self._steps, self._said_at, self._first = steps, time.monotonic(), None
+        self._latest = {}  # an earlier stage's reward is none of this one's
         if _has_terminal():
             self._bar = tqdm(total=steps, desc=self.name, unit=self.unit, mininterval=0.5, dynamic_ncols=True)
 

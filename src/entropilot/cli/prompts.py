@@ -103,7 +103,7 @@ def rank(
     from entropilot.analysis.prompts import RULES
     from entropilot.evaluation.prompt_ranking import rank as rank_rows
     from entropilot.recipes.schema import Data
-    from entropilot.reports.text import aligned, number, one_line
+    from entropilot.reports.text import aligned, counted, number, one_line
 
     if (file is None) == (model is None):
         raise UserError(
@@ -181,15 +181,17 @@ def rank(
     for sentence in _rank_sentences(summary):
         typer.echo(sentence)
     if out is not None:
-        say(f"{written} prompts: {out}")
+        say(f"{counted(written, 'prompt')}: {out}")
 
 
 def _rank_sentences(summary: dict[str, Any]) -> Iterator[str]:
+    from entropilot.reports.text import counted
+
     sizes = [
-        f"{k} sample{'s' * (k != 1)}" + ("" if n == summary["prompts"] else f" of {n}")
+        counted(k, "sample") + ("" if n == summary["prompts"] else f" of {n}")
         for k, n in summary["samples"].items()
     ]
-    yield f"{summary['prompts']} prompts, {', '.join(sizes)}, ranked by {summary['by']}"
+    yield f"{counted(summary['prompts'], 'prompt')}, {', '.join(sizes)}, ranked by {summary['by']}"
     if summary["tied_first"] > 1:
         yield (
             f"{summary['tied_first']} prompts share the first place; among equals the larger semantic entropy comes first, "

@@ -87,7 +87,11 @@ def build_grader(
     if rule is not None and rule not in RULES:
         raise UserError(f"--extract is {rule!r}; choose one of {', '.join(RULES)}.")
     if judge is not None:
-        return Grader(judge.name, rule or ("auto" if tier_of(source) is None else "mark"), judge)
+        return Grader(
+            getattr(judge, "name", type(judge).__name__),
+            rule or ("auto" if tier_of(source) is None else "mark"),
+            judge,
+        )
     if name == "none":
         return Grader(name, rule or "auto", build_judge("exact"))
     if name in JUDGES:

@@ -13,7 +13,7 @@ from entropilot.errors import UserError
 from entropilot.evaluation.protocols import name_of
 from entropilot.evaluation.sampling.samples_file import digest
 from entropilot.inputs.completion_files import PROMPT_COLUMNS
-from entropilot.inputs.completions import read_completions
+from entropilot.inputs.completions import is_ours, read_completions
 from entropilot.inputs.messages import last_turn
 from entropilot.inputs.problems import chosen_rows, fit_prompts, load_problems
 from entropilot.readers.lines import shown
@@ -77,7 +77,9 @@ def _describe(name: str, rows: list[dict[str, Any]], indices: list[int]) -> Prob
         )
     repeated = sum("#" in key for key in keys)
     if repeated:
-        notes.append(f"{name}: {repeated} problems repeat an earlier one; each counts")
+        notes.append(
+            f"{name}: {repeated} problem{' repeats' if repeated == 1 else 's repeat'} an earlier one; each counts"
+        )
     without = sum(row.get("answer") is None for row in rows)
     if without == len(rows):
         notes.append(f"{name}: there are no answers, so only measures that need no label are given")
@@ -146,7 +148,7 @@ def recorded(path: Path) -> tuple[Problems, list[dict[str, Any]]]:
     try:
         for sampled in read_completions(path):
             row = sampled.row
-            ours = {"texts", "question", "index", "data"} <= row.keys() if not kept else ours
+            ours = is_ours(row) if not kept else ours
             if not sampled.completions:
                 raise UserError(f"{path}: row {sampled.number} has no completion; fill it or remove the row.")
             prompt = next((row[column] for column in PROMPT_COLUMNS if row.get(column) is not None), None)

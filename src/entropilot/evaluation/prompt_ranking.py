@@ -14,10 +14,11 @@ from entropilot.analysis.prompts import RULES, agreement, rank_prompts, score_pr
 from entropilot.answers.judged_rows import Judged
 from entropilot.errors import UserError
 from entropilot.files import writing
-from entropilot.inputs.completions import Sampled, per_sample
+from entropilot.inputs.completions import Sampled, is_ours, per_sample
 
 # Of a row, what belongs to its samples: a ranking leaves it out, and a recipe has no use for it.
 OF_SAMPLES = ("completions", "extracted", "correct", "logprobs", "token_entropy")
+OF_OURS = ("texts", "ids", "entropy", "cut", "temperature")  # in a samples.jsonl of `evaluate`
 
 
 class Ranked(NamedTuple):
@@ -67,7 +68,9 @@ def rank(rows: Iterable[Judged], source: str, by: str | None, level: float, torn
         scores.append(
             score_prompt(judged.clusters.labels, judged.clusters.missing, judged.correct, entropy, level)
         )
-        columns = {name: value for name, value in judged.sampled.row.items() if name not in OF_SAMPLES}
+        row = judged.sampled.row
+        dropped = OF_SAMPLES + (OF_OURS if is_ours(row) else ())
+        columns = {name: value for name, value in row.items() if name not in dropped}
         kept.append((judged.sampled.number, columns, judged.sampled.question))
     if not scores:
         raise UserError(f"{source} has no prompt with a completion; there is nothing to rank.")
@@ -99,8 +102,11 @@ def rank(rows: Iterable[Judged], source: str, by: str | None, level: float, torn
 
 
 def _token_entropy(source: Path, row: Sampled) -> float | None:
-    """Return the mean token entropy of a row's samples: `token_entropy` per sample, else −mean log p of `logprobs`."""
-    values = per_sample(source, row, "token_entropy")
+    """Return the mean token entropy of a row's samples: `token_entropy` per sample, else −mean log p of `logprobs`.
+
+    In the samples of `evaluate` it is the column `entropy`.
+    """
+    values = per_sample(source, row, "entropy" if is_ours(row.row) else "token_entropy")
     if values is None:
         logprobs = per_sample(source, row, "logprobs")
         if logprobs is None:

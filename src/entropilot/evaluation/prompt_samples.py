@@ -12,10 +12,12 @@ from entropilot.answers.judged_rows import Judged, judge_rows
 from entropilot.evaluation.sampling.sampler import Transformers
 from entropilot.inputs.completions import Sampled, gold_of, question_of
 from entropilot.inputs.models import context_room, load_model, quiet
-from entropilot.inputs.problems import fit_prompts, load_problems
+from entropilot.inputs.problems import chosen_rows, fit_prompts, load_problems
 from entropilot.recipes.schema import Data, Recipe
 from entropilot.rewards.named import build_reward
 from entropilot.sandbox.tasks import get_tier, tier_of
+
+_NUMBER = "entropilot_number"
 
 
 def sample_problems(
@@ -30,8 +32,10 @@ def sample_problems(
     seed: int,
     on_start: Callable[[int], None] | None = None,
     report: Callable[[int], None] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yield every problem's columns, with `completions`, `token_entropy` and, of the sandbox, `correct`.
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield every problem's row in its source, from 1, and its columns with samples.
+
+    The columns are `completions`, `token_entropy` and, of the sandbox, `correct`.
 
     `token_entropy` holds the mean of each completion, at T = 1 over the full vocabulary, nats. `correct` comes from the
     task's own reward; other data are graded by a judge later.
@@ -50,8 +54,14 @@ def sample_problems(
     quiet()
     recipe = Recipe(model=model_name, data=data)
     problems = load_problems(data)
+    whole = load_problems(data.model_copy(update={"limit": None})) if data.kind == "rows" else problems
+    numbers = [
+        row + 1 for row in (chosen_rows(whole, data) if whole is not problems else range(len(problems)))
+    ]
     model, tokenizer = load_model(recipe)
-    rows = fit_prompts(problems, tokenizer, data, context_room(model, max_new_tokens)).to_list()
+    numbered = problems.add_column(_NUMBER, numbers)  # what fit_prompts leaves out still counts in the source
+    rows = fit_prompts(numbered, tokenizer, data, context_room(model, max_new_tokens)).to_list()
+    numbers = [row.pop(_NUMBER) for row in rows]
     reward = build_reward(data.kind, recipe.tier) if data.kind != "rows" else None
     if on_start is not None:
         on_start(len(rows) * samples)
@@ -73,7 +83,7 @@ def sample_problems(
                 columns = {name: [value] * len(texts) for name, value in row.items() if name != "prompt"}
                 given = reward(completions=texts, **columns)
                 found["correct"] = [(score or 0.0) > 0.5 for score in given]
-            yield found
+            yield numbers[index], found
 
 
 def judged_samples(
@@ -102,10 +112,7 @@ def judged_samples(
     limit = problems or (None if tier is None else 256)
     data = Data(source=source, split=split, limit=limit, **(text or {}))
     drawn = sample_problems(model, data, **settings)
-    rows = (
-        Sampled(number, row, row["completions"], question_of(row), gold_of(row))
-        for number, row in enumerate(drawn, start=1)
-    )
+    rows = (Sampled(number, row, row["completions"], question_of(row), gold_of(row)) for number, row in drawn)
     if tier is not None and rule is None:
         read: Callable[[str], str | None] = get_tier(tier).answer_of
     else:

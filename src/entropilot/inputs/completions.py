@@ -82,6 +82,11 @@ def gold_of(row: dict[str, Any]) -> str | None:
     return json.dumps(gold, ensure_ascii=False, default=str)
 
 
+def is_ours(row: dict[str, Any]) -> bool:
+    """Return whether a row is of the `samples.jsonl` that `entropilot evaluate` writes."""
+    return {"texts", "question", "index", "data"} <= row.keys()
+
+
 def per_sample(path: Path, sampled: Sampled, column: str) -> list[Any] | None:
     """Return a column with one value per sample; None where the row has none.
 

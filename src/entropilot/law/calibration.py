@@ -38,14 +38,15 @@ class Constants(NamedTuple):
 
     Attributes:
         share: the prefix's share of the run, at least.
-        held: the share of the public runs whose last measurement lay in the interval made without their repository.
+        held: the share of the public runs whose last measurement lay in the interval made without their repository; None
+            for a share below all that were tabulated.
         floor: a prediction's error is measured in standard deviations of the prefix plus this share of the unit.
         performance: the 2.5 % and 97.5 % quantiles of those errors, measured − predicted.
         entropy: the same quantiles of log((H + 0.01) / (predicted H + 0.01)).
     """
 
     share: float
-    held: float
+    held: float | None
     floor: float
     performance: tuple[float, float]
     entropy: tuple[float, float]
@@ -88,10 +89,13 @@ def entropy_interval(predicted: float, constants: Constants, most: float = MOST_
 
 
 def constants_for(share: float) -> Constants:
-    """Return the constants of the longest tabulated prefix that is no longer than this share of the run."""
+    """Return the constants of the longest tabulated prefix that is no longer than this share of the run.
+
+    Below the shortest they are its own, and nobody has measured how many such intervals hold.
+    """
     rows = table()
     fitting = [row for row in rows if row.share <= share + 1e-9]
-    return fitting[-1] if fitting else rows[0]
+    return fitting[-1] if fitting else rows[0]._replace(held=None)
 
 
 @cache

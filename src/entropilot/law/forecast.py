@@ -24,8 +24,9 @@ from entropilot.law.calibration import (
     constants_for,
     entropy_interval,
     performance_interval,
+    table,
 )
-from entropilot.law.law import LawFit, fit_law
+from entropilot.law.law import LawFit, fit_law, need_metric
 from entropilot.law.rivals import errors_on_own_end, predict_all, recent
 from entropilot.records import ACCURACY, ENTROPY, REWARD, Run, finite_number
 
@@ -42,7 +43,8 @@ class Forecast:
         last_step: the step of the forecast.
         performance_name: the metric taken as R.
         performance, interval: R, "no change" from the mean of the last tenth of the prefix.
-        held: the share of public runs whose last measurement such an interval held, made without their repository.
+        held: the share of public runs whose last measurement such an interval held, made without their repository; None
+            where the prefix is too short a share of the run for that to have been measured.
         entropy, entropy_interval: H in nats, likewise.
         verdict: what `assess` says of the law on the prefix, or why it can't be fitted.
         silent: why the law says nothing of the end; None where it does.
@@ -62,7 +64,7 @@ class Forecast:
     performance_name: str
     performance: float
     interval: Interval
-    held: float
+    held: float | None
     entropy: float
     entropy_interval: Interval
     verdict: str
@@ -151,7 +153,9 @@ def forecast(
     most = MOST_NATS if vocabulary is None else math.log(vocabulary)
     known, at = r[with_r], t[with_r]
     allowed = allowed_range(known, performance_name == ACCURACY)
-    constants = constants_for(float((t[-1] - t[0]) / (last_step - t[0])))
+    # The first 15 % of a run end with its last row up to there, up to one row before 15 %.
+    gap = float(t[-1] - t[-2]) if t.size > 1 else 0.0
+    constants = constants_for(float((t[-1] + gap - t[0]) / (last_step - t[0])))
     now, entropy_now = recent(known), min(recent(h[with_h]), most)
     predictions = predict_all(at, known, last_step, allowed)
     errors = errors_on_own_end(at, known, allowed)
@@ -211,7 +215,7 @@ def forecast_run(
         check_share(prefix)
     measured = [row for row in run.rows if finite_number(row.get(entropy)) is not None]
     if not measured:
-        raise UserError(f"The run {run.name} has no {entropy}, which a forecast needs.")
+        need_metric(run, "entropy", entropy, "a forecast")
     end = max(row["step"] for row in run.rows)
     if prefix == 1 and last_step is None:
         raise UserError(
@@ -261,8 +265,7 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
         *([f"{where}: {ahead.verdict}"] if ahead.fit is not None else []),
         law,
         f"forecast: {ahead.performance_name} at step {ahead.last_step:g} is {ahead.performance:.3g}, no change "
-        f"(95 % interval of one measurement: {low} to {high}; on public runs, {100 * ahead.held:.0f} % of such intervals "
-        "held the measurement)",
+        f"(95 % interval of one measurement: {low} to {high}; {_held(ahead.held)})",
         f"entropy at step {ahead.last_step:g}: {ahead.entropy:.3g} nats, no change (95 % interval: {entropy_low} to "
         f"{entropy_high})",
     ]
@@ -288,6 +291,13 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
             f"{protocol['naive_rmse']:.3g}) and the last one by {protocol['final_error']:.3g}"
         )
     return lines
+
+
+def _held(share: float | None) -> str:
+    if share is None:
+        least = f"{100 * table()[0].share:g} %"
+        return f"how many such intervals hold was measured from {least} of a run on, not from less of it"
+    return f"on public runs, {100 * share:.0f} % of such intervals held the measurement"
 
 
 def _predictions(ahead: Forecast) -> list[str]:

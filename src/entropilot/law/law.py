@@ -228,6 +228,29 @@ def _usable(
     return h, r, w, keep, int((~finite).sum())
 
 
+def need_metric(run: Run, argument: str, name: str, what: str = "the law") -> None:
+    """Refuse a run without a metric.
+
+    Args:
+        run: the run.
+        argument: that names the metric: entropy or performance.
+        name: of the metric.
+        what: needs it.
+
+    Raises:
+        UserError: it is in no row; the sentence names those that are, and how to take another entropy.
+    """
+    if run.column(name):
+        return
+    known = sorted(
+        {key for row in run.rows for key, value in row.items() if finite_number(value) is not None}
+    )
+    has = ", ".join(name for name in known if "/" in name) or "no metric at all"
+    other = next((name for name in known if argument == "entropy" and name.startswith("entropy/")), None)
+    way = "" if other is None else f"; to take another, give {argument}={other!r}"
+    raise UserError(f"The run {run.name} has no {name}, which {what} needs; it has {has}{way}.")
+
+
 def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) -> tuple[LawFit, Columns]:
     """Fit the law to the rows of a run that hold both metrics; return the fit and which metrics it used.
 
@@ -242,13 +265,8 @@ def fit_run(run: Run, entropy: str = ENTROPY, performance: str | None = None) ->
     """
     if performance is None:
         performance = ACCURACY if run.column(ACCURACY) else REWARD
-    for name in (entropy, performance):
-        if not run.column(name):
-            known = sorted(
-                {key for row in run.rows for key, value in row.items() if finite_number(value) is not None}
-            )
-            has = ", ".join(name for name in known if "/" in name) or "no metric at all"
-            raise UserError(f"The run {run.name} has no {name}, which the law needs; it has {has}.")
+    need_metric(run, "entropy", entropy)
+    need_metric(run, "performance", performance)
     rows = run.column(entropy, performance)
     h, r = ([math.nan if (x := finite_number(row[i])) is None else x for row in rows] for i in (1, 2))
     try:

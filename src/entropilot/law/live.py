@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from entropilot.analysis.values import check_nats, flat
 from entropilot.errors import UserError
+from entropilot.law.advice import FEWER_UPDATES, WHERE_PROBLEMS_REPEAT
 from entropilot.law.assess import assess
 from entropilot.law.law import LawFit, fit_law
 from entropilot.methods import registry
@@ -138,7 +139,7 @@ def _prospect(t: Array, h: Array, r: Array, name: str) -> str:
 def _advice(settings: Mapping[str, Any]) -> str:
     method = str(settings.get("method") or "none")
     holding = {name: entry.stronger for name, entry in registry.REGISTRY.items() if entry.stronger}
-    tries = []
+    tries = [FEWER_UPDATES]
     if method in holding:
         share, *others = holding[method]
         fields = [share if settings.get("restrain") is None else "restrain", *others]
@@ -147,9 +148,7 @@ def _advice(settings: Mapping[str, Any]) -> str:
             f"raise its {stronger}, because {method} held back too few of the tokens that drive the fall"
         )
     else:
-        first, *rest = sorted(holding, reverse=True)
-        names = " or ".join([f"`method: {first}`", *(f"`{name}`" for name in rest)])
-        tries.append(f"set {names}, which hold back the few tokens of high covariance that drive the fall")
+        tries.append(WHERE_PROBLEMS_REPEAT)
         low, high = settings.get("epsilon", 0.2), settings.get("epsilon_high")
         if high is None or high <= low:
             tries.append(

@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+from entropilot.dotted import load_named
 from entropilot.errors import UserError
 
 Kind = Literal["token", "loss", "group", "choice", "preference", "advantage", "controller"]
@@ -161,11 +161,11 @@ def load(home: str) -> Any:
     """
     module, _, name = home.partition(":")
     try:
-        return getattr(import_module(module), name)
-    except Exception as error:  # the code of another package may raise anything on import
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return load_named(module, name)
+    except ImportError as error:
         raise UserError(
-            f"method: {home} can't be imported ({reason}); check the path, and that its package is installed."
+            f"method: {home} can't be imported ({error}); check the path, and that its module is installed or in the "
+            "current folder."
         ) from error
 
 

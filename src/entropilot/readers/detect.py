@@ -98,7 +98,7 @@ def _nothing(path: Path, names: list[str], catalogue: Catalogue) -> str:
         )
     return (
         f"{path} holds no log that can be read: neither a table with a column of steps, nor metrics of "
-        f"{', '.join(names)}; docs/how-to/read-logs.md lists what is read."
+        f"{', '.join(names)}; the page 'Read the log of any framework' of the documentation lists what is read."
     )
 
 

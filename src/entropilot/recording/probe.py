@@ -251,7 +251,11 @@ class Probe(TrainerCallback):
         """Measure once more after the last update; the row's step is one past the last."""
         self._tokens.finish(engine)
         if self.validation is not None:
-            self._finish(engine, engine.step + 1, self.validation.measure(engine)[0])
+            step, row = engine.step + 1, self.validation.measure(engine)[0]
+            engine.report(
+                step, {name: value for name, value in row.items() if isinstance(value, int | float)}
+            )
+            self._finish(engine, step, row)
 
     def _law(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
         """Return the law so far, whenever R was measured, and raise the alarm once when its entropy is nearly spent."""

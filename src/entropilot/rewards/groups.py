@@ -266,7 +266,7 @@ class GroupReward:
         stats["labelled_completions"] = sum(len(right) for right, _ in labelled)
         stats["right_completions"] = sum(sum(right) for right, _ in labelled)
         stats["right_majorities"] = sum(
-            right[group.labels.index(label)]
+            right[group.leaders[label]]
             for right, group in labelled
             for label in Majority().winners(group.labels, group.missing)
         )

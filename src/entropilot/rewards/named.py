@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
-from importlib import import_module
 from typing import Any, cast
 
 from entropilot.answers.extraction.extract import extract
@@ -20,6 +19,7 @@ from entropilot.answers.grading import gold_answer
 from entropilot.answers.judge import Judge
 from entropilot.answers.judges import NAMES as JUDGES
 from entropilot.answers.judges import build_judge, refuse_options
+from entropilot.dotted import load_named
 from entropilot.errors import UserError
 from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.methods.empo import EMPO
@@ -158,10 +158,11 @@ def build_reward(
             "my.rewards.f."
         )
     try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:  # "a..b" and ".a" are among them
+        found = load_named(module, attribute)
+    except ImportError as error:
         raise UserError(
-            f"reward: {name!r} can't be imported ({error}); check the path, and that it is installed."
+            f"reward: {name!r} can't be imported ({error}); check the path, and that its module is installed or in the "
+            "current folder."
         ) from error
     if not callable(found):
         raise UserError(f"reward: {name!r} is no function; give the dotted path of one.")

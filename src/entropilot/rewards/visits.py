@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from entropilot.answers.clusters import Clusters
-from entropilot.answers.judge import Judge
+from entropilot.answers.judge import Judge, verdicts
 from entropilot.methods.majority import Majority
 
 RECENT = 5  # visits that a prompt's flip rate is the mean of
@@ -102,7 +102,7 @@ class Visits:
             [(old, winner) for _, old, winner in asked],
             [votes[p].question for p, _, _ in asked],
         )
-        same = judge.equivalent(pairs, questions) if pairs else []
+        same = verdicts(judge, pairs, questions)
         kept: dict[int, str] = {}
         for (place, _, winner), equal in zip(asked, same, strict=True):
             if equal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,10 +87,11 @@ class Leave(TrainerCallback):
         """Exit although the step is not done; a thread can't end the main thread in any gentler way."""
         if self.trainer is not None and self.trainer.saving:
             return
+        why = f"terminated: SIGTERM came, and the optimiser step took longer than {self.grace:g} seconds"
         if self._give_up is not None:
-            self._give_up(
-                f"terminated: SIGTERM came, and the optimiser step took longer than {self.grace:g} seconds"
-            )
+            self._give_up(why)
+        sys.stderr.write(f"\n{why}; continue with --resume, from the last checkpoint\n")
+        sys.stderr.flush()
         os._exit(0)
 
     # --- as a callback of transformers' Trainer -------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from entropilot.dotted import is_here
 from entropilot.engines.trl.adapter import Adapter, adapter_of
 from entropilot.engines.trl.checks import describe_clip, refuse_rule, updates_per_rollout
 from entropilot.errors import UserError
@@ -176,6 +177,7 @@ def check(
         notes=[],
     )
     notes = adapter.notes(method, config, rows, processes) + surprises(recipe, config, awaited)
+    notes += _not_here(recipe) if elsewhere else []
     return replace(plan, facts=_facts(plan, list(recipe.rewards), rows, processes), notes=notes)
 
 
@@ -202,6 +204,15 @@ def _rewards(recipe: Recipe, adapter: Adapter, elsewhere: bool) -> dict[str, Rew
         elif not elsewhere or "." not in name or args:  # a dotted path may be importable there
             rewards[name] = build_reward(name, recipe.tier, args, recipe.seed)
     return rewards
+
+
+def _not_here(recipe: Recipe) -> list[str]:
+    """Say of which rewards the module is not on this machine; the one that trains may have it."""
+    return [
+        f"reward: {name} names a module that is not here; training needs it, installed or in the folder where it starts."
+        for name in dict.fromkeys((*recipe.rewards, recipe.validation_reward))
+        if "." in name and not is_here(name)
+    ]
 
 
 def _held_out(recipe: Recipe, elsewhere: bool) -> HeldOut | None:

@@ -69,7 +69,12 @@ def plan_stages(
         if plans:
             stage = stage.model_copy(update={"model": str(plans[-1].out.resolve() / "model")})
         folder = out / f"{number}-{name}"
-        plan = check(stage, folder, processes=processes, elsewhere=elsewhere, stage=name, awaited=bool(plans))
+        try:
+            plan = check(
+                stage, folder, processes=processes, elsewhere=elsewhere, stage=name, awaited=bool(plans)
+            )
+        except UserError as error:
+            raise UserError(f"Stage {name}: {error}") from error
         if plan.lora is not None and adapted is not None:
             raise UserError(
                 f"lora: the stage {name} would train adapters on the adapters that {adapted} leaves; give lora to one "

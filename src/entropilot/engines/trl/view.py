@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
+from transformers import Trainer
 from trl.models import unwrap_model_for_generation
 
 from entropilot.ranks import gather_objects
@@ -104,3 +105,12 @@ class TRLView:
 
     def log(self, name: str, value: float) -> None:
         self.trainer._metrics["train"][name].append(value)  # TRL averages them until it logs
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        # TRL's own `log` would add its table of completions once more.
+        state = self.trainer.state
+        state.global_step, before = step, state.global_step
+        try:
+            Trainer.log(self.trainer, dict(values))
+        finally:
+            state.global_step = before

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from entropilot.law.advice import FEWER_UPDATES, ON_REPEATED_PROBLEMS
 from entropilot.law.findings.finding import RunFinding
 from entropilot.law.findings.learning import LEAST, SOLVED
 from entropilot.law.findings.signals import Signal, Signals
-from entropilot.methods.registry import REGISTRY
 
 SPENT = 0.1  # of the first entropy, below which it counts as collapsed
 GROWN, GROWN_NATS = (
     3.0,
     0.3,
 )  # how many times the first entropy, and by how many nats at least, counts as exploded
-_HOLDING = " or ".join(sorted((name for name, entry in REGISTRY.items() if entry.stronger), reverse=True))
 LENGTHS = 2 * LEAST  # mean lengths, of whose last half a course is judged
 APART, APART_NATS = 1.5, 0.05  # ratio and difference of two entropies
 
@@ -40,7 +39,7 @@ def entropy_collapse(signals: Signals) -> RunFinding | None:
         f"{entropy.name} fell from {entropy.start:.3g} to {entropy.end:.2g} nats, and the reward has not risen since",
         {"start": entropy.start, "end": entropy.end},
         "The model gives nearly the same answer every time, so it hardly finds better ones.",
-        f"Go back to an earlier checkpoint. Set method: {_HOLDING}, or raise epsilon_high to 0.28 (clip-higher).",
+        f"Go back to an earlier checkpoint, and {FEWER_UPDATES}, or lower the learning rate. {ON_REPEATED_PROBLEMS}",
     )
 
 
