@@ -7,7 +7,7 @@ base        what the base model does on the problems of training: the properties
 em          one-shot entropy minimisation: three arms, four numbers of updates
 rl          GRPO, on-policy GRPO, Clip-Cov
 label_free  EMPO and the gold reward
-tables      print the tables of what is there
+tables      print the tables of what is there; with --store also draw the curves beside that file
 
 What is finished is not made again: stop it at any time and start it again. One process, one thread.
 """

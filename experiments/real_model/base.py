@@ -40,6 +40,36 @@ def measured(model: str | Path, folder: Path) -> dict[str, Any]:
     return row | {"intervals": intervals | {to: drawn["intervals"].get(name) for name, to in names.items()}}
 
 
+def colder(model: str | Path, folder: Path) -> dict[str, Any]:
+    """Return what a model does on the test problems at T = 0.5, a control of what only sharpens it; measured once.
+
+    Raises:
+        UserError: the evaluation failed.
+    """
+    if not (folder / "result.json").exists():
+        how = ("--problems", TESTED, "--samples", SAMPLES, "--temperature", 0.5, "--seed", 1)
+        entropilot(
+            *("evaluate", "--model", model, "--data", file_of("test"), "--reward", "exact", "--out", folder),
+            *(*TEXT, *how),
+            what=f"Measuring {model}",
+        )
+    (found,) = json.loads((folder / "result.json").read_text())["results"]
+    row = {"avg@16": found["accuracy"], "pass@16": found["pass@16"], "entropy": found["token_entropy"]}
+    return row | {"intervals": {"avg@16": found["intervals"]["accuracy"]}}
+
+
+def shifted(base: str | Path, trained: str | Path, file: Path) -> dict[str, Any]:
+    """Return how a model's logits on the test problems differ from the base's, at T = 1; measured once.
+
+    Raises:
+        UserError: the comparison failed.
+    """
+    if not file.exists():
+        compared = ("--model", base, "--model", trained, "--data", file_of("test"))
+        entropilot("logits", *compared, *TEXT, "--temperature", 1, "--out", file, what="Comparing the logits")
+    return json.loads(file.read_text())["differences"][0]
+
+
 def ranking(out: Path, model: str, top: int) -> Path:
     """Return the file of the first training prompts by the variance of 64 samples, made once."""
     file = out / f"ranked{top}.jsonl"
@@ -60,6 +90,8 @@ def study(out: Path, model: str, seeds: list[int], clock: Clock) -> None:
     rate = sum(row["correct"] for row in right) / sum(row["samples"] for row in right)
     solved = sum(row["correct"] > 0 for row in right) / len(right)
     print(f"training problems: {len(right)}, pass@1 {rate:.3f}, pass@{RANK_SAMPLES} {solved:.3f}")
+    cold = colder(model, out / "base-T0.5")
+    print("test problems at T = 0.5:", *(f"{name} {cold[name]:.3f}" for name in ("avg@16", "pass@16")))
     row = measured(model, out / "base")
     print(
         "test problems:", *(f"{name} {row[name]:.3f}" for name in ("greedy", "avg@16", "pass@16", "entropy"))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from experiments.real_model.base import measured, prompt_file
+from experiments.real_model.base import measured, prompt_file, shifted
 from experiments.real_model.clock import Clock
-from experiments.real_model.task import TEXT, file_of
-from experiments.runs import entropilot, make, once, recipe
+from experiments.runs import make, once, recipe
 
 ARMS = {  # choice of the prompt, temperature of sampling and loss
     "variance, T 0.5": ("variance", 0.5),
@@ -61,14 +59,7 @@ def one(out: Path, model: str, arm: str, seed: int) -> dict[str, Any]:
         long = folder / f"{max(CHECKPOINTS)}" / "checkpoints"
         models = {n: models[1] if n == 1 else long / f"checkpoint-{n}" for n in CHECKPOINTS}
         rows = {str(n): measured(path, folder / f"after-{n}") for n, path in models.items()}
-        shift = folder / "shift.json"
-        if not shift.exists():
-            compared = ("--model", model, "--model", models[SHIFT_AT], "--data", file_of("test"))
-            entropilot(
-                "logits", *compared, *TEXT, "--temperature", 1, "--out", shift, what="Comparing the logits"
-            )
-        rows["shift"] = json.loads(shift.read_text())["differences"][0]
-        return rows
+        return rows | {"shift": shifted(model, models[SHIFT_AT], folder / "shift.json")}
 
     found = once(out / f"{name_of(arm, seed)}.json", run)
     for folder in (out / name_of(arm, seed)).glob("*/*"):

@@ -14,7 +14,7 @@ from entropilot.errors import UserError
 from entropilot.law.assess import assess_run
 from entropilot.law.forecast import forecast_run
 from entropilot.records import ACCURACY, ENTROPY, REWARD, read_run
-from experiments.real_model.base import measured
+from experiments.real_model.base import measured, shifted
 from experiments.real_model.clock import Clock
 from experiments.runs import make, once, recipe
 
@@ -93,7 +93,10 @@ def one(out: Path, model: str, arm: str, seed: int) -> dict[str, Any]:
         return measured(trained, out / f"{arm}-{seed}-after") | {"run": course_of(folder)}
 
     found = once(out / f"{arm}-{seed}.json", run)
-    shutil.rmtree(out / f"{arm}-{seed}" / "model", ignore_errors=True)
+    trained, shift = out / f"{arm}-{seed}" / "model", out / f"{arm}-{seed}-shift.json"
+    if trained.exists() or shift.exists():
+        found["shift"] = shifted(model, trained, shift)
+    shutil.rmtree(trained, ignore_errors=True)
     return found
 
 

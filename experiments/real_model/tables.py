@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from entropilot.analysis.passk import paired_difference
 from entropilot.analysis.seeds import cell
+from entropilot.evaluation.comparison import GRADED, read_graded
 from entropilot.reports.text import aligned
 from experiments.measured import difference_cell
 from experiments.real_model import em, rl
-from experiments.real_model.base import measured
+from experiments.real_model.base import colder, measured
+from experiments.real_model.curves import draw
 from experiments.runs import keep
 
 COLUMNS = ("greedy", "avg@16", "pass@16", "entropy", "tokens")
@@ -20,14 +25,20 @@ SHIFT = ("skewness", "mean", "top1", "entropy")
 
 def rows_of(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
     """Return what is there of the runs `name-SEED`."""
-    files = {seed: out / f"{name}-{seed}.json" for seed in seeds}
-    return [{"seed": seed} | json.loads(file.read_text()) for seed, file in files.items() if file.exists()]
+    rows = []
+    for seed in seeds:
+        file, shift = out / f"{name}-{seed}.json", out / f"{name}-{seed}-shift.json"
+        if file.exists():
+            rows.append({"seed": seed} | json.loads(file.read_text()))
+        if file.exists() and shift.exists():
+            rows[-1]["shift"] = json.loads(shift.read_text())["differences"][0]
+    return rows
 
 
 def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
-    """Print all tables: mean ± half of the 95 % t interval over the seeds that are there."""
+    """Print all tables: mean ± half of the 95 % t interval over the seeds that are there, and in the file of rows."""
     names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS] + list(rl.ARMS | rl.LABEL_FREE)
-    keep(store, "runs", {name: found for name in names if (found := rows_of(out, name, seeds))})
+    kept = keep(store, "runs", {name: found for name in names if (found := rows_of(out, name, seeds))})
     base = None
     if (out / "base" / "result.json").exists():
         base = measured("", out / "base")
@@ -39,20 +50,95 @@ def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
         )
         print(aligned(lines), end="\n\n")
         keep(store, "base", {"base": [base]})
-    _show_em(out, seeds, base)
-    lines = [["arm", "seeds", *COLUMNS]]
-    kept = {arm: rows_of(out, arm, seeds) for arm in rl.ARMS | rl.LABEL_FREE}
-    for arm, rows in kept.items():
-        if rows:
-            lines.append([arm, str(len(rows)), *(cell([row[name] for row in rows]) for name in COLUMNS)])
-    for arm in ("on_policy", "clip_cov"):
-        if kept[arm] and len(kept[arm]) == len(kept["grpo"]):
-            cells = [difference_cell(kept[arm], kept["grpo"], name) for name in COLUMNS]
-            lines.append([f"{arm} − grpo", str(len(kept[arm])), *cells])
-    if len(lines) > 1:
-        print(aligned(lines), end="\n\n")
+    if (out / "base-T0.5" / "result.json").exists():
+        cold = colder("", out / "base-T0.5")
+        print("base at T = 0.5:", *(f"{name} {cold[name]:.3f}" for name in ("avg@16", "pass@16")), end="\n\n")
+        keep(store, "base", {"base at T = 0.5": [cold]})
+    if any(name.startswith("em-") for name in kept):
+        print(aligned(em_table(base, kept), (0,)), end="\n\n")
+    if paired := keep(store, "over problems", over_problems(out, seeds)):
+        print("less the base, over the same problems (95 % over problems)\n")
+        print(aligned(problems_table(paired), (0,)), end="\n\n")
+    if len(shifts := shift_table(kept)) > 1:
+        print(f"logits less the base's, of EM after {em.SHIFT_AT} updates\n")
+        print(aligned(shifts, (0,)), end="\n\n")
+    if any(arm in kept for arm in rl.ARMS | rl.LABEL_FREE):
+        print(aligned(ends_table(kept)), end="\n\n")
         print("by the records (law of the training reward; forecast from 30 %; Cov(log π, A))\n")
-        print(aligned(of_runs(kept)))
+        studied = {arm: kept[arm] for arm in rl.ARMS | rl.LABEL_FREE if arm in kept}
+        print(aligned(of_runs(studied)))
+        if store is not None:
+            draw(studied, store.with_suffix(".svg"))
+
+
+def over_problems(out: Path, seeds: list[int]) -> dict[str, dict[str, Any]]:
+    """Return by how much models differ from the base on the same problems, by what they were trained with.
+
+    A problem's value is its mean over the seeds whose samples are there; the interval is a bootstrap over problems, so
+    that it holds what other problems of the kind would give, which an interval over seeds does not.
+    """
+    if not (out / "base" / GRADED).exists():
+        return {}
+    base = _by_problem(out / "base")
+    folders = {
+        f"{em.name_of(arm, 0).removesuffix('-0')}, {n}": f"{em.name_of(arm, 0).removesuffix('0')}{{}}/after-{n}"
+        for arm in em.ARMS
+        for n in em.CHECKPOINTS
+    } | {arm: f"{arm}-{{}}-after" for arm in rl.ARMS | rl.LABEL_FREE}
+    found = {}
+    for name, folder in folders.items():
+        parts = [out / folder.format(seed) for seed in seeds]
+        measures = [_by_problem(part) for part in parts if (part / GRADED).exists()]
+        if measures:
+            means = {key: np.mean([one[key] for one in measures], axis=0) for key in base}
+            changes = {key: paired_difference(base[key], means[key]) for key in base}
+            found[name] = {"seeds": len(measures)} | {
+                key: list(change[:3]) for key, change in changes.items()
+            }
+    return found
+
+
+def _by_problem(folder: Path) -> dict[str, list[float]]:
+    """Return greedy, avg@16 and pass@16 of every problem of an evaluation, in the order of their keys."""
+    greedy, drawn = ([], [])
+    for line in sorted(read_graded(folder), key=lambda line: line["key"]):
+        (greedy if line["temperature"] == 0 else drawn).append(line["scores"])
+    return {
+        "greedy": [scores[0] for scores in greedy],
+        "avg@16": [sum(scores) / len(scores) for scores in drawn],
+        "pass@16": [max(scores) for scores in drawn],
+    }
+
+
+def problems_table(kept: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the differences of `over_problems` as a table."""
+    lines = [["trained by", "seeds", *COLUMNS[:3]]]
+    for name, row in kept.items():
+        cells = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*row[key]) for key in COLUMNS[:3]]
+        lines.append([_shown(name), str(row["seeds"]), *cells])
+    return lines
+
+
+def _shown(name: str) -> str:
+    """Return an arm's name as tables have it, of study 1 with its prompt, temperature and updates."""
+    arm, _, updates = name.partition(", ")
+    names = {em.name_of(arm, 0).removesuffix("-0"): f"EM, {arm.replace('T ', '')}" for arm in em.ARMS}
+    return f"{names[arm]}, {updates} update{'s' * (updates != '1')}" if arm in names else arm
+
+
+def ends_table(kept: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Return what the models of studies 2 and 3 do at the end, and differences over the seeds that both arms have."""
+    lines = [["arm", "seeds", *COLUMNS]]
+    for arm in rl.ARMS | rl.LABEL_FREE:
+        if rows := kept.get(arm):
+            lines.append([arm, str(len(rows)), *(cell([row[name] for row in rows]) for name in COLUMNS)])
+    for one, other in (("on_policy", "grpo"), ("clip_cov", "grpo"), ("empo", "gold")):
+        seeds = {row["seed"] for row in kept.get(one, ())} & {row["seed"] for row in kept.get(other, ())}
+        if len(seeds) > 1:
+            ours, theirs = ([row for row in kept[arm] if row["seed"] in seeds] for arm in (one, other))
+            cells = [difference_cell(ours, theirs, name) for name in COLUMNS]
+            lines.append([f"{one} − {other}", str(len(seeds)), *cells])
+    return lines
 
 
 def of_runs(kept: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
@@ -116,15 +202,13 @@ def _value(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{rows[0][name]:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _show_em(out: Path, seeds: list[int], base: Mapping[str, Any] | None) -> None:
-    names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS]
-    kept = {name: rows_of(out, name, seeds) for name in names}
-    if not any(kept.values()):
-        return
-    print(aligned(em_table(base, kept), (0,)), end="\n\n")
-    shifts = [["arm", "seeds", *SHIFT]]
-    for name, runs in kept.items():
+def shift_table(kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """Return how the logits of trained models differ from the base's, study 1's after ten updates."""
+    lines = [["trained by", "seeds", *SHIFT]]
+    names = {em.name_of(arm, 0).removesuffix("-0"): f"EM, {arm.replace('T ', '')}" for arm in em.ARMS}
+    for name, shown in (names | {arm: arm for arm in rl.ARMS | rl.LABEL_FREE}).items():
+        runs = [run["shift"] for run in kept.get(name, ()) if "shift" in run]
         if runs:
-            cells = [cell([run["shift"][key]["value"] for run in runs], sign=True) for key in SHIFT]
-            shifts.append([name, str(len(runs)), *cells])
-    print(f"logits after {em.SHIFT_AT} updates minus the base's\n\n{aligned(shifts, (0,))}", end="\n\n")
+            cells = [cell([run[key]["value"] for run in runs], sign=True) for key in SHIFT]
+            lines.append([shown, str(len(runs)), *cells])
+    return lines

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from entropilot.analysis.seeds import cell, differences, mean_difference
+from entropilot.law.law import fit_run
+from entropilot.records import Run
+from experiments import quickstart
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.finite_worlds import tables as worlds
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
 from experiments.label_free.signals import alarms, limits_of
-from experiments.real_model.tables import em_table
+from experiments.measured import difference_cell
+from experiments.real_model import tables as real_model
 from experiments.runs import keep
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -200,9 +204,54 @@ def test_the_finite_worlds() -> None:
     assert found == lines
 
 
-def test_one_shot_entropy_minimisation_on_a_real_model() -> None:
-    """Means over the seeds that are there; of one seed, intervals over the problems."""
+def test_the_quickstarts_table_and_law() -> None:
+    """README and tutorial show the table of the stored run, and the tutorial its a and b."""
+    kept = stored("quickstart.json", "runs")
+    wanted = [line.strip() for line in quickstart.table(kept)]
+    for page in (RESULTS.parents[1] / "README.md", RESULTS.parent / "tutorial.md"):
+        lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines()]
+        at = lines.index(wanted[0])
+        assert lines[at : at + len(wanted)] == wanted
+    fit, _ = fit_run(Run(Path("grpo"), {}, kept["grpo"]))
+    assert f"a = {fit.a:.3f} and b = {fit.b:.3f}" in (RESULTS.parent / "tutorial.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_tables_of_a_real_model() -> None:
+    """Means over the seeds that are there, differences over problems, the logits, and what the records say."""
     base = stored("real_model.json", "base")["base"][0]
-    rows = em_table(base, stored("real_model.json", "runs"))[1:]
-    expected = "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
-    assert expected in (RESULTS / "real_model.md").read_text(encoding="utf-8")
+    runs = stored("real_model.json", "runs")
+    page = (RESULTS / "real_model.md").read_text(encoding="utf-8")
+    studied = {arm: runs[arm] for arm in real_model.rl.ARMS | real_model.rl.LABEL_FREE if arm in runs}
+    made = [real_model.em_table(base, runs), real_model.shift_table(runs), real_model.ends_table(runs)]
+    made.append(real_model.problems_table(stored("real_model.json", "over problems")))
+    for rows in (*made, real_model.of_runs(studied)):
+        expected = "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows[1:])
+        assert expected in page
+    assert (RESULTS / "real_model.svg").is_file() and "(real_model.svg)" in page
+
+
+def test_the_prompts_of_entropy_minimisation_on_a_real_model() -> None:
+    """What the page says of single seeds, and that twenty updates gave less than five or ten in all nine runs."""
+    runs = stored("real_model.json", "runs")
+    page = " ".join((RESULTS / "real_model.md").read_text(encoding="utf-8").split())
+    random = [row["10"] for row in runs["em-random-T0.5"]]
+    sampled = [f"{row['avg@16']:.3f}" for row in random]
+    assert "avg@16 after ten updates is {} where the base had 50 of 64 right, {} where it had 6, and {}".format(
+        *sampled
+    ) in page  # fmt: skip
+    assert "greedily {}, {} and {}.".format(*(f"{row['greedy']:.3f}" for row in random)) in page
+    arms = [rows for name, rows in runs.items() if name.startswith("em-")]
+    assert [len(rows) for rows in arms] == [3, 3, 3]
+    for row in (row for rows in arms for row in rows):
+        assert row["20"]["avg@16"] < min(row["5"]["avg@16"], row["10"]["avg@16"])
+
+
+def test_the_prompt_of_largest_variance_beside_random_ones_on_a_real_model() -> None:
+    runs = stored("real_model.json", "runs")
+    chosen, random = ([row["10"] for row in runs[f"em-{name}-T0.5"]] for name in ("variance", "random"))
+    found = {name: difference_cell(chosen, random, name) for name in ("pass@16", "avg@16")}
+    for page in ("real_model.md", "claims.md"):
+        text = " ".join((RESULTS / page).read_text(encoding="utf-8").split())
+        assert all(cell in text for cell in found.values()), page
