@@ -242,6 +242,17 @@ def test_what_cannot_be_paired_is_said(run, tmp_path: Path) -> None:
 # --- recorded completions ---------------------------------------------------------------------------------------
 
 
+def test_recorded_samples_of_two_sources_have_a_mean(run, tmp_path: Path) -> None:
+    """Both sources weigh the same: one problem with 1 of 2 right, three with none right, mean 0.25."""
+    sample = {"temperature": 1.0, "key": "k", "id": None, "answer": "2", "ids": [[1]] * 2, "cut": [False] * 2}
+    rows = [sample | {"data": "one", "index": 0, "question": "q", "texts": ["2", "3"]}]
+    rows += [sample | {"data": "two", "index": i, "question": f"q{i}", "texts": ["3", "4"]} for i in range(3)]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("evaluate", "--completions", "samples.jsonl", "--reward", "exact", "--json")
+    (mean,) = measured(run(*command))["means"]
+    assert (mean["data"], mean["accuracy"], mean["problems"]) == ("mean of 2", 0.25, 4)
+
+
 def test_recorded_completions_are_graded_without_a_model(run, tmp_path: Path, monkeypatch) -> None:
     rows = [
         {
@@ -287,8 +298,8 @@ def test_a_sweep_of_ours_repeats_no_problem(run, tmp_path: Path) -> None:
         notes = measured(run("evaluate", "--completions", "out/samples.jsonl", *command, "--json"))["notes"]
         # One problem of d is there twice, none of the sandbox, and a second temperature makes none of them another.
         assert [note for note in notes if "more than once" in note or "repeat" in note] == [
-            "d: 1 ids are there more than once; problems are told apart by their place",
-            "d: 1 problems repeat an earlier one; each counts",
+            "d: 1 id is there more than once; problems are told apart by their place",
+            "d: 1 problem repeats an earlier one; each counts",
         ]
 
 
@@ -411,8 +422,8 @@ def test_ids_and_problems_that_are_there_twice(run, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = (*SANDBOX, "--data", "d.jsonl", "--reward", "exact", "--samples", "2", "--temperature", "1")
     document = measured(run(*arguments, "--out", "o", "--json"))
-    assert any("1 ids are there more than once" in note for note in document["notes"])
-    assert any("1 problems repeat an earlier one; each counts" in note for note in document["notes"])
+    assert any("1 id is there more than once" in note for note in document["notes"])
+    assert any("1 problem repeats an earlier one; each counts" in note for note in document["notes"])
     assert document["results"][0]["problems"] == 3
     graded = lines_of(tmp_path / "o" / "graded.jsonl")
     assert len({line["key"] for line in graded}) == 3 and [line["index"] for line in graded] == [0, 1, 2]

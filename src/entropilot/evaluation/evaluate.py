@@ -9,7 +9,7 @@ from typing import Any
 from entropilot.errors import UserError
 from entropilot.evaluation.comparison import GRADED, cells, compare, read_graded
 from entropilot.evaluation.grading import build_grader, grade, measure, no_answer_warning
-from entropilot.evaluation.one_model import Outcome, Settings, Task, assess_one, given_up
+from entropilot.evaluation.one_model import Outcome, Settings, Task, assess_one, given_up, mean_over_data
 from entropilot.evaluation.problems import problems_of, recorded
 from entropilot.evaluation.protocols import name_of
 from entropilot.evaluation.sampling.samples_file import FILE_NAME
@@ -94,6 +94,14 @@ def assess_completions(path: Path, settings: Settings) -> dict[str, Any]:
     for (data, _), part in cells(graded).items():
         head = {"model": "(recorded)", "data": data, "temperature": part[0]["temperature"]}
         results.append({**head, **measure(part, seed=settings.seed)})
+    by_temperature: dict[float, list[Any]] = {}
+    for (_, temperature), part in cells(graded).items():
+        by_temperature.setdefault(temperature, []).append(part)
+    means = [
+        mean_over_data("(recorded)", parts, settings.seed)
+        for parts in by_temperature.values()
+        if len(parts) > 1
+    ]
     notes = [*problems.notes, *given_up(grader, 0)]
     notes += no_answer_warning(problems.name, graded, lines[0]["texts"][0], grader.rule)
     verdicts = [
@@ -107,7 +115,7 @@ def assess_completions(path: Path, settings: Settings) -> dict[str, Any]:
         notes.append(
             f"{problems.name}: {same} of {len(verdicts)} verdicts agree with the recorded column `correct`"
         )
-    document = {"results": results, "means": [], "comparisons": [], "notes": notes}
+    document = {"results": results, "means": means, "comparisons": [], "notes": notes}
     if settings.out is not None:
         claim(settings.out)
         write_lines(settings.out / GRADED, graded)

@@ -261,11 +261,11 @@ def _grade(
             outcome.results.append(result)
     if len(tasks) > 1:
         for position in range(len(tasks[0].sampling)):
-            outcome.means.append(_mean(model, [parts[position] for parts in by_task], settings.seed))
+            outcome.means.append(mean_over_data(model, [parts[position] for parts in by_task], settings.seed))
     return outcome
 
 
-def _mean(model: str, parts: Sequence[Sequence[Line]], seed: int) -> dict[str, Any]:
+def mean_over_data(model: str, parts: Sequence[Sequence[Line]], seed: int) -> dict[str, Any]:
     """Return the means of the files' means, every file weighing the same, for the measures that all of them have."""
     columns = [columns_of(part) for part in parts]
     temperatures = {part[0]["temperature"] for part in parts}

@@ -73,7 +73,8 @@ def _describe(name: str, rows: list[dict[str, Any]], indices: list[int]) -> Prob
     doubled = sum(count > 1 for count in Counter(str(i) for i in ids if i is not None).values())
     if doubled:
         notes.append(
-            f"{name}: {doubled} ids are there more than once; problems are told apart by their place"
+            f"{name}: {doubled} id{' is' if doubled == 1 else 's are'} there more than once; problems are told apart by "
+            "their place"
         )
     repeated = sum("#" in key for key in keys)
     if repeated:
