@@ -11,7 +11,7 @@ import numpy as np
 from experiments.real_model import rl
 
 ROLLOUT = 128  # completions
-# A rollout is four updates of 32 completions in every arm, so that steps tell how many completions were drawn.
+# Four updates take 128 completions in every arm (`on_policy` draws them in four rollouts).
 UPDATES = 4
 PANELS = (
     ("reward", "reward of training"),

@@ -12,7 +12,7 @@ import numpy as np
 from entropilot.analysis.passk import paired_difference
 from entropilot.analysis.seeds import cell
 from entropilot.evaluation.comparison import GRADED, read_graded
-from entropilot.reports.text import aligned
+from entropilot.reports.text import aligned, counted
 from experiments.measured import difference_cell
 from experiments.real_model import em, rl
 from experiments.real_model.base import colder, measured
@@ -20,6 +20,8 @@ from experiments.real_model.curves import draw
 from experiments.runs import keep
 
 COLUMNS = ("greedy", "avg@16", "pass@16", "entropy", "tokens")
+# The arms of study 1: the name of their folders, and of tables.
+EM = {em.name_of(arm, 0).removesuffix("-0"): f"EM, {arm.replace('T ', '')}" for arm in em.ARMS}
 SHIFT = ("skewness", "mean", "top1", "entropy")
 
 
@@ -37,7 +39,7 @@ def rows_of(out: Path, name: str, seeds: list[int]) -> list[dict[str, Any]]:
 
 def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
     """Print all tables: mean ± half of the 95 % t interval over the seeds that are there, and in the file of rows."""
-    names = [em.name_of(arm, 0).removesuffix("-0") for arm in em.ARMS] + list(rl.ARMS | rl.LABEL_FREE)
+    names = [*EM, *rl.ARMS, *rl.LABEL_FREE]
     kept = keep(store, "runs", {name: found for name in names if (found := rows_of(out, name, seeds))})
     base = None
     if (out / "base" / "result.json").exists():
@@ -80,21 +82,16 @@ def over_problems(out: Path, seeds: list[int]) -> dict[str, dict[str, Any]]:
     if not (out / "base" / GRADED).exists():
         return {}
     base = _by_problem(out / "base")
-    folders = {
-        f"{em.name_of(arm, 0).removesuffix('-0')}, {n}": f"{em.name_of(arm, 0).removesuffix('0')}{{}}/after-{n}"
-        for arm in em.ARMS
-        for n in em.CHECKPOINTS
-    } | {arm: f"{arm}-{{}}-after" for arm in rl.ARMS | rl.LABEL_FREE}
+    places = {f"{name}, {n}": (name, f"{name}-{{}}/after-{n}") for name in EM for n in em.CHECKPOINTS}
+    places |= {arm: (arm, f"{arm}-{{}}-after") for arm in rl.ARMS | rl.LABEL_FREE}
     found = {}
-    for name, folder in folders.items():
-        parts = [out / folder.format(seed) for seed in seeds]
-        measures = [_by_problem(part) for part in parts if (part / GRADED).exists()]
+    for shown, (name, folder) in places.items():
+        done = [seed for seed in seeds if (out / f"{name}-{seed}.json").exists()]
+        measures = [_by_problem(out / folder.format(seed)) for seed in done]
         if measures:
             means = {key: np.mean([one[key] for one in measures], axis=0) for key in base}
-            changes = {key: paired_difference(base[key], means[key]) for key in base}
-            found[name] = {"seeds": len(measures)} | {
-                key: list(change[:3]) for key, change in changes.items()
-            }
+            changes = {key: list(paired_difference(base[key], means[key])[:3]) for key in base}
+            found[shown] = {"seeds": len(measures)} | changes
     return found
 
 
@@ -122,8 +119,7 @@ def problems_table(kept: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def _shown(name: str) -> str:
     """Return an arm's name as tables have it, of study 1 with its prompt, temperature and updates."""
     arm, _, updates = name.partition(", ")
-    names = {em.name_of(arm, 0).removesuffix("-0"): f"EM, {arm.replace('T ', '')}" for arm in em.ARMS}
-    return f"{names[arm]}, {updates} update{'s' * (updates != '1')}" if arm in names else arm
+    return f"{EM[arm]}, {counted(int(updates), 'update')}" if arm in EM else arm
 
 
 def ends_table(kept: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
@@ -186,10 +182,10 @@ def em_table(
     lines = [["prompt, T", "updates", "greedy", "avg@16", "pass@16", "token entropy, nats"]]
     if base is not None:
         lines.append(["base", "0", *(_value([base], name) for name in COLUMNS[:4])])
-    for arm in em.ARMS:
-        runs = kept.get(em.name_of(arm, 0).removesuffix("-0"), ())
+    for name, shown in EM.items():
+        runs = kept.get(name, ())
         for updates in map(str, em.CHECKPOINTS if runs else ()):
-            first = arm.replace("T ", "") if updates == str(em.CHECKPOINTS[0]) else ""
+            first = shown.removeprefix("EM, ") if updates == str(em.CHECKPOINTS[0]) else ""
             rows = [run[updates] for run in runs]
             lines.append([first, updates, *(_value(rows, name) for name in COLUMNS[:4])])
     return lines
@@ -205,8 +201,7 @@ def _value(rows: Sequence[Mapping[str, Any]], name: str) -> str:
 def shift_table(kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
     """Return how the logits of trained models differ from the base's, study 1's after ten updates."""
     lines = [["trained by", "seeds", *SHIFT]]
-    names = {em.name_of(arm, 0).removesuffix("-0"): f"EM, {arm.replace('T ', '')}" for arm in em.ARMS}
-    for name, shown in (names | {arm: arm for arm in rl.ARMS | rl.LABEL_FREE}).items():
+    for name, shown in (EM | {arm: arm for arm in rl.ARMS | rl.LABEL_FREE}).items():
         runs = [run["shift"] for run in kept.get(name, ()) if "shift" in run]
         if runs:
             cells = [cell([run[key]["value"] for run in runs], sign=True) for key in SHIFT]

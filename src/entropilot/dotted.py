@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -31,16 +32,19 @@ def load_named(module: str, name: str) -> Any:
 def is_here(module: str) -> bool:
     """Return whether a module's outermost package is installed or in the current folder; nothing is imported."""
     package = module.partition(".")[0]
-    return package in sys.modules or PathFinder.find_spec(package, [*sys.path, os.getcwd()]) is not None
+    if not package or package in sys.modules:
+        return bool(package)
+    return find_spec(package) is not None or PathFinder.find_spec(package, [os.getcwd()]) is not None
 
 
 def _module(name: str) -> ModuleType:
     try:
         return import_module(name)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
         here = os.getcwd()
-        if here in sys.path or "" in sys.path:
-            raise
+        lacking = error.name is not None and (name == error.name or name.startswith(f"{error.name}."))
+        if not lacking or here in sys.path or "" in sys.path:
+            raise  # what is missing may be something that the module itself imports
         sys.path.append(here)
         try:
             return import_module(name)

@@ -351,6 +351,14 @@ def test_a_judge_in_a_file_of_the_current_folder_needs_no_name(
         UserError, match=r"'judge_that_fails.same' cannot be loaded \(SyntaxError: expected ':'"
     ):
         build_judge("judge_that_fails.same")
+    (tmp_path / "judge_that_lacks.py").write_text(
+        "import sys\nsys.times = getattr(sys, 'times', 0) + 1\nimport nowhere\n"
+    )
+    with pytest.raises(
+        UserError, match=r"'judge_that_lacks.same' cannot be loaded \(No module named 'nowhere'\)"
+    ):
+        build_judge("judge_that_lacks.same")
+    assert sys.times == 1, "it is read once"
     places = list(sys.path)
     with pytest.raises(UserError, match=r"No module named 'nowhere'.*installed or in the current folder"):
         build_judge("nowhere.same")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -119,13 +120,18 @@ def test_the_training_reward_stands_in_for_few_validations() -> None:
 
 
 def test_below_the_shares_that_were_measured_no_coverage_is_claimed() -> None:
-    run = run_of(240, 1)
-    for prefix, held in ((0.15, 0.878), (0.3, 0.908), (0.1, None)):
+    whole = run_of(240, 1)
+    sparse = Run(whole.path, whole.header, whole.rows[::10])
+    for run, (prefix, held) in itertools.product(
+        (whole, sparse), ((0.15, 0.878), (0.3, 0.908), (0.29, 0.878), (0.14, None))
+    ):
         ahead = forecast_run(run, prefix)
         (line,) = [line for line in describe(ahead, prefix) if line.startswith("forecast:")]
         assert ahead.held == held
         assert ("% of such intervals held" in line) == (held is not None)
-        assert ("measured from 15 % of a run on" in line) == (held is None)
+        assert ("not known for less than 15 % of a run" in line) == (held is None)
+    # 100 of 730 steps: 13.6 %
+    assert forecast_run(run_of(100, 1), prefix=1, last_step=730).held is None
 
 
 def test_a_run_that_cannot_be_forecast_says_why() -> None:
@@ -135,6 +141,11 @@ def test_a_run_that_cannot_be_forecast_says_why() -> None:
         UserError, match="no entropy/other.*to take another, give entropy='entropy/policy_T1'"
     ):
         forecast_run(run_of(20, 4), entropy="entropy/other")
+    empty = run_of(20, 4)
+    for row in empty.rows:
+        row["entropy/policy_T1"] = math.nan
+    with pytest.raises(UserError, match="no entropy/policy_T1, which a forecast needs; it has"):
+        forecast_run(empty)
     with pytest.raises(UserError, match="between 0 and 1"):
         forecast_run(run_of(240, 4), prefix=15)
 

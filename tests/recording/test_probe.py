@@ -294,6 +294,7 @@ def test_scalars_reach_the_trackers(run):
     assert run.trainer.state.log_history[0]["loss"] is not None
     last, row = run.trainer.state.log_history[-1], run.rows[9]
     assert last["step"] == 9 and run.trainer.state.global_step == 8
+    assert run.trainer.callback_handler.callbacks[0] is run.probe, "a tracker closes in its own on_train_end"
     assert {name: last[name] for name in row.keys() - {"step"}} == {n: row[n] for n in row.keys() - {"step"}}
 
 

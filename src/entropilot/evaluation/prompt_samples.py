@@ -53,11 +53,13 @@ def sample_problems(
     """
     quiet()
     recipe = Recipe(model=model_name, data=data)
-    problems = load_problems(data)
-    whole = load_problems(data.model_copy(update={"limit": None})) if data.kind == "rows" else problems
-    numbers = [
-        row + 1 for row in (chosen_rows(whole, data) if whole is not problems else range(len(problems)))
-    ]
+    if data.kind == "rows":
+        whole = load_problems(data.model_copy(update={"limit": None}))
+        chosen = chosen_rows(whole, data)
+        problems, numbers = whole.select(chosen), [row + 1 for row in chosen]
+    else:
+        problems = load_problems(data)
+        numbers = list(range(1, len(problems) + 1))
     model, tokenizer = load_model(recipe)
     numbered = problems.add_column(_NUMBER, numbers)  # what fit_prompts leaves out still counts in the source
     rows = fit_prompts(numbered, tokenizer, data, context_room(model, max_new_tokens)).to_list()

@@ -110,6 +110,7 @@ def forecast(
     *,
     performance_name: str = ACCURACY,
     vocabulary: int | None = None,
+    share: float | None = None,
     seed: int = 0,
 ) -> Forecast:
     """Forecast R and H at a later step from a prefix alone.
@@ -121,6 +122,8 @@ def forecast(
         last_step: the step of the forecast, after the prefix.
         performance_name: the metric taken as R; an accuracy lies between 0 and 1.
         vocabulary: tokens in the model's vocabulary, whose logarithm bounds H; 12.5 nats where it is not given.
+        share: of the steps up to the forecast's that the prefix was cut at; by default up to its last row, which may come
+            a little earlier.
         seed: of the draws behind the law's own continuation.
 
     Raises:
@@ -153,9 +156,7 @@ def forecast(
     most = MOST_NATS if vocabulary is None else math.log(vocabulary)
     known, at = r[with_r], t[with_r]
     allowed = allowed_range(known, performance_name == ACCURACY)
-    # The first 15 % of a run end with its last row up to there, up to one row before 15 %.
-    gap = float(t[-1] - t[-2]) if t.size > 1 else 0.0
-    constants = constants_for(float((t[-1] + gap - t[0]) / (last_step - t[0])))
+    constants = constants_for((t[-1] - t[0]) / (last_step - t[0]) if share is None else share)
     now, entropy_now = recent(known), min(recent(h[with_h]), most)
     predictions = predict_all(at, known, last_step, allowed)
     errors = errors_on_own_end(at, known, allowed)
@@ -226,12 +227,12 @@ def forecast_run(
     notes: tuple[str, ...] = ()
     if performance is None:
         performance, notes = _choose(kept, default, training_reward)
+    to = end if last_step is None else last_step
+    share = prefix * (end - begin) / (to - begin) if to > begin else None
     t = np.array([row["step"] for row in kept], dtype=float)
     h, r = (_values(kept, name) for name in (entropy, performance))
     try:
-        result = forecast(
-            t, h, r, end if last_step is None else last_step, performance_name=performance, seed=seed
-        )
+        result = forecast(t, h, r, to, performance_name=performance, share=share, seed=seed)
     except UserError as error:
         raise UserError(f"Run {run.name}, the first {100 * prefix:g} %, {performance}: {error}") from error
     later = [
@@ -296,7 +297,7 @@ def describe(ahead: Forecast, prefix: float, protocol: Mapping[str, float] | Non
 def _held(share: float | None) -> str:
     if share is None:
         least = f"{100 * table()[0].share:g} %"
-        return f"how many such intervals hold was measured from {least} of a run on, not from less of it"
+        return f"how many such intervals hold is not known for less than {least} of a run"
     return f"on public runs, {100 * share:.0f} % of such intervals held the measurement"
 
 

@@ -240,7 +240,7 @@ def need_metric(run: Run, argument: str, name: str, what: str = "the law") -> No
     Raises:
         UserError: it is in no row; the sentence names those that are, and how to take another entropy.
     """
-    if run.column(name):
+    if any(finite_number(value) is not None for _, value in run.column(name)):
         return
     known = sorted(
         {key for row in run.rows for key, value in row.items() if finite_number(value) is not None}

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from entropilot.analysis.values import check_nats, flat
 from entropilot.errors import UserError
-from entropilot.law.advice import FEWER_UPDATES, WHERE_PROBLEMS_REPEAT
+from entropilot.law.advice import FEWER_UPDATES, on_repeated_problems
 from entropilot.law.assess import assess
 from entropilot.law.law import LawFit, fit_law
 from entropilot.methods import registry
@@ -95,8 +95,8 @@ def alarm(
     Args:
         steps, entropy, performance: as of `law_metrics`.
         performance_name: the metric taken as R.
-        settings: of the run, as far as known: `method`, `restrain`, `epsilon`, `epsilon_high`, `entropy_coef`; what is set
-            already is not advised again.
+        settings: of the run, as far as known: `method`, `restrain`, `updates_per_rollout`, `epsilon`, `epsilon_high`,
+            `entropy_coef`, `beta`; what is set already is not advised again.
         raised: whether the sentence was said before.
     """
     h = flat("entropy", entropy)
@@ -139,7 +139,7 @@ def _prospect(t: Array, h: Array, r: Array, name: str) -> str:
 def _advice(settings: Mapping[str, Any]) -> str:
     method = str(settings.get("method") or "none")
     holding = {name: entry.stronger for name, entry in registry.REGISTRY.items() if entry.stronger}
-    tries = [FEWER_UPDATES]
+    tries = [FEWER_UPDATES] if settings.get("updates_per_rollout") != 1 else []
     if method in holding:
         share, *others = holding[method]
         fields = [share if settings.get("restrain") is None else "restrain", *others]
@@ -148,8 +148,10 @@ def _advice(settings: Mapping[str, Any]) -> str:
             f"raise its {stronger}, because {method} held back too few of the tokens that drive the fall"
         )
     else:
-        tries.append(WHERE_PROBLEMS_REPEAT)
+        tries.append(on_repeated_problems(method, "`"))
         low, high = settings.get("epsilon", 0.2), settings.get("epsilon_high")
+        if not settings.get("beta"):
+            tries.append("set `beta: 0.1`, a reference KL")
         if high is None or high <= low:
             tries.append(
                 "raise `epsilon_high` to 0.28 (clip-higher), which lets rare tokens that paid off grow"

@@ -247,15 +247,21 @@ class Probe(TrainerCallback):
         self._finish(engine, step, row)
         return ("stop/reason" in row or TOLD in row) and self.over
 
-    def end_training(self, engine: EngineView) -> None:
-        """Measure once more after the last update; the row's step is one past the last."""
+    def end_training(self, engine: EngineView, *, report: bool = True) -> None:
+        """Measure once more after the last update; the row's step is one past the last.
+
+        Args:
+            engine: the engine.
+            report: hand it to the engine's trackers, which must have begun.
+        """
         self._tokens.finish(engine)
         if self.validation is not None:
             step, row = engine.step + 1, self.validation.measure(engine)[0]
-            engine.report(
-                step, {name: value for name, value in row.items() if isinstance(value, int | float)}
-            )
             self._finish(engine, step, row)
+            if report:
+                engine.report(
+                    step, {name: value for name, value in row.items() if isinstance(value, int | float)}
+                )
 
     def _law(self, step: int, row: dict[str, Any]) -> dict[str, Any]:
         """Return the law so far, whenever R was measured, and raise the alarm once when its entropy is nearly spent."""

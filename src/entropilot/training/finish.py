@@ -30,7 +30,7 @@ def _only_load(trainer: EntropyGRPOTrainer, probe: Probe, point: Point, loaded: 
     trainer._load_from_checkpoint(str(point.checkpoint))
     trainer.state.global_step = point.step
     loaded()
-    probe.end_training(trainer.view)
+    probe.end_training(trainer.view, report=False)
 
 
 def _save(trainer: EntropyGRPOTrainer, out: Path) -> None:

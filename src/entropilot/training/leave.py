@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from transformers import TrainerCallback
@@ -90,8 +90,9 @@ class Leave(TrainerCallback):
         why = f"terminated: SIGTERM came, and the optimiser step took longer than {self.grace:g} seconds"
         if self._give_up is not None:
             self._give_up(why)
-        sys.stderr.write(f"\n{why}; continue with --resume, from the last checkpoint\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # the reader of a pipe may have ended by the same signal
+            sys.stderr.write(f"\n{why}; continue with --resume, from the last checkpoint\n")
+            sys.stderr.flush()
         os._exit(0)
 
     # --- as a callback of transformers' Trainer -------------------------------------------------------------

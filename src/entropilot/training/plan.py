@@ -171,7 +171,7 @@ def check(
         data=recipe.data,
         held_out=held_out,
         probe=recipe.probe,
-        settings=_settings(recipe, entries),
+        settings=_settings(recipe, entries) | {"updates_per_rollout": updates_per_rollout(config)},
         seed=recipe.seed,
         facts=[],
         notes=[],

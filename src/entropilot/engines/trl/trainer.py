@@ -108,10 +108,10 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
             self.epsilon_low, self.epsilon_high = self.clip["low"], self.clip["high"]
         self.advantage_estimator, self.observer = advantage_estimator, observer
         self.view = TRLView(self)
-        if isinstance(observer, TrainerCallback) and all(
-            callback is not observer for callback in self.callback_handler.callbacks
-        ):
-            self.add_callback(observer)
+        if isinstance(observer, TrainerCallback):
+            others = [callback for callback in self.callback_handler.callbacks if callback is not observer]
+            # Before the trackers: what it measures at the end must reach them before they close.
+            self.callback_handler.callbacks = [observer, *others]
         self.teacher = teacher_of(self, self.reward_funcs)
         if self.teacher is not None:
             self.add_callback(self.teacher)

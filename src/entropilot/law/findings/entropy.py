@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from entropilot.law.advice import FEWER_UPDATES, ON_REPEATED_PROBLEMS
+from entropilot.law.advice import FEWER_UPDATES, on_repeated_problems
 from entropilot.law.findings.finding import RunFinding
 from entropilot.law.findings.learning import LEAST, SOLVED
 from entropilot.law.findings.signals import Signal, Signals
@@ -39,7 +39,7 @@ def entropy_collapse(signals: Signals) -> RunFinding | None:
         f"{entropy.name} fell from {entropy.start:.3g} to {entropy.end:.2g} nats, and the reward has not risen since",
         {"start": entropy.start, "end": entropy.end},
         "The model gives nearly the same answer every time, so it hardly finds better ones.",
-        f"Go back to an earlier checkpoint, and {FEWER_UPDATES}, or lower the learning rate. {ON_REPEATED_PROBLEMS}",
+        f"Go back to an earlier checkpoint, and {FEWER_UPDATES}, or lower the learning rate; {on_repeated_problems()}.",
     )
 
 
