@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument("--model", default=SMOLLM2, help="smollm2, or a folder that holds it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument(
+        "--arms", nargs="+", choices=[*rl.ARMS, *rl.LABEL_FREE], help="of rl and label_free: only these"
+    )
+    parser.add_argument(
         "--store", type=Path, help="of tables: put their rows into this file (docs/results/real_model.json)"
     )
     parser.add_argument("--until", help="begin nothing new after this time of the day, such as 08:00")
@@ -54,7 +57,9 @@ def main() -> None:
         elif what == "tables":
             tables.show(settings.out, settings.seeds, settings.store)
         else:
-            STUDIES[what](out_folder(settings.out), settings.model, settings.seeds, Clock(settings.until))
+            more = {"arms": settings.arms} if what in ("rl", "label_free") else {}
+            clock = Clock(settings.until)
+            STUDIES[what](out_folder(settings.out), settings.model, settings.seeds, clock, **more)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,12 @@ def one(out: Path, model: str, arm: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def _study(out: Path, model: str, arms: dict[str, Any], seeds: list[int], clock: Clock) -> None:
+def _study(
+    out: Path, model: str, arms: Iterable[str], seeds: list[int], clock: Clock, only: Sequence[str] | None
+) -> None:
+    chosen = [arm for arm in arms if only is None or arm in only]
     for seed in seeds:
-        for arm in arms:
+        for arm in chosen:
             if clock.over():
                 return
             row = one(out, model, arm, seed)
@@ -110,11 +114,13 @@ def _study(out: Path, model: str, arms: dict[str, Any], seeds: list[int], clock:
             print(f"{arm}, seed {seed}: {told}", flush=True)
 
 
-def study(out: Path, model: str, seeds: list[int], clock: Clock) -> None:
-    """Make the three arms of the first seed, then of the next."""
-    _study(out, model, ARMS, seeds, clock)
+def study(out: Path, model: str, seeds: list[int], clock: Clock, arms: Sequence[str] | None = None) -> None:
+    """Make the arms of study 2, or those named, of the first seed, then of the next."""
+    _study(out, model, ARMS, seeds, clock, arms)
 
 
-def label_free(out: Path, model: str, seeds: list[int], clock: Clock) -> None:
-    """Make EMPO and its gold reward, with the first two seeds."""
-    _study(out, model, LABEL_FREE, seeds[:2], clock)
+def label_free(
+    out: Path, model: str, seeds: list[int], clock: Clock, arms: Sequence[str] | None = None
+) -> None:
+    """Make EMPO and its gold reward, or the one named, with the first two seeds."""
+    _study(out, model, LABEL_FREE, seeds[:2], clock, arms)
