@@ -602,11 +602,12 @@ class LastWord:
 
 kept = LastWord()
 atexit.register(print, "registered", flush=True)
-threading.Thread(target=lambda: (time.sleep(0.5), print("worked", flush=True)), daemon=FAILS).start()
+if THREAD:
+    threading.Thread(target=lambda: (time.sleep(0.5), print("worked", flush=True))).start()
 main()
 """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", script.replace("FAILS", str(code != 0)), *words]
+    command = [sys.executable, "-c", script.replace("THREAD", str(code == 0)), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     told = done.stdout.splitlines()

@@ -137,7 +137,7 @@ def test_what_is_set_already_is_not_advised() -> None:
     higher = alarm(range(5), h, settings={"method": "none", "epsilon": 0.2, "epsilon_high": 0.28})
     assert "clip-higher" not in higher and "repo" in higher
     repo = alarm(range(5), h, settings={"method": "repo", "updates_per_rollout": 1, "beta": 0.1})
-    assert "method `stare` or `clip_cov`" in repo
+    assert "method `clip_cov` or `stare`, which gained there" in repo
     assert "`repo`" not in repo and "fewer updates" not in repo and "`beta" not in repo
 
 

@@ -97,6 +97,8 @@ class Entry:
         needs_stale_logp: as its class says: nothing happens while the policy is the one that sampled. Here so that a
             record can be judged without loading the class, which needs torch.
         driven: `entropy_target` can drive it.
+        advised: it gained where problems come again and answers have to be found by trial (docs/results/cures.md), so that
+            it is advised where entropy has collapsed there.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Entry:
     stronger: tuple[str, ...] = ()
     needs_stale_logp: bool = False
     driven: bool = False
+    advised: bool = False
 
     def load(self) -> type[Any]:
         """Return the class.
@@ -120,7 +123,12 @@ REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry(
-            "clip_cov", "entropilot.methods.clip_cov:ClipCov", "token", stronger=("fraction",), driven=True
+            "clip_cov",
+            "entropilot.methods.clip_cov:ClipCov",
+            "token",
+            stronger=("fraction",),
+            driven=True,
+            advised=True,
         ),
         Entry(
             "kl_cov",
@@ -137,10 +145,10 @@ REGISTRY: dict[str, Entry] = {
             "loss",
             {"trl": "entropilot.engines.trl.entropy_min:ADAPTER"},
         ),
-        Entry("stare", "entropilot.methods.stare:STARE", "token", driven=True),
+        Entry("stare", "entropilot.methods.stare:STARE", "token", driven=True, advised=True),
         Entry("qae", "entropilot.methods.qae:QAE", "advantage"),
         Entry("w_reinforce", "entropilot.methods.w_reinforce:WReinforce", "advantage"),
-        Entry("repo", "entropilot.methods.repo:REPO", "advantage"),
+        Entry("repo", "entropilot.methods.repo:REPO", "advantage", advised=True),
         Entry("entrocraft", "entropilot.methods.entrocraft:Entrocraft", "advantage", driven=True),
         Entry("entropy_target", "entropilot.methods.entropy_target:EntropyTarget", "controller"),
         Entry("empo", "entropilot.methods.empo:EMPO", "group"),

@@ -31,7 +31,7 @@ def test_an_observer_alone_writes_every_row_once(tmp_path, twice):
 def test_another_probe_among_the_callbacks_is_another_one(tmp_path):
     first, second = Probe(), Probe()
     trainer = make_trainer(tmp_path, observer=first, callbacks=[second])
-    assert [c for c in trainer.callback_handler.callbacks if isinstance(c, Probe)] == [second, first]
+    assert [c for c in trainer.callback_handler.callbacks if isinstance(c, Probe)] == [first, second]
 
 
 class Plain:
