@@ -22,6 +22,7 @@ from experiments.runs import keep
 COLUMNS = ("greedy", "avg@16", "pass@16", "entropy", "tokens")
 # The arms of study 1: the name of their folders, and of tables.
 EM = {em.name_of(arm, 0).removesuffix("-0"): f"EM, {arm.replace('T ', '')}" for arm in em.ARMS}
+COMPARED = (("on_policy", "grpo"), ("clip_cov", "grpo"), ("empo", "gold"))
 SHIFT = ("skewness", "mean", "top1", "entropy")
 
 
@@ -74,7 +75,7 @@ def show(out: Path, seeds: list[int], store: Path | None = None) -> None:
 
 
 def over_problems(out: Path, seeds: list[int]) -> dict[str, dict[str, Any]]:
-    """Return by how much models differ from the base on the same problems, by what they were trained with.
+    """Return by how much models differ from the base, and from each other, on the same problems.
 
     A problem's value is its mean over the seeds whose samples are there; the interval is a bootstrap over problems, so
     that it holds what other problems of the kind would give, which an interval over seeds does not.
@@ -84,7 +85,7 @@ def over_problems(out: Path, seeds: list[int]) -> dict[str, dict[str, Any]]:
     base = _by_problem(out / "base")
     places = {f"{name}, {n}": (name, f"{name}-{{}}/after-{n}") for name in EM for n in em.CHECKPOINTS}
     places |= {arm: (arm, f"{arm}-{{}}-after") for arm in rl.ARMS | rl.LABEL_FREE}
-    found = {}
+    found, kept = {}, {}
     for shown, (name, folder) in places.items():
         done = [seed for seed in seeds if (out / f"{name}-{seed}.json").exists()]
         measures = [_by_problem(out / folder.format(seed)) for seed in done]
@@ -92,6 +93,13 @@ def over_problems(out: Path, seeds: list[int]) -> dict[str, dict[str, Any]]:
             means = {key: np.mean([one[key] for one in measures], axis=0) for key in base}
             changes = {key: list(paired_difference(base[key], means[key])[:3]) for key in base}
             found[shown] = {"seeds": len(measures)} | changes
+            kept[shown] = (done, means)
+    for one, other in COMPARED:
+        if one in kept and other in kept and kept[one][0] == kept[other][0]:
+            changes = {
+                key: list(paired_difference(kept[other][1][key], kept[one][1][key])[:3]) for key in base
+            }
+            found[f"{one} − {other}"] = {"seeds": len(kept[one][0])} | changes
     return found
 
 
@@ -128,7 +136,7 @@ def ends_table(kept: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
     for arm in rl.ARMS | rl.LABEL_FREE:
         if rows := kept.get(arm):
             lines.append([arm, str(len(rows)), *(cell([row[name] for row in rows]) for name in COLUMNS)])
-    for one, other in (("on_policy", "grpo"), ("clip_cov", "grpo"), ("empo", "gold")):
+    for one, other in COMPARED:
         seeds = {row["seed"] for row in kept.get(one, ())} & {row["seed"] for row in kept.get(other, ())}
         if len(seeds) > 1:
             ours, theirs = ([row for row in kept[arm] if row["seed"] in seeds] for arm in (one, other))
