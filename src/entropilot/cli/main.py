@@ -132,7 +132,7 @@ def main() -> None:
     except UserError as error:
         _fail(f"error: {error}", 2)
     except BrokenPipeError:
-        sys.exit(0)
+        _leave(0)
     finally:
         warnings.formatwarning = usual
 
