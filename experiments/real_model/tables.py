@@ -11,8 +11,9 @@ import numpy as np
 
 from entropilot.analysis.passk import paired_difference
 from entropilot.analysis.seeds import cell
+from entropilot.cli.common import counted
 from entropilot.evaluation.comparison import GRADED, read_graded
-from entropilot.reports.text import aligned, counted
+from entropilot.reports.text import aligned
 from experiments.measured import difference_cell
 from experiments.real_model import em, rl
 from experiments.real_model.base import colder, measured

@@ -25,6 +25,7 @@ from entropilot.analysis.logits import (
     compare,
 )
 
+LAST = 16 * np.finfo(float).eps  # units in the last place: sums in another order (6 were seen)
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
 
 
@@ -70,9 +71,7 @@ def test_merging_in_any_order_is_the_same():
     for other in (backward, tree):
         assert other.count == forward.count
         for name in ("mean", "m2", "m3", "m4"):
-            assert getattr(other, name) == pytest.approx(
-                getattr(forward, name), rel=8 * np.finfo(float).eps, abs=0
-            )
+            assert getattr(other, name) == pytest.approx(getattr(forward, name), rel=LAST, abs=0)
 
 
 def model_of(name: str, arrays: list[np.ndarray], seed: int = 0, tokens: Any = None) -> ModelLogits:
@@ -106,13 +105,13 @@ def test_values_and_intervals_are_those_of_pooled_arrays():
     (found,) = result["models"]
     assert (found["prompts"], found["tokens"], found["values"]) == (5, 3 + 4 + 5 + 6 + 7, 211)
     assert [found[name]["value"] for name in STATISTICS] == pytest.approx(
-        by_brute_force(model, arrays, np.ones(5, dtype=int)), rel=1e-11
+        by_brute_force(model, arrays, np.ones(5, dtype=int)), rel=LAST, abs=0
     )
     weights = np.random.default_rng(4).multinomial(5, [0.2] * 5, size=200)
     drawn = np.array([by_brute_force(model, arrays, times) for times in weights])
     low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
-    assert [found[name]["low"] for name in STATISTICS] == pytest.approx(low, rel=1e-11)
-    assert [found[name]["high"] for name in STATISTICS] == pytest.approx(high, rel=1e-11)
+    assert [found[name]["low"] for name in STATISTICS] == pytest.approx(low, rel=LAST, abs=0)
+    assert [found[name]["high"] for name in STATISTICS] == pytest.approx(high, rel=LAST, abs=0)
     assert result["differences"] == []
 
 

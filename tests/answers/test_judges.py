@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from entropilot.answers.judge import Judge
+from entropilot.answers.judge import Judge, name_of
 from entropilot.answers.judges import Exact, Function, build_judge
 from entropilot.answers.normalise import LONGEST, normalise
 from entropilot.errors import UserError
@@ -341,12 +341,11 @@ def test_a_judge_in_a_file_of_the_current_folder_needs_no_name(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     judge = build_judge("judge_beside_me.Lower")
-    assert (judge.name, judge.equivalent([("A", "a"), ("A", "b")])) == (
+    assert (name_of(judge), judge.equivalent([("A", "a"), ("A", "b")])) == (
         "judge_beside_me.Lower",
         [True, False],
     )
-    with pytest.raises(UserError, match="'judge_beside_me.Bare' has no attribute `name`"):
-        build_judge("judge_beside_me.Bare")
+    assert name_of(build_judge("judge_beside_me.Bare")) == "judge_beside_me.Bare"
     with pytest.raises(
         UserError, match=r"'judge_that_fails.same' cannot be loaded \(SyntaxError: expected ':'"
     ):

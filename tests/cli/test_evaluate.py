@@ -298,8 +298,8 @@ def test_a_sweep_of_ours_repeats_no_problem(run, tmp_path: Path) -> None:
         notes = measured(run("evaluate", "--completions", "out/samples.jsonl", *command, "--json"))["notes"]
         # One problem of d is there twice, none of the sandbox, and a second temperature makes none of them another.
         assert [note for note in notes if "more than once" in note or "repeat" in note] == [
-            "d: 1 id is there more than once; problems are told apart by their place",
-            "d: 1 problem repeats an earlier one; each counts",
+            "d: ids that are there more than once: 1; problems are told apart by their place",
+            "d: problems that repeat an earlier one: 1; each counts",
         ]
 
 
@@ -422,8 +422,8 @@ def test_ids_and_problems_that_are_there_twice(run, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = (*SANDBOX, "--data", "d.jsonl", "--reward", "exact", "--samples", "2", "--temperature", "1")
     document = measured(run(*arguments, "--out", "o", "--json"))
-    assert any("1 id is there more than once" in note for note in document["notes"])
-    assert any("1 problem repeats an earlier one; each counts" in note for note in document["notes"])
+    assert any("ids that are there more than once: 1;" in note for note in document["notes"])
+    assert any("problems that repeat an earlier one: 1; each counts" in note for note in document["notes"])
     assert document["results"][0]["problems"] == 3
     graded = lines_of(tmp_path / "o" / "graded.jsonl")
     assert len({line["key"] for line in graded}) == 3 and [line["index"] for line in graded] == [0, 1, 2]

@@ -237,10 +237,9 @@ def test_the_prompts_of_entropy_minimisation_on_a_real_model() -> None:
     runs = stored("real_model.json", "runs")
     page = " ".join((RESULTS / "real_model.md").read_text(encoding="utf-8").split())
     random = [row["10"] for row in runs["em-random-T0.5"]]
-    sampled = [f"{row['avg@16']:.3f}" for row in random]
-    assert "avg@16 after ten updates is {} where the base had 50 of 64 right, {} where it had 6, and {}".format(
-        *sampled
-    ) in page  # fmt: skip
+    solved = zip(("the base had 50 of 64 right", "it had 6", "it had none"), random, strict=True)
+    said = [f"{row['avg@16']:.3f} where {words}" for words, row in solved]
+    assert f"avg@16 after ten updates is {said[0]}, {said[1]}, and {said[2]};" in page
     assert "greedily {}, {} and {}.".format(*(f"{row['greedy']:.3f}" for row in random)) in page
     arms = [rows for name, rows in runs.items() if name.startswith("em-")]
     assert [len(rows) for rows in arms] == [3, 3, 3]

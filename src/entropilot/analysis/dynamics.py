@@ -86,11 +86,14 @@ def tabular_check(
 
 
 def _entropy_change(logp: Array, delta: Array) -> Array:
-    """Return H(q) − H(p) of a softmax policy whose logits move by delta, along the last axis, nats.
+    """Return by how much the entropy of a softmax policy p changes when delta is added to its logits, nats.
+
+    With q the policy after that step, and sums over the actions (the last axis):
 
         H(q) − H(p) = −Σ (q − p)·(log p + H(p)) − Σ q·log(q/p)
 
-    Both sums are of small terms. A difference of two entropies would lose, for small steps, most of their digits.
+    For a small step both sums have small terms and keep their digits. The difference of two entropies, which are nearly
+    equal then, would lose most of them.
     """
     p = np.exp(logp)
     ratio = delta - (p * delta).sum(-1, keepdims=True)

@@ -108,9 +108,6 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         numbers.setdefault(place if answer is None else leaders[answer], len(numbers))
         for place, answer in enumerate(answers)
     ]
-    places = {
-        answer: place for place, answer in reversed(list(enumerate(answers)))
-    }  # where each text first stands
     sizes = [0] * len(numbers)
     for label in labels:
         sizes[label] += 1
@@ -121,6 +118,6 @@ def _summary(answers: list[str | None], leaders: dict[str, str]) -> Clusters:
         shares=shares,
         semantic_entropy=semantic_entropy(labels) if labels else 0.0,
         answers=answers,
-        leaders=[leader if isinstance(leader, int) else places[leader] for leader in numbers],
+        leaders=[leader if isinstance(leader, int) else answers.index(leader) for leader in numbers],
         missing=[answer is None for answer in answers],
     )

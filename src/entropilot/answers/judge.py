@@ -26,6 +26,11 @@ class Judge(Protocol):
     def equivalent(self, pairs: Pairs, questions: Questions | None = None) -> list[bool]: ...
 
 
+def name_of(judge: Judge) -> str:
+    """Return a judge's name; of a class of the user's own that gives it none, the path of the class."""
+    return getattr(judge, "name", f"{type(judge).__module__}.{type(judge).__qualname__}")
+
+
 def verdicts(judge: Judge, pairs: Pairs, questions: Questions | None = None) -> list[bool]:
     """Ask a judge about pairs; where there are none it is not asked.
 
@@ -34,10 +39,9 @@ def verdicts(judge: Judge, pairs: Pairs, questions: Questions | None = None) -> 
     """
     found = list(judge.equivalent(pairs, questions)) if pairs else []
     if len(found) != len(pairs):
-        name = getattr(judge, "name", type(judge).__name__)
         raise UserError(
-            f"The judge {name!r} gave {len(found)} verdicts for {len(pairs)} pairs; let its equivalent(pairs, questions) "
-            "return one bool per pair, in order."
+            f"The judge {name_of(judge)!r} gave {len(found)} verdicts for {len(pairs)} pairs; let its "
+            "equivalent(pairs, questions) return one bool per pair, in order."
         )
     return found
 

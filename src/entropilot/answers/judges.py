@@ -55,8 +55,6 @@ class Function:
 def build_judge(name: str, **options: Any) -> Judge:
     """Build a judge by its name, or by the dotted path of its class or of a function f(a, b, question) -> bool.
 
-    A class without `name` gets the path as its judge's name.
-
     Args:
         name: exact, math, entailment, embedding, verifier; an entry point of the group `entropilot.judges`; or a path
             as in package.module.Class or package.module.function.
@@ -70,13 +68,7 @@ def build_judge(name: str, **options: Any) -> Judge:
         signature(kind).bind(**options)
     except TypeError as error:
         raise UserError(f"The judge {name!r} does not take these options: {error}.") from error
-    judge = kind(**options)
-    if not hasattr(judge, "name"):
-        try:
-            judge.name = name
-        except AttributeError:  # a class with slots
-            raise UserError(f"The judge {name!r} has no attribute `name`; give its class one.") from None
-    return judge
+    return kind(**options)
 
 
 def refuse_options(name: str, options: dict[str, Any]) -> None:

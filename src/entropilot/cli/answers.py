@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from entropilot.answers.judge import name_of
 from entropilot.answers.judged_rows import Judged, judged_file
 from entropilot.answers.unanswered import Unanswered
 from entropilot.cli.common import (
@@ -18,6 +19,7 @@ from entropilot.cli.common import (
     LevelOption,
     ShowOption,
     check_rule,
+    counted,
     find_judge,
     json_line,
     left_out,
@@ -76,7 +78,7 @@ def cluster(
 ) -> None:
     """Cluster the answers of every prompt: semantic entropy, EMPO rewards, and whether the majority is right."""
     from entropilot.methods.empo import EMPO, MISSING, THRESHOLDS
-    from entropilot.reports.text import aligned, counted, number, one_line
+    from entropilot.reports.text import aligned, number, one_line
 
     for option, value, names in (("missing", missing, MISSING), ("threshold", threshold, THRESHOLDS)):
         if value not in names:
@@ -107,7 +109,7 @@ def cluster(
             found.append(result if as_json else {name: result[name] for name in _SUMMED})
     settings = {
         "file": str(file),
-        "judge": asked.name,
+        "judge": name_of(asked),
         "extract": extract,
         "missing": missing,
         "threshold": threshold,
@@ -219,8 +221,6 @@ def _summary(rows: list[dict[str, Any]], judge: Judge, torn: list[int], level: f
 
 def _sentences(summary: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
     """Yield the summary in words."""
-    from entropilot.reports.text import counted
-
     yield (
         f"{counted(summary['rows'], 'prompt')}, {counted(summary['completions'], 'completion')}, "
         f"{summary['missing']} without an answer "

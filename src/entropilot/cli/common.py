@@ -112,6 +112,11 @@ def text_settings(
     return {"template": template, "prefix": prefix, "stop_strings": stops}
 
 
+def counted(n: int, noun: str) -> str:
+    """Return "1 prompt", "2 prompts": a count with its noun."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def say(text: str) -> None:
     """Print for people, to standard error; standard output is for results."""
     typer.echo(text, err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from entropilot.cli.common import JsonOption, print_json, say
+from entropilot.cli.common import JsonOption, counted, print_json, say
 from entropilot.errors import UserError, need
 from entropilot.files import check_output
 
@@ -190,9 +190,7 @@ def label(
         authors = fit_authors(segments, seed=seed)
         save(with_labels(segments, authors), fit)
         held = ", ".join(f"{count}: {value:.3f}" for count, value in authors.heldout.items())
-        say(
-            f"{authors.count} author{'s' * (authors.count != 1)} fitted (held-out nats a step by number, {held}): {fit}"
-        )
+        say(f"{counted(authors.count, 'author')} fitted (held-out nats a step by number, {held}): {fit}")
     save_pairs(answers, out, segments, by)
     say(f"{len(answers)} pairs by {by}, {(answers.preferred == 0.5).mean():.2f} ties: {out}")
 

@@ -15,6 +15,7 @@ from entropilot.cli.common import (
     LogsArgument,
     PerformanceOption,
     StepOption,
+    counted,
     open_log,
     print_json,
 )
@@ -75,7 +76,9 @@ def diagnose(
         for label, each, findings in zip(
             labels([each.run for each in signals]), signals, results, strict=True
         ):
-            typer.echo(f"{one_line(label)}: {len(findings) or 'no'} finding{'s' * (len(findings) != 1)}")
+            typer.echo(
+                f"{one_line(label)}: {counted(len(findings), 'finding') if findings else 'no findings'}"
+            )
             for finding in findings:
                 for line in finding.lines():
                     typer.echo(("    " if line.startswith(" ") else "  ") + one_line(line))

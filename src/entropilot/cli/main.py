@@ -98,12 +98,12 @@ def _leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str) -> NoReturn:
     from entropilot.reports.text import one_line  # names out of files may hold terminal escapes
 
     say(one_line(message))
     sys.stdout.flush()
-    _leave(code)
+    _leave(2)
 
 
 def _command(arguments: Sequence[str]) -> Callable[..., object]:
@@ -130,7 +130,7 @@ def main() -> None:
             raise
         _leave(leaving.code or 0)
     except UserError as error:
-        _fail(f"error: {error}", 2)
+        _fail(f"error: {error}")
     except BrokenPipeError:
         _leave(0)
     finally:

@@ -22,6 +22,7 @@ from entropilot.cli.common import (
     StopOption,
     TemplateOption,
     check_rule,
+    counted,
     find_judge,
     left_out,
     print_json,
@@ -103,7 +104,7 @@ def rank(
     from entropilot.analysis.prompts import RULES
     from entropilot.evaluation.prompt_ranking import rank as rank_rows
     from entropilot.recipes.schema import Data
-    from entropilot.reports.text import aligned, counted, number, one_line
+    from entropilot.reports.text import aligned, number, one_line
 
     if (file is None) == (model is None):
         raise UserError(
@@ -185,8 +186,6 @@ def rank(
 
 
 def _rank_sentences(summary: dict[str, Any]) -> Iterator[str]:
-    from entropilot.reports.text import counted
-
     sizes = [
         counted(k, "sample") + ("" if n == summary["prompts"] else f" of {n}")
         for k, n in summary["samples"].items()

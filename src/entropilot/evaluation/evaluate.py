@@ -91,11 +91,10 @@ def assess_completions(path: Path, settings: Settings) -> dict[str, Any]:
     rows = {(line["data"], line["index"]): row for line, row in zip(lines, problems.rows, strict=True)}
     graded = list(grade(lines, grader, rows))
     results = []
-    for (data, _), part in cells(graded).items():
+    by_temperature: dict[float, list[Any]] = {}
+    for (data, temperature), part in cells(graded).items():
         head = {"model": "(recorded)", "data": data, "temperature": part[0]["temperature"]}
         results.append({**head, **measure(part, seed=settings.seed)})
-    by_temperature: dict[float, list[Any]] = {}
-    for (_, temperature), part in cells(graded).items():
         by_temperature.setdefault(temperature, []).append(part)
     means = [
         mean_over_data("(recorded)", parts, settings.seed)

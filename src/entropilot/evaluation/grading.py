@@ -18,7 +18,7 @@ from entropilot.answers.clusters import cluster
 from entropilot.answers.extraction.extract import RULES, extract
 from entropilot.answers.grading import gold_answer
 from entropilot.answers.grading import grade as compare
-from entropilot.answers.judge import Judge
+from entropilot.answers.judge import Judge, name_of
 from entropilot.answers.judges import build_judge
 from entropilot.answers.unanswered import MANY, none_is_right
 from entropilot.errors import UserError
@@ -87,11 +87,7 @@ def build_grader(
     if rule is not None and rule not in RULES:
         raise UserError(f"--extract is {rule!r}; choose one of {', '.join(RULES)}.")
     if judge is not None:
-        return Grader(
-            getattr(judge, "name", type(judge).__name__),
-            rule or ("auto" if tier_of(source) is None else "mark"),
-            judge,
-        )
+        return Grader(name_of(judge), rule or ("auto" if tier_of(source) is None else "mark"), judge)
     if name == "none":
         return Grader(name, rule or "auto", build_judge("exact"))
     if name in JUDGES:

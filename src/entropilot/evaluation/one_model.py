@@ -121,7 +121,7 @@ def assess_one(
         places = []
         for task, problems in zip(tasks, loaded, strict=True):
             longest = max(sampling.max_tokens for sampling in task.sampling)
-            kept = fitted(problems, tokenizer, task.data, room(longest))
+            kept = fitted([row["prompt"] for row in problems.rows], tokenizer, task.data, room(longest))
             if len(kept) < len(problems.rows):
                 left = len(problems.rows) - len(kept)
                 notes.append(

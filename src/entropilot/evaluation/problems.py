@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,11 @@ def _describe(name: str, rows: list[dict[str, Any]], indices: list[int]) -> Prob
     doubled = sum(count > 1 for count in Counter(str(i) for i in ids if i is not None).values())
     if doubled:
         notes.append(
-            f"{name}: {doubled} id{' is' if doubled == 1 else 's are'} there more than once; problems are told apart by "
-            "their place"
+            f"{name}: ids that are there more than once: {doubled}; problems are told apart by their place"
         )
     repeated = sum("#" in key for key in keys)
     if repeated:
-        notes.append(
-            f"{name}: {repeated} problem{' repeats' if repeated == 1 else 's repeat'} an earlier one; each counts"
-        )
+        notes.append(f"{name}: problems that repeat an earlier one: {repeated}; each counts")
     without = sum(row.get("answer") is None for row in rows)
     if without == len(rows):
         notes.append(f"{name}: there are no answers, so only measures that need no label are given")
@@ -98,26 +96,31 @@ def problems_of(data: Data, name: str | None = None) -> Problems:
     Raises:
         UserError: see `load_problems`.
     """
+    whole, chosen = chosen_of(data)
+    order = sorted(chosen)  # the problems that training takes, but in the order of the file
+    return _describe(name or name_of(data.source), whole.select(order).to_list(), order)
+
+
+def chosen_of(data: Data) -> tuple[Dataset, list[int]]:
+    """Load a source whole; return it, and the places of the problems that training takes, in training's order.
+
+    Raises:
+        UserError: see `load_problems`.
+    """
     if data.kind != "rows":
         table = load_problems(data)
-        order = list(range(len(table)))
-    else:
-        # The problems that training takes, but in the order of the file and with their places in it.
-        table = load_problems(data.model_copy(update={"limit": None}))
-        order = sorted(chosen_rows(table, data))
-        table = table.select(order)
-    return _describe(name or name_of(data.source), table.to_list(), list(order))
+        return table, list(range(len(table)))
+    table = load_problems(data.model_copy(update={"limit": None}))
+    return table, chosen_rows(table, data)
 
 
-def fitted(problems: Problems, tokenizer: Any, data: Data, room: int | None) -> list[int]:
-    """Return the places of the problems whose prompt leaves room for a completion.
+def fitted(prompts: Sequence[Any], tokenizer: Any, data: Data, room: int | None) -> list[int]:
+    """Return the places of the prompts that leave room for a completion.
 
     Raises:
         UserError: one does not, and `over_length` is refuse.
     """
-    table = Dataset.from_list(
-        [{"prompt": row["prompt"], _INDEX: place} for place, row in enumerate(problems.rows)]
-    )
+    table = Dataset.from_list([{"prompt": prompt, _INDEX: place} for place, prompt in enumerate(prompts)])
     return list(fit_prompts(table, tokenizer, data, room)[_INDEX])
 
 

@@ -9,15 +9,13 @@ from typing import Any
 from entropilot.answers.extraction.extract import extract
 from entropilot.answers.judge import Judge
 from entropilot.answers.judged_rows import Judged, judge_rows
+from entropilot.evaluation.problems import chosen_of, fitted
 from entropilot.evaluation.sampling.sampler import Transformers
 from entropilot.inputs.completions import Sampled, gold_of, question_of
 from entropilot.inputs.models import context_room, load_model, quiet
-from entropilot.inputs.problems import chosen_rows, fit_prompts, load_problems
 from entropilot.recipes.schema import Data, Recipe
 from entropilot.rewards.named import build_reward
 from entropilot.sandbox.tasks import get_tier, tier_of
-
-_NUMBER = "entropilot_number"
 
 
 def sample_problems(
@@ -53,17 +51,11 @@ def sample_problems(
     """
     quiet()
     recipe = Recipe(model=model_name, data=data)
-    if data.kind == "rows":
-        whole = load_problems(data.model_copy(update={"limit": None}))
-        chosen = chosen_rows(whole, data)
-        problems, numbers = whole.select(chosen), [row + 1 for row in chosen]
-    else:
-        problems = load_problems(data)
-        numbers = list(range(1, len(problems) + 1))
+    whole, chosen = chosen_of(data)
     model, tokenizer = load_model(recipe)
-    numbered = problems.add_column(_NUMBER, numbers)  # what fit_prompts leaves out still counts in the source
-    rows = fit_prompts(numbered, tokenizer, data, context_room(model, max_new_tokens)).to_list()
-    numbers = [row.pop(_NUMBER) for row in rows]
+    kept = fitted(whole.select(chosen)["prompt"], tokenizer, data, context_room(model, max_new_tokens))
+    places = [chosen[place] for place in kept]
+    rows = whole.select(places).to_list()
     reward = build_reward(data.kind, recipe.tier) if data.kind != "rows" else None
     if on_start is not None:
         on_start(len(rows) * samples)
@@ -85,7 +77,7 @@ def sample_problems(
                 columns = {name: [value] * len(texts) for name, value in row.items() if name != "prompt"}
                 given = reward(completions=texts, **columns)
                 found["correct"] = [(score or 0.0) > 0.5 for score in given]
-            yield numbers[index], found
+            yield places[index] + 1, found
 
 
 def judged_samples(

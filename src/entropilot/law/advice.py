@@ -5,10 +5,10 @@ from entropilot.methods.registry import REGISTRY
 FEWER_UPDATES = "make fewer updates per rollout"
 
 
-def on_repeated_problems(method: str = "none", quote: str = "") -> str:
-    """Return the half sentence on methods that gained, without the one in use; `quote` goes around their names."""
-    names = [f"{quote}{name}{quote}" for name, entry in REGISTRY.items() if entry.advised and name != method]
-    either = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def on_repeated_problems(method: str = "none") -> str:
+    """Return the half sentence on the methods that gained, without the one in use."""
+    *names, last = [f"`{name}`" for name, entry in REGISTRY.items() if entry.advised and name != method]
+    either = f"{', '.join(names)} or {last}"
     return (
         f"where problems come again and answers have to be found by trial, try method {either}, which gained there on our "
         "tasks and not where problems do not repeat"

@@ -214,9 +214,8 @@ def forecast_run(
     """
     if prefix != 1:
         check_share(prefix)
+    need_metric(run, "entropy", entropy, "a forecast")
     measured = [row for row in run.rows if finite_number(row.get(entropy)) is not None]
-    if not measured:
-        need_metric(run, "entropy", entropy, "a forecast")
     end = max(row["step"] for row in run.rows)
     if prefix == 1 and last_step is None:
         raise UserError(

@@ -148,7 +148,7 @@ def _advice(settings: Mapping[str, Any]) -> str:
             f"raise its {stronger}, because {method} held back too few of the tokens that drive the fall"
         )
     else:
-        tries.append(on_repeated_problems(method, "`"))
+        tries.append(on_repeated_problems(method))
         low, high = settings.get("epsilon", 0.2), settings.get("epsilon_high")
         if not settings.get("beta"):
             tries.append("set `beta: 0.1`, a reference KL")

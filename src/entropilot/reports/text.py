@@ -30,11 +30,6 @@ def clean(value: object, limit: int | None = None) -> str:
     )
 
 
-def counted(n: int, noun: str) -> str:
-    """Return "1 prompt", "2 prompts": a count with its noun."""
-    return f"{n} {noun}{'s' * (n != 1)}"
-
-
 def one_line(value: object, limit: int | None = None) -> str:
     """Return `clean` text on a single line."""
     return clean(" ".join(str(value).split()), limit)

@@ -11,7 +11,6 @@ from entropilot.engines.trl.checks import updates_per_rollout
 from entropilot.errors import UserError
 from entropilot.inputs.problems import FILE_KINDS
 from entropilot.recipes.schema import FEW_LABELS, LABEL_FREE, Recipe
-from entropilot.reports.text import counted
 from entropilot.rewards import named as trl_rewards
 from entropilot.rewards.controls import FormatReward, RandomReward
 from entropilot.rewards.groups import GroupReward
@@ -69,10 +68,10 @@ def surprises(recipe: Recipe, config: GRPOConfig, awaited: bool = False) -> list
             "all weights of a pretrained model are usually trained at 1e-6 to 1e-5 (recipes/paper and recipes/smollm2)."
         )
     if config.temperature != 1.0:
+        every = recipe.probe.entropy_every
         notes.append(
             f"Training samples at T = {config.temperature}: entropy/policy_T1 needs one extra pass every "
-            f"{counted(recipe.probe.entropy_every, 'rollout').removeprefix('1 ')}, and is another number than TRL's own "
-            "`entropy`."
+            f"{'rollout' if every == 1 else f'{every} rollouts'}, and is another number than TRL's own `entropy`."
         )
     if config.use_vllm and config.vllm_importance_sampling_correction and updates <= 1:
         notes.append("Under vLLM correction with one update per rollout the log-ratio is rounding noise.")

@@ -171,7 +171,7 @@ def check(
         data=recipe.data,
         held_out=held_out,
         probe=recipe.probe,
-        settings=_settings(recipe, entries) | {"updates_per_rollout": updates_per_rollout(config)},
+        settings=_settings(recipe, entries, config),
         seed=recipe.seed,
         facts=[],
         notes=[],
@@ -181,11 +181,12 @@ def check(
     return replace(plan, facts=_facts(plan, list(recipe.rewards), rows, processes), notes=notes)
 
 
-def _settings(recipe: Recipe, entries: list[registry.Entry]) -> dict[str, Any]:
+def _settings(recipe: Recipe, entries: list[registry.Entry], config: GRPOConfig) -> dict[str, Any]:
     """Return what the alarm reads: the method that chooses tokens, or the only one, and its share of the covariance."""
     names = [entry.name for entry in entries if entry.kind == "token"] or list(recipe.methods)
     name = names[0] if names else "none"
-    return {"method": name, "restrain": recipe.methods.get(name, {}).get("restrain"), **recipe.grpo}
+    own = {"method": name, "restrain": recipe.methods.get(name, {}).get("restrain")}
+    return own | {"updates_per_rollout": updates_per_rollout(config)} | recipe.grpo
 
 
 def _rewards(recipe: Recipe, adapter: Adapter, elsewhere: bool) -> dict[str, RewardFunction]:
