@@ -5,7 +5,7 @@ data        write the problems, recipes/smollm2/sums_*.jsonl
 demo        train one-shot entropy minimisation, and show what the model writes before and after
 base        what the base model does on the problems of training: the properties that the task was chosen by
 em          one-shot entropy minimisation: three arms, four numbers of updates
-rl          GRPO, on-policy GRPO, Clip-Cov
+rl          GRPO, on-policy GRPO, Clip-Cov, KL-Cov
 label_free  EMPO and the gold reward
 tables      print the tables of what is there; with --store also draw the curves beside that file
 

@@ -18,7 +18,7 @@ PANELS = (
     ("entropy", "token entropy, nats"),
     ("accuracy", "held-out accuracy"),
 )
-COLOURS = ("#8a8a8a", "#1f6fb2", "#b23a1f", "#2a8a4a", "#7a4fa3")
+COLOURS = ("#8a8a8a", "#1f6fb2", "#b23a1f", "#2a8a4a", "#7a4fa3", "#b8860b")
 
 
 def by_rollout(course: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
@@ -40,7 +40,7 @@ def draw(kept: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -> None:
     with plt.rc_context({"svg.hashsalt": "entropilot", "font.size": 8}):
         figure, axes = plt.subplots(1, len(PANELS), figsize=(8.4, 2.8), layout="constrained")
         for axis, (name, title) in zip(axes, PANELS, strict=True):
-            for arm, colour in zip(arms, COLOURS, strict=False):
+            for arm, colour in zip(arms, COLOURS[: len(arms)], strict=True):
                 courses = [by_rollout(row["run"][name]["course"]) for row in kept[arm]]
                 for places, values in courses:
                     axis.plot(places, values, color=colour, linewidth=0.6, alpha=0.4)

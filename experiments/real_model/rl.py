@@ -26,6 +26,7 @@ ARMS = {
     "grpo": ("smollm2/grpo",),
     "on_policy": ("smollm2/grpo", "grpo.steps_per_generation=1", "validate.every=32"),
     "clip_cov": ("smollm2/clip_cov",),
+    "kl_cov": ("smollm2/kl_cov",),
 }
 LABEL_FREE = {
     "empo": ("smollm2/empo",),
