@@ -257,21 +257,30 @@ def test_the_prompt_of_largest_variance_beside_random_ones_on_a_real_model() -> 
 
 
 def test_what_the_page_says_of_reinforcement_learning_on_a_real_model() -> None:
-    """Its sentences on study 2, from the stored rows: comparisons of seeds 1 and 2, the law of all seeds of GRPO."""
+    """Its sentences on study 2, from the stored rows of three seeds."""
     runs = stored("real_model.json", "runs")
     page = " ".join((RESULTS / "real_model.md").read_text(encoding="utf-8").split())
-    arms = {arm: [row for row in runs[arm] if row["seed"] < 3] for arm in ("grpo", "on_policy", "clip_cov")}
-    shifts = sorted(row["shift"]["skewness"]["value"] for arm in arms for row in runs[arm])
-    assert f"in six of seven runs (−{-shifts[0]:.2f} to +{shifts[-1]:.2f})" in page
-    assert len(shifts) == 7 and shifts[0] < 0 < shifts[1]
+    arms = {arm: runs[arm] for arm in ("grpo", "on_policy", "clip_cov")}
+    assert all(column(rows, "seed") == [1, 2, 3] for rows in arms.values())
+    shifts = sorted(row["shift"]["skewness"]["value"] for rows in arms.values() for row in rows)
+    assert f"in eight of nine runs (−{-shifts[0]:.2f} to +{shifts[-1]:.2f})" in page
+    assert shifts[0] < 0 < shifts[1]
     greedy = {arm: [f"{row['greedy']:.3f}" for row in rows] for arm, rows in arms.items()}
-    assert (
-        f"Greedy accuracy is {' and '.join(greedy['clip_cov'])} where GRPO has {greedy['grpo'][0]} twice"
-        in page
-    )
-    assert len(set(greedy["grpo"])) == 1
+    assert f"(greedy {greedy['clip_cov'][0]} and {greedy['clip_cov'][1]}, where GRPO has 0.719 twice)" in page
+    assert greedy["grpo"][:2] == ["0.719", "0.719"]
+    fallen = arms["clip_cov"][2]
+    assert f"the model ends with avg@16 {fallen['avg@16']:.3f}, greedy {fallen['greedy']:.3f}." in page
+    courses = [[value for _, value in row["run"]["entropy"]["course"]] for row in arms["clip_cov"]]
+    assert all(0.3 < min(course[:20]) < 0.5 and 0.9 < max(course[12:24]) < 1.2 for course in courses)
+    assert all(0.6 < np.mean(course[-5:]) < 0.7 for course in courses[:2]) and courses[2][-1] > 2
+    rewards = [value for _, value in fallen["run"]["reward"]["course"]]
+    assert courses[2][29] < 0.8 and 0.55 < np.mean(rewards[24:34]) < 0.65 and np.mean(rewards[-2:]) < 0.25
+    entropies = {arm: [row["run"]["entropy"]["end"] for row in rows] for arm, rows in arms.items()}
+    ends = ["{:.2f}, {:.2f} and {:.2f}".format(*entropies[arm]) for arm in ("clip_cov", "grpo")]
+    assert f"{ends[0]} nats at the end, GRPO {ends[1]}" in page
     for name in ("clip_cov − grpo", "on_policy − grpo"):
         row = stored("real_model.json", "over problems")[name]
+        assert row["seeds"] == 3
         low, high = (f"{end:.3f}".replace("-", "−") for end in row["avg@16"][1:])
         assert f"({low} to {high}" in page, name
     laws = [row["run"]["law"] for row in runs["grpo"]]
@@ -283,4 +292,5 @@ def test_what_the_page_says_of_reinforcement_learning_on_a_real_model() -> None:
         f"Its ceiling for GRPO, {ceiling:.2f}, lies below the reward that the runs end with, {reward:.2f}"
         in page
     )
-    assert all(row["run"]["forecast"]["inside"] for arm in arms for row in runs[arm])
+    inside = [row["run"]["forecast"]["inside"] for rows in arms.values() for row in rows]
+    assert "held eight of nine ends" in page and inside == [True] * 8 + [False]
