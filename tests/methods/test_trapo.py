@@ -16,6 +16,13 @@ from entropilot.rewards.named import build_reward
 from entropilot.rewards.trajectories import TrajectoryReward
 
 
+def similar(queries: list[list[float]], reference: list[list[float]]) -> list[float]:
+    """The similarities where no query is in the reference."""
+    return TraPO().similarities(
+        {f"query {i}": rates for i, rates in enumerate(queries)}, {f"{i}": r for i, r in enumerate(reference)}
+    )
+
+
 def test_a_trajectory_is_standardised_with_the_samples_deviation() -> None:
     # Mean 0.5, deviations −0.25, 0, 0.25: sd = √(0.125/2) = 0.25.
     assert standardised([0.25, 0.5, 0.75]) == pytest.approx([-1.0, 0.0, 1.0], rel=1e-6)
@@ -25,18 +32,25 @@ def test_a_trajectory_is_standardised_with_the_samples_deviation() -> None:
 
 def test_similarities_are_mean_correlations_with_the_reference() -> None:
     rising, falling, bent = [0.1, 0.2, 0.3], [0.9, 0.5, 0.1], [0.0, 1.0, 0.0]
-    found = TraPO().similarities([rising, falling, [0.5] * 3], [rising, bent])
+    found = similar([rising, falling, [0.5] * 3], [rising, bent])
     # rising: (1 + 0)/2; falling: (−1 + 0)/2; constant: 0.
     assert found == pytest.approx([0.5, -0.5, 0.0], abs=1e-6)
     assert cosine([0.0, 0.0], [1.0, 2.0]) == 0.0
-    assert TraPO().similarities([rising], []) == [0.0] and TraPO().similarities([], [rising]) == []
+    assert similar([rising], []) == [0.0] and similar([], [rising]) == []
+
+
+def test_no_prompt_is_compared_with_itself() -> None:
+    rising, falling = [0.1, 0.2, 0.3], [0.9, 0.5, 0.1]
+    found = TraPO().similarities({"p": rising}, {"p": rising, "q": falling})
+    assert found == pytest.approx([-1.0], abs=1e-6)
+    assert TraPO().similarities({"p": rising}, {"p": rising}) == [0.0]
 
 
 def test_trajectories_are_cut_to_the_shortest_from_the_front() -> None:
     # Only the first two visits count: both rise. Over three, the query would fall in the end.
-    assert TraPO().similarities([[0.1, 0.4, 0.0]], [[0.2, 0.3]]) == pytest.approx([1.0], abs=1e-6)
-    assert TraPO().similarities([[0.1, 0.4]], [[0.2, 0.3], [0.1, 0.9, 0.0]]) == pytest.approx([1.0], abs=1e-6)
-    assert TraPO().similarities([[0.3]], [[0.2, 0.3]]) == [0.0], "one visit is no trajectory"
+    assert similar([[0.1, 0.4, 0.0]], [[0.2, 0.3]]) == pytest.approx([1.0], abs=1e-6)
+    assert similar([[0.1, 0.4]], [[0.2, 0.3], [0.1, 0.9, 0.0]]) == pytest.approx([1.0], abs=1e-6)
+    assert similar([[0.3]], [[0.2, 0.3]]) == [0.0], "one visit is no trajectory"
 
 
 def test_it_is_the_authors_arithmetic() -> None:
@@ -48,7 +62,7 @@ def test_it_is_the_authors_arithmetic() -> None:
     )
     norms = np.linalg.norm(b, axis=1)[:, None] * np.linalg.norm(a, axis=1)[None]
     expected = (b @ a.T / norms).mean(0)
-    assert TraPO().similarities(query.tolist(), reference.tolist()) == pytest.approx(expected, abs=1e-12)
+    assert similar(query.tolist(), reference.tolist()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_top_share_or_the_threshold() -> None:
@@ -113,11 +127,28 @@ def test_what_learns_otherwise_is_left_out_and_what_is_used_joins() -> None:
     for known, like, unlike in (("aabc", "aabc", "aaaa"), ("abbb", "aaab", "aaab"), ("bbbb", "aaaa", "aabc")):
         found = visit(reward, known=(known, "b"), like=(like, None), unlike=(unlike, None))
     assert found["like"] == [1.0] * 4 and found["unlike"] == [None] * 4
-    assert [list(rates) for rates in reward.pool.values()] == [[0.5, 0.75, 1.0]]
+    assert [reward.trajectories[prompt] for prompt in reward.pool] == [[0.5, 0.75, 1.0]]
     apart = of(warm_up=2, share=0.0, threshold=0.4, join=False)
     for known, like in (("aabc", "aabc"), ("abbb", "aaab"), ("bbbb", "aaaa")):
         visit(apart, known=(known, "b"), like=(like, None))
-    assert apart.pool == {}
+    assert apart.pool == set()
+
+
+def test_a_prompt_of_the_reference_that_is_not_used_again_does_not_fix_the_length() -> None:
+    """`early` joins at its second visit and is not used again; `other` begins to learn after that, and is used."""
+    reward = of(warm_up=1, share=0.0, threshold=0.1)
+    course = [
+        ("aabc", "aabc", "aabc"),
+        ("abbc", "aaab", "aabc"),
+        ("abbb", "aabc", "aaab"),
+        ("bbbb", "aabc", "aaaa"),
+    ]
+    used = []
+    for known, early, other in course:
+        found = visit(reward, known=(known, "b"), early=(early, None), other=(other, None))
+        used.append([name for name in ("early", "other") if found[name] != [None] * 4])
+    # By its first two visits, which are all that `early` had when it joined, `other` would be constant for good.
+    assert used == [[], ["early"], ["other"], ["other"]]
 
 
 def test_two_largest_clusters_are_no_majority() -> None:
@@ -179,4 +210,4 @@ def test_a_recipe_builds_it() -> None:
 
 
 def test_the_pass_rate_of_a_mean_is_finite() -> None:
-    assert not math.isnan(sum(TraPO().similarities([[0.1] * 3], [[0.2] * 3])))
+    assert not math.isnan(sum(similar([[0.1] * 3], [[0.2] * 3])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from entropilot.errors import UserError
@@ -16,7 +16,7 @@ class TraPO:
     """Choose unlabelled prompts by their trajectory of pass rates over the visits.
 
         T_q = (pass rate of q at its visits);  labelled: the true one, unlabelled: the share of the majority
-        s_q = mean over the reference of cos(standardised T_q, standardised T_ref)
+        s_q = mean over the others of the reference of cos(standardised T_q, standardised T_ref)
         q is used iff s_q is in the top share of the rollout's unlabelled prompts, or s_q ≥ threshold
 
     The reference is the labelled prompts and, with `join`, the unlabelled ones that were used before. For the first
@@ -24,8 +24,9 @@ class TraPO:
 
     From the authors' `semi_ray_trainer.py`. Paper and code differ: the code standardises each trajectory (mean 0,
     standard deviation 1), the paper does not say so; raw cosines of positive rates would nearly all pass. A group with two
-    largest clusters has no majority in the code, and none here: pass rate 0. In the code, one unlabelled prompt that is
-    used again drops all unlabelled ones from the reference; here its own entry is renewed, and the others stay.
+    largest clusters has no majority in the code, and none here: pass rate 0. In the code, an unlabelled prompt stays in
+    the reference with the trajectory it had when it was used, and one that is used again drops all others; here they
+    stay, each with its trajectory of today. (Kept as it was, one that is not used again would fix the length of all.)
 
     Attributes:
         warm_up: visits of labels alone.
@@ -55,14 +56,18 @@ class TraPO:
         """Whether every unlabelled prompt is used, whatever it is compared with: no cosine lies below −1."""
         return self.threshold == -1
 
-    def similarities(self, queries: Sequence[Trajectory], reference: Sequence[Trajectory]) -> list[float]:
-        """Return s_q of every query; 0 where the reference is empty."""
-        if not reference or not queries:
-            return [0.0] * len(queries)
-        length = min(map(len, [*queries, *reference]))
-        known = [standardised(trajectory[:length]) for trajectory in reference]
-        own = [standardised(trajectory[:length]) for trajectory in queries]
-        return [math.fsum(cosine(query, other) for other in known) / len(known) for query in own]
+    def similarities(
+        self, queries: Mapping[str, Trajectory], reference: Mapping[str, Trajectory]
+    ) -> list[float]:
+        """Return s_q of every query, both by prompt; 0 where the reference holds no other prompt."""
+        length = min(map(len, [*queries.values(), *reference.values()]), default=0)
+        known = {prompt: standardised(trajectory[:length]) for prompt, trajectory in reference.items()}
+        found = []
+        for prompt, trajectory in queries.items():
+            own = standardised(trajectory[:length])
+            others = [cosine(own, other) for name, other in known.items() if name != prompt]
+            found.append(math.fsum(others) / len(others) if others else 0.0)
+        return found
 
     def used(self, similarities: Sequence[float]) -> list[bool]:
         """Return which of a rollout's unlabelled prompts are trained on."""

@@ -25,7 +25,8 @@ class TrajectoryReward(GroupReward):
 
     Attributes:
         trajectories: by prompt, the pass rate of every visit.
-        pool: by unlabelled prompt that was used, its trajectory at that time.
+        labelled: the prompts with an answer.
+        pool: the unlabelled prompts that were used.
     """
 
     def __init__(self, rule: TraPO | None = None, *, name: str = "trapo", **settings: Any) -> None:
@@ -33,14 +34,14 @@ class TrajectoryReward(GroupReward):
         super().__init__(Majority(), name=name, **settings)
         self.trajectories: dict[str, list[float]] = {}
         self.labelled: set[str] = set()
-        self.pool: dict[str, list[float]] = {}
+        self.pool: set[str] = set()
 
     def state(self) -> dict[str, Any]:
         """Return what must be saved with a checkpoint, as plain data."""
         return super().state() | {
             "trajectories": {key: list(rates) for key, rates in self.trajectories.items()},
             "labelled": sorted(self.labelled),
-            "pool": {key: list(rates) for key, rates in self.pool.items()},
+            "pool": sorted(self.pool),
         }
 
     def take_up(self, state: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ class TrajectoryReward(GroupReward):
         super().take_up(state)
         self.trajectories = {key: list(rates) for key, rates in state["trajectories"].items()}
         self.labelled = set(state["labelled"])
-        self.pool = {key: list(rates) for key, rates in state["pool"].items()}
+        self.pool = set(state["pool"])
 
     def _rate(
         self, groups: list[Any], clusters: list[Clusters], owned: list[int], training: bool
@@ -92,11 +93,12 @@ class TrajectoryReward(GroupReward):
                 f"{self.__name__} has met no labelled prompt before the first unlabelled one was due (warm_up = "
                 f"{self.choice.warm_up} visits); give some rows an answer, or choose a reward that needs no label."
             )
-        known = [self.trajectories[prompt] for prompt in sorted(self.labelled)]
-        known += [self.pool[prompt] for prompt in sorted(self.pool)]
-        similar = self.choice.similarities([self.trajectories[prompt] for prompt in warm], known)
+        known = sorted(self.labelled) + sorted(self.pool)
+        similar = self.choice.similarities(
+            *({prompt: self.trajectories[prompt] for prompt in prompts} for prompts in (warm, known))
+        )
         used = {prompt for prompt, use in zip(warm, self.choice.used(similar), strict=True) if use}
         if self.choice.join:
-            self.pool |= {prompt: list(self.trajectories[prompt]) for prompt in used}
+            self.pool |= used
         self.measured = {"semantic/unlabelled": float(len(warm)), "semantic/used": float(len(used))}
         return used
