@@ -5,8 +5,10 @@ In the setting that `experiments.label_free.setting` fixed:
 screen   EMPO and TTRL as they are, EMPO unscaled, the answer mask, SCRL and a slow teacher, beside the verifiable and a
          random reward, on seeds 1 to 3. A first look: an arm without a cure shows no fall in three seeds with
          probability 0.22, where two of five fall.
-labels   5 and 25 % of the answers: TraPO, labels and majorities mixed, and the labels alone, on seeds 1 to 3.
-dissent  what the first dissenter of a group sets off: EMPO without groups of one dissenter, and unscaled, seeds 1 to 3.
+labels   5 and 25 % of the answers: TraPO, labels and majorities mixed, and the labels alone, beside EMPO and TTRL
+         without answers and the verifiable reward with all of them, on seeds 1 to 3.
+dissent  what the first dissenter of a group sets off: EMPO without groups of one dissenter, with negative advantages
+         cut, and unscaled, seeds 1 to 3.
 confirm  EMPO, TTRL and, by --arms, the two best cures, on ten new seeds, 480 updates.
 hard     The same and the verifiable reward on the tier `long`, where the base's majority is often wrong, on five seeds.
 
@@ -48,6 +50,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("gold_reward", "random_reward")},
     # A group of seven against one has H = 0.3768 nats; the window leaves it out, and the groups that agree have A = 0.
     "empo_no_dissenter": ("empo", "reward_args.threshold=window", "reward_args.low=0.38"),
+    "empo_negative_clip": ("empo", "method=experiments.label_free.clipped:NegativeClip"),
 }
 for _share in (0.05, 0.25):
     _given = ("trapo", f"data.labelled_share={_share}")
@@ -69,8 +72,13 @@ class Part:
 
 PARTS = {
     "screen": Part(tuple(ARMS)[:8]),
-    "labels": Part(tuple(name for name in ARMS if name.startswith(("trapo_", "mix_", "labels_")))),
-    "dissent": Part(("empo", "empo_no_dissenter", "empo_unscaled")),
+    "labels": Part(
+        (
+            *("empo", "ttrl", "gold_reward"),
+            *(name for name in ARMS if name.startswith(("trapo_", "mix_", "labels_"))),
+        )
+    ),
+    "dissent": Part(("empo", "empo_no_dissenter", "empo_negative_clip", "empo_unscaled")),
     "confirm": Part(("empo", "ttrl"), tuple(range(11, 21)), 480),
     "hard": Part(("empo", "ttrl", "gold_reward"), tuple(range(21, 26)), tier="long"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entropilot.answers.extraction.locate import locate
+from entropilot.answers.extraction.locate import locate, locate_own
 from entropilot.sandbox.tasks import get_tier
 
 CASES = [  # text, rule, the pieces of the answer with where each begins
@@ -55,3 +55,36 @@ def test_a_text_of_many_mentions_takes_no_longer_than_its_occurrences() -> None:
 
     assert locate("1" * 5000, first) is None  # only the last 200 are tried
     assert len(asked) <= 1 + 2 * 200 * 5
+
+
+QUESTION = r"For example \boxed{2}. What is 3 + 4?"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{QUESTION} I do not know.", []),  # the example of the question is no answer
+        (rf"It is \boxed{{7}}. {QUESTION}", [(13, "7")]),
+        (rf"{QUESTION} It is \boxed{{2}}.", [(len(QUESTION) + 14, "2")]),
+        (rf"\boxed{{2}}, as in {QUESTION}", [(7, "2")]),  # the same value stands in the copy
+        (rf"{QUESTION} {QUESTION} \boxed{{4é}} {QUESTION}", [(2 * len(QUESTION) + 9, "4é")]),
+        (r"so \boxed{7}", [(10, "7")]),
+    ],
+)
+def test_what_stands_in_a_copy_of_the_question_is_passed_over(
+    text: str, expected: list[tuple[int, str]]
+) -> None:
+    spans = locate_own(text, QUESTION)
+    assert spans is not None
+    assert [(start, text[start:end]) for start, end in spans] == expected
+
+
+def test_an_answer_around_a_copy_is_two_places_without_it() -> None:
+    text = f"1 {QUESTION} 2"
+    spans = locate_own(text, QUESTION, "last_line")
+    assert spans is not None and "".join(text[start:end] for start, end in spans) == "1  2"
+    assert len(spans) == 2 and spans[0][0] == 0 and spans[1][1] == len(text)
+
+
+def test_a_short_question_is_a_copy_only_where_it_is_the_whole_text() -> None:
+    assert locate_own("#4", "#4", "mark") == [] and locate_own("3;#4", "#4", "mark") == [(3, 4)]

@@ -11,16 +11,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from entropilot.engines.trl.checkpoints import write_manifest
 from entropilot.errors import UserError
+from entropilot.methods.advantage_method import RewardBatch
 from entropilot.metrics import METRICS
 from entropilot.recipes.schema import Recipe
 from entropilot.records import ACCURACY, Run, RunWriter, read_run
 from entropilot.sandbox.tasks import TIERS
 from entropilot.training.plan import check
 from experiments.label_free import store
+from experiments.label_free.clipped import NegativeClip
 from experiments.label_free.compare import ARMS, PARTS, by_arm, by_stop, recipe_of, row_of
 from experiments.label_free.errors import Slip, is_short, slip_of
 from experiments.label_free.errors import row_of as row_of_errors
@@ -318,3 +321,15 @@ def test_the_first_wrong_value_says_which_operation_was_read() -> None:
         "1 of 2",
         "0 of 2",
     ]
+
+
+def test_negative_advantages_are_cut_and_what_they_are() -> None:
+    """The three advantages that the docstring names, from EMPO's rewards in a group of eight."""
+    rewards = torch.tensor([[(8 - n) / 8] * (8 - n) + [n / 8] * n for n in (1, 2, 3)], dtype=torch.float64)
+    centred = rewards - rewards.mean(1, keepdim=True)
+    advantages = centred / rewards.std(1, keepdim=True)  # unbiased, as TRL's
+    assert advantages[:, -1].tolist() == pytest.approx([-2.47, -1.62, -1.21], abs=0.005)
+    nothing = torch.zeros(24, 1)
+    batch = RewardBatch(rewards.flatten(), 8, advantages.flatten(), nothing, nothing.bool(), nothing)
+    found = NegativeClip().estimate(batch).advantages.view(3, 8)
+    assert (found[:, -1] == -1.2).all() and torch.equal(found[:, 0], advantages[:, 0])

@@ -142,9 +142,12 @@ def test_the_methods_own_rule_of_extraction_goes_before_the_rewards() -> None:
     from entropilot.sandbox.tokenizer import build_tokenizer
 
     reward = GroupReward(EMPO(), judge="exact", extract="boxed")
-    assert extraction_of(AnswerMask(extract="strict"), [reward]) == "strict"
-    assert extraction_of(AnswerMask(), [len, reward]) is reward.extract
-    assert extraction_of(AnswerMask(), [len]) == "auto"
+    assert extraction_of(AnswerMask(extract="strict"), [reward]) == ("strict", True)
+    assert extraction_of(AnswerMask(extract="whole"), [reward]) == ("whole", False)
+    assert extraction_of(AnswerMask(), [len, reward]) == (reward.extract, True)
+    own = GroupReward(EMPO(), judge="exact", extract=str.strip)
+    assert extraction_of(AnswerMask(), [own]) == (str.strip, False), "a function gets the text as it is"
+    assert extraction_of(AnswerMask(), [len]) == ("auto", True)
     tokenizer = build_tokenizer()
     texts = [
         r"so 5 is \boxed{5}",
@@ -159,3 +162,11 @@ def test_the_methods_own_rule_of_extraction_goes_before_the_rewards() -> None:
     span, lost = answer_spans(texts, ids, ids != 0, tokenizer, "boxed")
     assert lost == 1, "the last text is not what its tokens spell"
     assert [row.nonzero().flatten().tolist() for row in span] == [[15], [], [7, 8], []]
+    # An example in the prompt that the model copies is no answer of its own: the reward passes over it, and so does this.
+    question = texts[0] + ", is it?"
+    copied = [question + " no idea", question + r" it is \boxed{7}"]
+    rows = [tokenizer(text)["input_ids"] for text in copied]
+    ids = torch.tensor([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
+    span, lost = answer_spans(copied, ids, ids != 0, tokenizer, "boxed", [question] * 2)
+    assert lost == 0 and not span[0].any()
+    assert tokenizer.decode(ids[1][span[1]]) == "7"

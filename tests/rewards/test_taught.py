@@ -64,6 +64,9 @@ def test_a_script_takes_it_by_name(tmp_path: Path) -> None:
     )
     trainer.train()
     assert isinstance(trainer.teacher, Teacher) and trainer.teacher.seconds > 0, "it has voted"
+    logged = [row for row in trainer.state.log_history if "seconds/teacher" in row]
+    assert logged and all(row["seconds/teacher"] > 0 for row in logged), "what it costs is in TRL's log"
+    assert logged[0]["teacher/megabytes"] == pytest.approx(trainer.teacher.megabytes)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class GroupReward:
         stats: of the latest call, sums and counts over the groups whose first completion is on this rank.
         labels: of the latest call, the cluster of every completion of this rank.
         answers: likewise the extracted answers.
+        passes_over_copies: whether an answer in a verbatim copy of the question counts as none.
     """
 
     filters_groups = True  # None for a group means: no gradient from it, whatever other rewards say
@@ -83,7 +84,7 @@ class GroupReward:
         self.rule, self.__name__, self.teacher = rule, name, teacher
         self.num_generations = num_generations
         self._judge, self._judge_args = judge, judge_args or {}
-        self._passes_over_copies = isinstance(extract, str) and extract != "whole"
+        self.passes_over_copies = isinstance(extract, str) and extract != "whole"
         if isinstance(extract, str):
             extract_answer("", extract)  # an unknown rule is refused now, not at the first completion
             self.extract: Extract = lambda text, rule=extract: extract_answer(text, rule)
@@ -142,7 +143,7 @@ class GroupReward:
         questions = [last_user_turn(prompt) or "" for prompt in prompts]
         texts = [text_of(completion) for completion in completions]
         if (
-            self._passes_over_copies
+            self.passes_over_copies
         ):  # or copying a prompt that holds an example would make all completions agree
             texts = list(map(without_copy, texts, questions))
         extracted = [self.extract(text) for text in texts]

@@ -8,16 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropilot.answers.extraction.locate import locate
+from entropilot.answers.extraction.locate import locate, locate_own
 from entropilot.engines.trl.columns import GROUP, REWARDS, SPAN
-from entropilot.inputs.messages import text_of
+from entropilot.inputs.messages import last_user_turn, text_of
 from entropilot.inputs.token_spans import tokens_of
 
+Rule = str | Callable[[str], str | None]
 
-def extraction_of(method: Any, rewards: Sequence[Any]) -> str | Callable[[str], str | None]:
-    """Return the rule that says where an answer stands: the method's, else that of the first reward that has one."""
+
+def extraction_of(method: Any, rewards: Sequence[Any]) -> tuple[Rule, bool]:
+    """Return the rule that says where an answer stands, and whether it passes over copies of the question.
+
+    It is the method's, else that of the first reward that has one, else `auto`.
+    """
     own = getattr(method, "extract", None)
-    return own or next((reward.extract for reward in rewards if hasattr(reward, "extract")), "auto")
+    if own:
+        return own, isinstance(own, str) and own != "whole"
+    reward = next((reward for reward in rewards if hasattr(reward, "extract")), None)
+    return (
+        ("auto", True) if reward is None else (reward.extract, getattr(reward, "passes_over_copies", False))
+    )
 
 
 def answer_spans(
@@ -25,7 +35,8 @@ def answer_spans(
     ids: Tensor,
     mask: Tensor,
     tokenizer: Any,
-    rule: str | Callable[[str], str | None],
+    rule: Rule,
+    questions: Sequence[str] | None = None,
 ) -> tuple[Tensor, int]:
     """Return where the answers' tokens are, (b, t), and how many completions have an answer that is not found in them.
 
@@ -35,6 +46,7 @@ def answer_spans(
         mask: true on tokens that are no padding, (b, t).
         tokenizer: of the model.
         rule: of extraction.
+        questions: what each completion answers, whose verbatim copies are passed over; None where copies count.
     """
     span, lost = torch.zeros_like(ids, dtype=torch.bool), 0
 
@@ -44,7 +56,7 @@ def answer_spans(
     rows = zip(completions, ids.tolist(), mask.sum(1).tolist(), strict=True)
     for row, (completion, tokens, length) in enumerate(rows):
         text, tokens = text_of(completion), tokens[: int(length)]
-        places = locate(text, rule)
+        places = locate(text, rule) if questions is None else locate_own(text, questions[row], rule)
         if places == []:
             continue
         # A chat template may have taken a part of what was written for the text, such as the last turn of several.
@@ -59,7 +71,12 @@ def answer_spans(
 
 
 def describe_rows(
-    trainer: Any, output: dict[str, Any], rewards: Tensor, rows: slice, completions: list[Any]
+    trainer: Any,
+    output: dict[str, Any],
+    rewards: Tensor,
+    rows: slice,
+    prompts: list[Any],
+    completions: list[Any],
 ) -> dict[str, float]:
     """Add what a method may read of each row; return what is recorded of the answers' places, over all ranks."""
     output[REWARDS] = rewards[rows]
@@ -68,12 +85,9 @@ def describe_rows(
     if not getattr(trainer.method, "reads_span", False):
         return {}
     ids, mask = output["completion_ids"], output["completion_mask"].bool()
-    rule = extraction_of(trainer.method, trainer.reward_funcs)
-    output[SPAN], lost = answer_spans(completions, ids, mask, trainer.processing_class, rule)
+    rule, past_copies = extraction_of(trainer.method, trainer.reward_funcs)
+    questions = [last_user_turn(prompt) or "" for prompt in prompts] if past_copies else None
+    output[SPAN], lost = answer_spans(completions, ids, mask, trainer.processing_class, rule, questions)
     counts = torch.tensor([output[SPAN].sum(), mask.sum(), lost, len(ids)], device=rewards.device)
     masked, tokens, lost, count = trainer.accelerator.reduce(counts, reduction="sum").tolist()
-    measured = {"answer/masked": masked / max(1, tokens), "answer/unlocated": lost / count}
-    if trainer.observer is None:  # an observer records it, and hands it to the trackers
-        for name, value in measured.items():
-            trainer._metrics["train"][name].append(value)
-    return measured
+    return {"answer/masked": masked / max(1, tokens), "answer/unlocated": lost / count}

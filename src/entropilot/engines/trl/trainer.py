@@ -118,6 +118,7 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         self._dropout = dropout_of(self.model)
         self._scored: list[tuple[Tensor, Tensor | None]] | None = None
         self._rewards = torch.empty(0)
+        self._prompts: list[Any] = []
         self._completions: list[Any] = []
         self._pass: _Pass | None = None
         self._tally = Tally()
@@ -199,8 +200,8 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
-        """Keep the completions, and what their rewards were for all ranks, (n, functions); NaN where one gave None."""
-        self._completions = completions
+        """Keep prompts, completions and their rewards for all ranks, (n, functions); NaN where one gave None."""
+        self._prompts, self._completions = prompts, completions
         if any(getattr(reward, "reads_entropy", False) for reward in self.reward_funcs):
             means = mean_entropies(self, prompts, completion_ids_list)
             # TRL hands every column of the rows to the rewards.
@@ -238,17 +239,20 @@ class EntropyGRPOTrainer(CheckpointingTrainer):
         adapted = {} if scores is None else act_on_rollout(self, output, rewards, rows, *scores)
         if self._filtering:
             output["advantages"] = output["advantages"].masked_fill(rewards[rows].isnan(), 0.0)
+        measured: dict[str, float] = {}
+        if self.teacher is not None:
+            measured = {"seconds/teacher": self.teacher.seconds, "teacher/megabytes": self.teacher.megabytes}
+        if self.method is not None:
+            measured |= describe_rows(self, output, rewards, rows, self._prompts, self._completions)
+        if self.observer is None:  # an observer records them, and hands them to the trackers
+            for name, value in measured.items():
+                self._metrics["train"][name].append(value)
         if not self._watched:
             return output
         signal = groups_with_signal(self._gathered(output["advantages"]), self.num_generations)
         output[ELIGIBLE] = signal[rows]
         if self.method is not None and self.method.count_zero_groups:
             output[ELIGIBLE] = torch.ones_like(output[ELIGIBLE])
-        measured = (
-            describe_rows(self, output, rewards, rows, self._completions) if self.method is not None else {}
-        )
-        if self.teacher is not None:
-            measured |= {"seconds/teacher": self.teacher.seconds, "teacher/megabytes": self.teacher.megabytes}
         over_rollout = self.method is not None and self.method.scope == "rollout"
         if over_rollout or self.observer is not None:
             logp, entropy = scores or self._rollout_scores(output, scored)
