@@ -81,6 +81,14 @@ def test_a_rare_answer_is_negative_only_where_it_is_unsure() -> None:
     assert SCRL(tau_low=0.3).labels(GROUP, HERE, ENTROPY) == (0, [1, 2])
 
 
+def test_the_papers_thresholds_on_sixteen_votes() -> None:
+    """Shares 7, 4, 2, 1, 1, 1 of 16: by the paper a is a label, and c, at exactly τ_low, is none; not so by the code."""
+    labels, here = [0] * 7 + [1] * 4 + [2] * 2 + [3, 4, 5], [False] * 16
+    unsure = [0.1] * 11 + [0.9] * 5
+    assert SCRL(tau_pos=0.375, tau_marg=0.125, tau_low=0.125).labels(labels, here, unsure) == (0, [3, 4, 5])
+    assert SCRL().labels(labels, here, unsure) == (None, [2, 3, 4, 5])
+
+
 def test_negatives_do_not_need_a_positive() -> None:
     labels = [0, 0, 0, 1, 1, 1, 2, 3]
     assert SCRL().labels(labels, HERE, [0.1] * 6 + [0.9, 0.05]) == (None, [2])

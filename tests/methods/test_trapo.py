@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,16 @@ def test_similarities_are_mean_correlations_with_the_reference() -> None:
     assert found == pytest.approx([0.5, -0.5, 0.0], abs=1e-6)
     assert cosine([0.0, 0.0], [1.0, 2.0]) == 0.0
     assert similar([rising], []) == [0.0] and similar([], [rising]) == []
+
+
+def test_raw_rates_as_the_papers_text_has_them_are_nearly_all_alike() -> None:
+    rising, falling = {"q": [0.1, 0.2, 0.3]}, {"r": [0.9, 0.5, 0.1]}
+    # (0.09 + 0.1 + 0.03) / √(0.14·1.07); standardised it is −1.
+    assert TraPO(standardise=False).similarities(rising, falling) == pytest.approx(
+        [0.22 / math.sqrt(0.14 * 1.07)]
+    )
+    assert TraPO(standardise=False).similarities({"q": [0.5, 0.5]}, {"r": [0.2, 0.2]}) == pytest.approx([1.0])
+    assert TraPO().similarities(rising, falling) == pytest.approx([-1.0], abs=1e-6)
 
 
 def test_no_prompt_is_compared_with_itself() -> None:
@@ -176,6 +187,16 @@ def test_no_labelled_prompt_at_all_is_an_error() -> None:
     visit(reward, open=("aaab", None))
     with pytest.raises(UserError, match="has met no labelled prompt"):
         visit(reward, open=("aaab", None))
+
+
+def test_labels_alone_are_said_once() -> None:
+    reward = of(warm_up=1)
+    visit(reward, known=("aabc", "b"))
+    with pytest.warns(UserWarning, match="has met no prompt without an answer"):
+        visit(reward, known=("abbc", "b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        visit(reward, known=("abbc", "b"))
 
 
 def test_a_naive_mix_needs_no_labelled_prompt_in_its_first_rollout() -> None:

@@ -23,16 +23,18 @@ class TraPO:
     `warm_up` visits only labels are trained on. Trajectories are cut to the length of the shortest, from the front.
 
     From the authors' `semi_ray_trainer.py`. Paper and code differ: the code standardises each trajectory (mean 0,
-    standard deviation 1), the paper does not say so; raw cosines of positive rates would nearly all pass. A group with two
-    largest clusters has no majority in the code, and none here: pass rate 0. In the code, an unlabelled prompt stays in
-    the reference with the trajectory it had when it was used, and one that is used again drops all others; here they
-    stay, each with its trajectory of today. (Kept as it was, one that is not used again would fix the length of all.)
+    standard deviation 1), the paper does not say so (`standardise: false`); raw cosines of positive rates nearly all
+    pass. A group with two largest clusters has no majority in the code, and none here: pass rate 0. In the code, an
+    unlabelled prompt stays in the reference with the trajectory it had when it was used, and one that is used again
+    drops all others; here they stay, each with its trajectory of today. (Kept as it was, one that is not used again
+    would fix the length of all.)
 
     Attributes:
         warm_up: visits of labels alone.
         share: the top share that is used in any case, of each rollout, at least one prompt.
         threshold: the similarity from which on a prompt is used.
         join: whether used prompts join the reference.
+        standardise: whether trajectories are compared with mean 0 and standard deviation 1.
 
     Raises:
         UserError: a value out of range.
@@ -42,6 +44,7 @@ class TraPO:
     share: float = 0.1  # top_k_ratio
     threshold: float = 0.4
     join: bool = True  # update_db
+    standardise: bool = True  # the code; the paper's text has raw rates
 
     def __post_init__(self) -> None:
         if self.warm_up < 0:
@@ -61,10 +64,11 @@ class TraPO:
     ) -> list[float]:
         """Return s_q of every query, both by prompt; 0 where the reference holds no other prompt."""
         length = min(map(len, [*queries.values(), *reference.values()]), default=0)
-        known = {prompt: standardised(trajectory[:length]) for prompt, trajectory in reference.items()}
+        form = standardised if self.standardise else list
+        known = {prompt: form(trajectory[:length]) for prompt, trajectory in reference.items()}
         found = []
         for prompt, trajectory in queries.items():
-            own = standardised(trajectory[:length])
+            own = form(trajectory[:length])
             others = [cosine(own, other) for name, other in known.items() if name != prompt]
             found.append(math.fsum(others) / len(others) if others else 0.0)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from entropilot.answers.clusters import Clusters
@@ -92,6 +93,14 @@ class TrajectoryReward(GroupReward):
             raise UserError(
                 f"{self.__name__} has met no labelled prompt before the first unlabelled one was due (warm_up = "
                 f"{self.choice.warm_up} visits); give some rows an answer, or choose a reward that needs no label."
+            )
+        most = max(map(len, self.trajectories.values()), default=0)
+        if most > self.choice.warm_up and len(self.labelled) == len(self.trajectories) and not self._said:
+            self._said = True
+            warnings.warn(
+                f"{self.__name__} has met no prompt without an answer: it trains on the labels alone. Leave the "
+                "answer of some rows empty (None), or take the verifiable reward.",
+                stacklevel=2,
             )
         known = sorted(self.labelled) + sorted(self.pool)
         similar = self.choice.similarities(
