@@ -17,6 +17,7 @@ from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.finite_worlds import tables as worlds
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
+from experiments.label_free.onset import table as onset_table
 from experiments.label_free.signals import alarms, limits_of
 from experiments.measured import difference_cell
 from experiments.real_model import tables as real_model
@@ -145,6 +146,11 @@ def test_ten_new_seeds_without_labels() -> None:
         arm, _, kind = words.partition(", ")
         slips[f"{names[arm]}: {kind}"] = cells
     assert table("label_free.md", "What they do wrong") == slips
+
+
+def test_how_one_fall_begins() -> None:
+    lines = [f"| {' | '.join(row)} |" for row in onset_table(stored("label_free.json", "onset")["ttrl-14"])]
+    assert "\n".join(lines[1:]) in (RESULTS / "label_free.md").read_text(encoding="utf-8")
 
 
 FURTHER = SCREEN | {

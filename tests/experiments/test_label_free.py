@@ -29,6 +29,8 @@ from experiments.label_free.errors import Slip, is_short, slip_of
 from experiments.label_free.errors import row_of as row_of_errors
 from experiments.label_free.errors import table as errors_table
 from experiments.label_free.falls import course, course_of
+from experiments.label_free.onset import row_of as row_of_rollout
+from experiments.label_free.onset import solved, value_token
 from experiments.label_free.signals import SIGNALS, alarms, damage, first_beyond, limits_of, signals_of
 from experiments.label_free.store import OutOfTime, arm, hour, train
 from experiments.runs import keep
@@ -333,3 +335,35 @@ def test_negative_advantages_are_cut_and_what_they_are() -> None:
     batch = RewardBatch(rewards.flatten(), 8, advantages.flatten(), nothing, nothing.bool(), nothing)
     found = NegativeClip().estimate(batch).advantages.view(3, 8)
     assert (found[:, -1] == -1.2).all() and torch.equal(found[:, 0], advantages[:, 0])
+
+
+def completion(
+    text: str, answer: str, cluster: int, advantage: float, entropies: dict[int, float]
+) -> dict[str, Any]:
+    return {
+        **{
+            "prompt": "<|user|>2*3+4=?<|assistant|>",
+            "completion": text,
+            "tokens": list(text),
+            "answer": answer,
+        },
+        **{"cluster": cluster, "advantage": [advantage] * len(text)},
+        "entropy": [entropies.get(place, 0.0) for place in range(len(text))],
+    }
+
+
+def test_how_a_fall_begins_by_hand() -> None:
+    """Two groups of three: one agrees on 2·3+4 = 0, in one the majority writes 9 at the second place."""
+    assert (solved("2*3+4"), solved("3-5*2")) == ("0", "6")
+    assert [value_token(list("6;0;#0"), place) for place in range(3)] == [0, 2, None]
+    assert value_token(["6+4", "=0;", "#0"], 0) == 1 and value_token(list("2*3=6;6+4=0;#0"), 1) == 10
+    right = [completion("6;0;#0", "0", 0, 0.0, {2: 0.1}) for _ in range(3)]
+    wrong = [completion("6;9;#9", "9", 0, 0.5, {2: e}) for e in (0.4, 0.8)] + [
+        completion("6;0;#0", "0", 1, -1.0, {})
+    ]
+    row = row_of_rollout(5, [right, wrong])
+    assert (row["accuracy"], row["agree"], row["wrong"], row["weight"]) == (4 / 6, 1, 1, 1.0)
+    assert (row["place"], row["at place"]) == (1, 1)
+    assert (row["entropy"], row["entropy of others"]) == (pytest.approx(0.6), pytest.approx(0.1))
+    none = row_of_rollout(1, [right])
+    assert (none["weight"], none["place"], none["entropy"]) == (0.0, None, None)
