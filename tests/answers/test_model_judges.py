@@ -215,7 +215,6 @@ def test_numbers_that_are_not_finite_are_no_agreement(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [Entailment, Embedding, Verifier])
 def test_what_cannot_be_loaded_is_one_sentence(kind, tmp_path: Path, nli: Path) -> None:
     for place, settings in (
-        (tmp_path / "nothing", {}),
         (tmp_path, {}),
         (nli, {"device": "cuda:99"}),
         (nli, {"device": "abacus"}),
@@ -224,6 +223,10 @@ def test_what_cannot_be_loaded_is_one_sentence(kind, tmp_path: Path, nli: Path) 
             kind(model=str(place), **settings)
         said = str(error.value)
         assert said.startswith(f"The {kind.name} judge can't load the model {place} (") and "\n" not in said
+    with pytest.raises(
+        UserError, match=f"^The {kind.name} judge's model: the folder .*nothing does not exist; give a path"
+    ):
+        kind(model=str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="batch_size = 0 is too small"):
         kind(model=str(nli), batch_size=0)
     with pytest.raises(UserError, match="max_length = 3 is too small"):

@@ -612,3 +612,21 @@ main()
     assert done.returncode == code, done.stderr
     told = done.stdout.splitlines()
     assert told[-1] == "registered" and ("worked" in told) == (code == 0)
+
+
+def test_check_tells_that_a_file_is_missing_even_where_something_else_is_wrong(run, tmp_path: Path) -> None:
+    for more in ((), ("validate=null",)):
+        code, _, err = run("check", "kl_cov", f"data={tmp_path}/none.jsonl", *more)
+        assert code == 2 and f"(data.source: the file {tmp_path}/none.jsonl is not here, either.)" in err
+
+
+@pytest.mark.parametrize("command", [["recipes", "list"], ["recipes", "show", "kl_cov"]])
+def test_a_reader_that_leaves_early_is_no_error(command: list[str]) -> None:
+    """As `entropilot recipes list | head -1`: the pipe is closed before anything is read."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "entropilot", *command], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -300,3 +300,36 @@ def test_what_the_page_says_of_reinforcement_learning_on_a_real_model() -> None:
     )
     inside = [row["run"]["forecast"]["inside"] for rows in arms.values() for row in rows]
     assert "held eight of nine ends" in page and inside == [True] * 8 + [False]
+
+
+def test_what_the_page_says_of_rewards_without_labels_on_a_real_model() -> None:
+    """Its sentences on study 3, from the stored rows of two seeds."""
+    runs, paired = stored("real_model.json", "runs"), stored("real_model.json", "over problems")
+    page = " ".join((RESULTS / "real_model.md").read_text(encoding="utf-8").split())
+    empo, gold = runs["empo"], runs["gold"]
+    assert column(empo, "seed") == column(gold, "seed") == [1, 2]
+    rewards = [f"{row['run']['reward']['end']:.2f}" for row in empo]
+    assert rewards == ["0.89", "0.86"] and "Its reward rises to 0.89 and 0.86" in page
+    first, second = ([value for _, value in row["run"]["accuracy"]["course"]] for row in empo)
+    assert (
+        f"goes from {first[0]:.3f} to {first[3]:.2f} in 24 rollouts and back to {first[-1]:.2f} in seed 1"
+        in page
+    )
+    assert f"never above {max(second):.2f} in seed 2, where it ends at {second[-1]:.2f}" in page
+    found = {key: [abs(value) for value in paired["empo − gold"][key]] for key in ("avg@16", "pass@16")}
+    for key, (mean, high, low) in found.items():
+        assert f"{mean:.3f}" in page and f"in {key} ({low:.3f} to {high:.3f})" in page
+    mean, high, low = (abs(value) for value in paired["empo"]["pass@16"])
+    assert f"{mean:.3f} below the base in pass@16 ({low:.3f} to {high:.3f})" in page
+    sampled = ["{:.3f} and {:.3f}".format(*column(rows, "avg@16")) for rows in (empo, gold)]
+    assert f"avg@16 is {sampled[0]}, where ten updates" in page
+    assert f"with the true reward {sampled[1]};" in page and page.count(sampled[1]) == 2
+    laws = [row["run"]["law"] for row in empo]
+    assert f"explains {100 * np.mean(column(laws, 'r2')):.0f} % of the variance of EMPO's own reward" in page
+    assert all(law["trusted"] for law in laws) and all(row["run"]["forecast"]["inside"] for row in empo)
+    explained = {
+        arm: np.mean([row["run"]["law"]["r2"] for row in runs[arm]])
+        for arm in real_model.rl.ARMS
+        if arm in runs
+    }
+    assert np.mean(column(laws, "r2")) > max(explained.values()), "it fits it best of all arms"

@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor
 
 from entropilot.errors import UserError
+from entropilot.inputs.hub import check_model
 
 LETTERS = 16  # characters that a token may stand for: longer texts are cut before they are tokenised
 
@@ -37,6 +38,7 @@ class ModelJudge:
         for name, value, least in (("batch_size", batch_size, 1), ("max_length", max_length, 16)):
             if value < least:
                 raise UserError(f"{self.name}: {name} = {value} is too small; set it to {least} or more.")
+        check_model(model, f"The {self.name} judge's model", policy=False)
         self.model_name, self.batch_size = model, batch_size
         self.truncated = self.forward_passes = 0
         log = transformers.logging

@@ -128,7 +128,9 @@ def main() -> None:
     except SystemExit as leaving:  # Typer ends every command with it, one that went well, too
         if isinstance(leaving.code, str):  # a message, which the interpreter prints
             raise
-        _leave(leaving.code or 0)
+        # A reader that has gone, such as `head`, is no failure; Typer says 1 and leaves this in the place of the output.
+        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        _leave(0 if gone else leaving.code or 0)
     except UserError as error:
         _fail(f"error: {error}")
     except BrokenPipeError:

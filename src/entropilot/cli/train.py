@@ -226,10 +226,19 @@ def check(
     if time:
         check_model(loaded.model)
     need_training_extra()
+    from entropilot.inputs.problems import FILE_KINDS
     from entropilot.training.fitting import told
     from entropilot.training.stages import plan_stages
 
-    plans, fits = plan_stages(loaded, out, processes=processes, elsewhere=True), True
+    try:
+        plans, fits = plan_stages(loaded, out, processes=processes, elsewhere=True), True
+    except UserError as error:
+        source = Path(loaded.data.source).expanduser()
+        if source.suffix in FILE_KINDS and not source.is_file():  # a note only, where the recipe is in order
+            raise UserError(
+                f"{error} (data.source: the file {loaded.data.source} is not here, either.)"
+            ) from error
+        raise
     for plan in plans:
         if plan.stage is not None:
             typer.echo(f"stage {plan.stage}")

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, concatenate_datasets, load_dataset
 
 from entropilot.errors import UserError
 from entropilot.inputs.completion_files import ANSWER_COLUMNS, PROMPT_COLUMNS
+from entropilot.inputs.hub import check_dataset
 from entropilot.inputs.messages import render_prompt, with_system
 from entropilot.recipes.schema import Data
 from entropilot.sandbox.tasks import SPLITS, Split, get_tier
@@ -50,6 +51,7 @@ def load_problems(data: Data) -> Dataset:
                 f"data.source: {data.source} is no file of a known kind; give one of {', '.join(FILE_KINDS)}."
             )
         else:
+            check_dataset(data.source)
             raw = load_dataset(data.source, data.config, split=data.split)
     except UserError:
         raise
