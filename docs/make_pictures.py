@@ -5,6 +5,7 @@ Run `python docs/make_pictures.py` after a change; a test compares.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from html import escape
@@ -31,6 +32,11 @@ def line(points: Sequence[tuple[float, float]], colour: str, dashes: str = "") -
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dash = f' stroke-dasharray="{dashes}"' if dashes else ""
     return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
+
+
+def dot(x: float, y: float, colour: str) -> str:
+    """Return a point of a chart."""
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}" fill-opacity="0.5"/>'
 
 
 def picture(width: int, height: int, title: str, parts: Sequence[str]) -> str:
@@ -82,12 +88,19 @@ def covariance() -> str:
 
 
 def law() -> str:
-    """Return the curve of the quickstart's GRPO run, a = 0.676 and b = 1.673 (README), with its ceiling."""
-    a, b = 0.676, 1.673
+    """Return the measurements of the quickstart's GRPO run, the curve that `fit` finds for them, and its ceiling."""
+    from entropilot.law.law import fit_run
+    from entropilot.records import ACCURACY, ENTROPY, Run
+
+    kept = json.loads((FOLDER.parent / "results" / "quickstart.json").read_text(encoding="utf-8"))
+    run = Run(Path("grpo"), {}, kept["runs"]["grpo"])
+    fit, _ = fit_run(run)
+    a, b = round(fit.a, 3), round(fit.b, 3)  # as `fit` prints them
     place = lambda h, r: (60 + 1000 * (0.45 - h), 230 - 450 * (r - 0.55))  # noqa: E731
     curve = [place(h / 100, b - a * math.exp(h / 100)) for h in range(45, -1, -1)]
     (left, bottom), (right, top) = place(0.45, 0.55), place(0.0, b - a)
     parts = [line([(left, 20), (left, bottom), (right + 60, bottom)], GREY), line(curve, BLUE)]
+    parts += [dot(*place(h, r), BLUE) for _, h, r in run.column(ENTROPY, ACCURACY)]
     parts += [line([(left, top), (right + 60, top)], RED, "5 4")]
     parts.append(text(left + 8, top - 6, "ceiling −a + b", anchor="start", colour=RED))
     parts += [text(place(h, 0)[0], bottom + 18, f"{h:.1f}", size=11) for h in (0.4, 0.3, 0.2, 0.1, 0.0)]
