@@ -134,7 +134,13 @@ def _mean_entropy(rows: Iterable[dict[str, Any]], place: int | None) -> float | 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[list[str]]:
     """Return a line for every rollout, as it stands on the page."""
-    heads = ["update", "right completions", "groups that agree", "wrong majorities", "their share of Σ|A|"]
+    heads = [
+        "update",
+        "right completions",
+        "groups that agree",
+        "wrong majorities",
+        "their share of the advantages",
+    ]
     lines = [[*heads, "slip at one place", "entropy there, nats", "in groups that are right"]]
     for row in rows:
         entropies = [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from entropilot.analysis.seeds import cell, differences, mean_difference
+from entropilot.analysis.stopping import StopRule
 from entropilot.law.law import fit_run
 from entropilot.records import Run
 from experiments import quickstart
@@ -177,6 +178,16 @@ def test_further_runs_without_labels(part: str, heading: str, seeds: list[int]) 
     base: Any = stored("label_free.json", "base")["long" if part == "hard" else "chains"]
     expected["base"] = [*["–"] * 6, *(f"{value:.3f}" for value in base.values())]
     assert table("label_free.md", heading) == expected
+
+
+@pytest.mark.parametrize(("part", "more"), [("labels", {"flip rate rises": StopRule().flips}), ("hard", {})])
+def test_what_warned_in_the_further_runs(part: str, more: dict[str, float]) -> None:
+    """The limits are of other runs, but for the flip rate's, which is the stop rule's."""
+    limits = limits_of(stored("label_free.json", "tuned on")["chains"]) | more
+    every = [run for runs in stored("label_free.json", part).values() for run in runs]
+    told = [f"| {' | '.join(row)} |" for row in alarms(limits, every)[1:] if row[2] != "–"]
+    assert len(told) == 7 + len(more)
+    assert "\n".join(told) in (RESULTS / "label_free.md").read_text(encoding="utf-8")
 
 
 def test_the_slow_teacher_on_the_harder_tier() -> None:
