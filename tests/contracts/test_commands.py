@@ -24,7 +24,6 @@ from doc_pages import BLOCK, PAGES, ROOT, name_of, record
 from typer.exceptions import TyperException
 
 from entropilot.cli.main import app
-from entropilot.control.bench.settings import BenchSettings
 from entropilot.control.learning import recipes as control
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe, load_recipe
@@ -64,7 +63,8 @@ ELSEWHERE = {
     "launch-config": "tests/cli/test_launch_config.py",
 }
 OURS = "entropilot "
-needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
+HAS_TORCH = find_spec("torch") is not None
+needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="the statistics install has no torch")
 STARTS = (OURS, *(f"{start.split()[0]} " for start in NOT_RUN))
 PREFIX = re.compile(r"^(\$ )?(\w+=\S* )*(\.venv/bin/)?")
 
@@ -138,7 +138,10 @@ def resolve(arguments: list[str]) -> Recipe | None:
     if names == ["control", "train"]:
         control.load(recipe, control.TrainRecipe, overrides)
     elif names == ["control", "bench"]:
-        control.load(recipe, BenchSettings, overrides)
+        if HAS_TORCH:
+            from entropilot.control.bench.settings import BenchSettings  # needs torch
+
+            control.load(recipe, BenchSettings, overrides)
     else:
         return load_recipe(recipe, overrides)
     return None
@@ -223,7 +226,9 @@ def test_no_recipe_is_invented_without_a_page(name: str) -> None:
         "entropilot train kl_cvo",
         "entropilot train kl_cov probe.every=never",
         "entropilot check recipes/nothing.yaml",
-        "entropilot control bench recipes/control/core.yaml kind=[het]",
+        pytest.param(
+            "entropilot control bench recipes/control/core.yaml kind=[het]", marks=needs_torch, id="bench"
+        ),
         "entropilot control train recipes/control/core.yaml",
     ],
 )
