@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 OUTSIDE = "repository"  # folder of the site for files outside of docs/
 LINK = re.compile(r"(?<=\]\()([^()\s:#]+)(#[^()\s]*)?(?=\))")
-NAME = re.compile(r"^## \w+\n\n(?:.+\n)+\n<!-- api: (\S+) -->$", re.MULTILINE)
+NAME = re.compile(r"^### \w+\n\n(?:.+\n)+\n<!-- api: (\S+) -->$", re.MULTILINE)
 
 
 def _at(target: str) -> str:
@@ -59,4 +59,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
         return posixpath.relpath(_at(target), here or ".") + (match[2] or "")
 
-    return NAME.sub(r"::: \1", LINK.sub(moved, markdown))
+    return NAME.sub(r"::: \1\n    options:\n      heading_level: 3", LINK.sub(moved, markdown))

@@ -11,8 +11,9 @@ import io
 import re
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"
 MADE = "<!-- Made by docs/make_reference.py from the code: change it there. -->"
 WIDTH = 80
+METHODS = "entropilot.methods"  # offers the classes of the registry, which it imports when they are used
 # Settings that several methods share; what a method says of its own value comes behind.
 SHARED = {
     "clip_low": "PPO clip for A < 0: the ratio counts from 1 − clip_low on; null for none",
@@ -299,6 +301,11 @@ def record() -> str:
         "## Only in the log of the engine",
         "Our trainers hand these to the log of TRL or verl:",
         _defined(metrics.ENGINE_LOGS),
+        "## Control",
+        "Rows of `entropilot control train` hold these in place of the metrics above. Log-probs leave the\n"
+        "normaliser of the policy's Gaussian out: log π(a|s) = −‖m(s) − a‖². In phase preference `loss` is the\n"
+        "method's own; the header of the run says what it is.",
+        _defined(metrics.CONTROL, "column"),
         "## Token samples",
         textwrap.dedent(
             """\
@@ -333,35 +340,119 @@ def command_line() -> str:
     return page("Command line", "What `--help` prints, command by command.", *parts)
 
 
-def definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.FunctionDef]:
-    """Return the module that defines a name, and its definition, from the source: nothing is imported.
+def definition(module: str, name: str) -> tuple[str, ast.stmt, str]:
+    """Return the module that defines a name, its definition and its docstring, from the source: nothing is imported.
 
     Args:
         module: which defines it, or imports it from where it is.
-        name: of a class or a function.
+        name: of a class or a function, or of a constant with a docstring below it.
     """
     path = ROOT / "src" / module.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return module, node
+            return module, node, ast.get_docstring(node) or ""
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
             return definition(node.module or "", name)
+    for node, text in _constants(tree):
+        if name in _targets(node):
+            return module, node, text
     raise LookupError(f"{module} holds no {name}")
+
+
+def _targets(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Yield the assignments of a module that have a docstring below them, each with that docstring."""
+    for node, below in pairwise(tree.body):
+        text = below.value if isinstance(below, ast.Expr) else None
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(text, ast.Constant):
+            yield node, inspect.cleandoc(str(text.value))
+
+
+def _rewards() -> list[str]:
+    """Return the names of the rewards that are ready for TRL."""
+    path = ROOT / "src" / "entropilot" / "rewards" / "named.py"
+    made = [name for node, _ in _constants(ast.parse(path.read_text("utf-8"))) for name in _targets(node)]
+    return [*made, "exact", "math", "reasoning_gym"]
+
+
+def topics() -> dict[str, list[tuple[str, str]]]:
+    """Return (module, name) of the names of the API's page, by topic; what `entropilot` itself offers is taken from it.
+
+    Raises:
+        LookupError: `import entropilot` offers a name that stands under no topic.
+    """
+    methods = [entry.home.partition(":")[2] for entry in REGISTRY.values()]
+    found = {
+        "Training": [
+            *(
+                "EntropyGRPOTrainer",
+                "PPLTrainer",
+                "Probe",
+                "Recipe",
+                "load_recipe",
+                "train",
+                "evaluate",
+                "cluster",
+            ),
+        ],
+        "Methods": [
+            *(name if name in entropilot.__all__ else f"methods.{name}" for name in methods),
+            *("methods.cpl.cpl_kl", "methods.cpl.dpo_segment", "methods.ppl.gaussian_label"),
+            "methods.registry.REGISTRY",
+        ],
+        "Rewards": [f"rewards.named.{name}" for name in _rewards()],
+        "Loops of one's own": ["TokenBatch", "policy_loss", "token_covariance"],
+        "Records": ["Run", "read_run", "read", "records.RunWriter", "metrics.definitions"],
+        "The law, forecasts and findings": [
+            *("LawFit", "fit_law", "forecast", "law.assess.assess_run", "law.forecast.forecast_run"),
+            *("law.by_law.backtest", "law.by_law.continue_by_law", "law.scaling.fit_family"),
+            "law.findings.live.LiveFindings",
+        ],
+        "Prompts, the sandbox, errors": [
+            *(
+                "analysis.prompts.score_prompt",
+                "analysis.prompts.rank_prompts",
+                "sandbox.weights_of",
+                "UserError",
+            ),
+        ],
+    }
+    offered = {name for name in entropilot.__all__ if not name.startswith("__")}
+    lost = offered - {name for names in found.values() for name in names}
+    if lost:
+        raise LookupError(
+            f"docs/make_reference.py puts these names under no topic: {', '.join(sorted(lost))}"
+        )
+    paths = {
+        topic: [f"entropilot.{name}".rpartition(".") for name in names] for topic, names in found.items()
+    }
+    return {topic: [(module, name) for module, _, name in names] for topic, names in paths.items()}
 
 
 def api() -> str:
     """Return the page of public names; `make docs` puts signatures and whole docstrings where the comments are."""
-    parts = []
-    for name in entropilot.__all__:
-        if not name.startswith("__"):
-            module, node = definition("entropilot", name)
-            first = (ast.get_docstring(node) or "").split("\n\n")[0]
-            parts += [f"## {name}", filled(first), f"<!-- api: {module}.{name} -->"]
+    parts, homes = [], dict(reversed(entry.home.split(":")) for entry in REGISTRY.values())
+    for topic, names in topics().items():
+        parts.append(f"## {topic}")
+        for module, name in names:
+            home, _, text = definition(homes[name] if module == METHODS else module, name)
+            first = text.split("\n\n")[0]
+            parts += [
+                f"### {name}",
+                first if module == "entropilot" else f"{first} From `{module}`.",
+                f"<!-- api: {home}.{name} -->",
+            ]
     return page(
         "Python names",
-        "What `import entropilot` offers, each with the first sentence of its docstring;\n"
-        "`help(entropilot.KLCov)` prints the whole. Names are loaded when they are first used, so the\n"
+        "The names to import, by topic, each with the first sentence of its docstring;\n"
+        "`help(entropilot.KLCov)` prints the whole. They come from `entropilot` itself, or from the\n"
+        "module that is named. Names of `entropilot` are loaded when they are first used, so the\n"
         "statistics never import torch.",
         *parts,
     )

@@ -179,6 +179,30 @@ ENGINE_LOGS: dict[str, tuple[str, str]] = {
         "reward",
         "in verl: mean of verl's own score of the training samples; used for nothing",
     ),
+    "actor/chosen/tokens": (
+        "count",
+        "in verl: tokens that the method chose over the update's mini-batch, of all ranks; verl logs the mean over the "
+        "updates of a step, here and below",
+    ),
+    "actor/chosen/eligible": ("count", "in verl: tokens that it could choose from"),
+    "actor/covariance/mean": ("nats", "in verl: covariance/mean over the update's mini-batch, of all ranks"),
+    "actor/adapted/*": (
+        "as the setting",
+        "in verl: what a method that rewrites advantages counted in a micro-batch: clamped (tokens) of REPO",
+    ),
+}
+
+# The columns of `control train`: rows of its runs hold these in place of METRICS.
+CONTROL: dict[str, tuple[str, str]] = {
+    "loss": (
+        "nats",
+        "of the last batch. Phase bc: ‖m(s) − a‖², that is minus log π(a|s) up to a constant, mean over states",
+    ),
+    "phase": ("name", "bc while all segments are imitated, preference after that"),
+    "ranked_right": ("share", "of the last batch's pairs, whose preferred segment scores higher"),
+    "success": ("share", "of evaluation episodes that are solved at any step; the policy acts by its mean"),
+    "episodes": ("episodes", "how many were evaluated"),
+    "seconds": ("s", "since this session of the run began, evaluation included"),
 }
 
 # The columns of a token sample, a file `tokens/step_000010.parquet`: one row per completion.

@@ -208,9 +208,33 @@ def write_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
 def test_a_short_run_is_one_sentence_and_what_else_is_known(run, tmp_path: Path) -> None:
     shown = run("dynamics", str(write_run(tmp_path / "short", [{}] * 7)))
     assert shown.code == 0 and "8 or more updates, but there are 7" in shown.err
-    assert "Traceback" not in shown.err and "Pearson" not in shown.out and "top 2.00%" in shown.out
+    assert "Traceback" not in shown.err and "Pearson" not in shown.out and "top 2%" in shown.out
     document = json.loads(run("dynamics", str(write_run(tmp_path / "long", [{}] * 8)), "--json").out)
     assert document["agreement"]["pg"]["updates"] == 8
+
+
+def test_tables_fit_eighty_columns(run, tmp_path: Path) -> None:
+    """With all shares of the probe, more than a thousand steps, and negative values."""
+    pytest.importorskip("torch")
+    from entropilot.maths.covariance import TABLE_SHARES
+
+    wobble = [math.sin(7 * step) for step in range(1201)]
+    rows = [
+        {
+            **{f"covariance/top_{share:g}": -100 * wobble[step] for share in TABLE_SHARES},
+            "dynamics/covariance_pg": wobble[step],
+            "dynamics/covariance_npg": -1e-4 * wobble[step],
+            "dynamics/by_accuracy": [[0.125, 1000, -0.01234, -0.12345], [1.0, 1000, 0.0, 0.0]],
+        }
+        for step in range(1200)
+    ]
+    shown = run("dynamics", str(write_run(tmp_path / "long", rows)))
+    assert shown.code == 0, shown.err
+    # No prose has two spaces in a row.
+    tables = [line for line in shown.out.splitlines() if "  " in line]
+    headings = ("covariance of responses", "accuracy of the prompt", "steps ")
+    assert all(any(line.startswith(heading) for line in tables) for heading in headings)
+    assert max(map(len, tables)) <= 80
 
 
 @pytest.mark.parametrize(

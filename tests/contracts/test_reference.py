@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,27 +58,65 @@ def test_no_cell_is_empty() -> None:
     for path in REFERENCE.FOLDER.glob("*.md"):
         text = path.read_text(encoding="utf-8")
         assert re.findall(r"^\|.*\|[ \t]*\|.*$", text, re.MULTILINE) == [], path.name
-        assert re.findall(r"^## .*\n\n<!--.*$", text, re.MULTILINE) == [], path.name
+        assert re.findall(r"^##+ .*\n\n<!--.*$", text, re.MULTILINE) == [], path.name
 
 
 def test_every_key_that_is_logged_has_a_definition() -> None:
-    """Strings of the form group/name in what records, rewards and engines are written by."""
+    """Strings of the form group/name, and f-strings that begin like one; not where the logs of others are read."""
     defined = {*METRICS, *ENTROPY_MIN, *ENGINE_LOGS}
     starred = tuple(name[:-1] for name in defined if name.endswith("*"))
-    # TRL's own names, which its log is read by.
-    foreign = ("completions/", "sampling/", "entropilot/", "text/", "application/")
+    # TRL's own names, which its log is read by; types of files; seeds of random numbers; folders.
+    foreign = ("completions/", "sampling/", "entropilot/", "text/", "application/", "solve/", "labelled/")
+    others = ("readers", "reports", "cli", "law/findings", "answers", "inputs", "sandbox")
     seen, unknown = set(), set()
-    for folder in ("recording", "rewards", "engines", "training", "methods"):
-        for path in (SOURCE / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    name = node.value
-                    if re.fullmatch(r"[a-z_]+/[a-zA-Z0-9_]+", name) and not name.startswith(foreign):
-                        seen.add(name)
-                        if name not in defined and not name.startswith(starred):
-                            unknown.add(f"{path.relative_to(SOURCE)}: {name}")
+    for path in SOURCE.rglob("*.py"):
+        place = path.relative_to(SOURCE).as_posix()
+        if place.startswith(others):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            begins = isinstance(node, ast.JoinedStr)
+            part = node.values[0] if begins else node
+            name = part.value if isinstance(part, ast.Constant) else None
+            pattern = r"[a-z_]+/([a-zA-Z0-9_/]+/)?" if begins else r"[a-z_]+/[a-zA-Z0-9_]+(/[a-zA-Z0-9_]+)?"
+            if not isinstance(name, str) or not re.fullmatch(pattern, name) or name.startswith(foreign):
+                continue
+            seen.add(name)
+            known = any(full.startswith(name) for full in defined) if begins else name in defined
+            if not known and not name.startswith(starred):
+                unknown.add(f"{place}: {name}")
     assert unknown == set()
-    assert len(seen) > 40
+    assert {"actor/", "actor/adapted/", "adapted/"} <= seen and len(seen) > 40
+
+
+def test_what_verl_logs_of_a_choice_of_tokens_has_a_definition() -> None:
+    """The engine puts `actor/` before each key that `choose` returns."""
+    text = (SOURCE / "engines" / "verl" / "choosing.py").read_text(encoding="utf-8")
+    keys = re.findall(r'"([a-z_]+/[a-z_]+)"', text)
+    assert len(keys) > 2 and {f"actor/{key}" for key in keys} <= {*ENGINE_LOGS}
+
+
+def test_every_name_that_a_page_imports_is_documented() -> None:
+    """Under its own heading, and with the module that the page imports it from."""
+    documented = {name: module for names in REFERENCE.topics().values() for module, name in names}
+    page = (REFERENCE.FOLDER / "api.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
+    imported, unknown = 0, []
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for block in re.findall(r"^ *```python\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.M | re.S):
+            for node in ast.walk(ast.parse(textwrap.dedent(block))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "entropilot":
+                    for alias in node.names:
+                        imported += 1
+                        if alias.name not in headings:
+                            unknown.append(f"{path.relative_to(ROOT)}: {node.module}.{alias.name}")
+    assert unknown == []
+    assert imported > 40 and headings == set(documented)
+
+
+@needs_torch
+def test_a_name_comes_from_where_the_page_of_names_says() -> None:
+    for module, name in (pair for names in REFERENCE.topics().values() for pair in names):
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def test_every_public_function_and_class_has_a_docstring() -> None:
@@ -96,7 +136,7 @@ def test_every_member_of_what_the_package_offers_has_a_docstring() -> None:
     """But for the trainers, whose public methods are TRL's."""
     bare, members = [], 0
     for name in entropilot.__all__:
-        _, offered = REFERENCE.definition("entropilot", name) if name != "__version__" else ("", None)
+        offered = None if name == "__version__" else REFERENCE.definition("entropilot", name)[1]
         if isinstance(offered, ast.ClassDef) and not name.endswith("Trainer"):
             for node in offered.body:
                 if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):

@@ -1,4 +1,4 @@
-"""The snippets and commands of README and docs: Python blocks run, commands exist with the options that they are given.
+"""The blocks of README and docs: Python is run, a recipe or a part of one is loaded and checked.
 
 A block that can't be run has a comment before it: `<!-- not run: why -->`. Where a snippet leaves something out (`...`, a
 name that the text explains, a model of the Hub), a small stand-in takes its place; `prepared` makes them.
@@ -7,36 +7,19 @@ name that the text explains, a model of the Hub), a small stand-in takes its pla
 from __future__ import annotations
 
 import json
-import math
 import re
-import shlex
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.exceptions import TyperException
+from doc_pages import BLOCK, PAGES, blocks, name_of, record
 
-from entropilot.cli.main import app
-from entropilot.records import RunWriter
+from entropilot.errors import UserError
+from entropilot.recipes.schema import Recipe, load_recipe
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if page.parent.name != "reference"]  # made from the code
-BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<why>.+?) -->\n+)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^ *```",
-    re.M | re.S,
-)
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
 TRAIN = ("README.md", "use-with-trl.md", "preferences.md")  # their snippets train, for seconds
-
-
-def blocks(page: Path, *kinds: str) -> Iterator[tuple[str | None, str]]:
-    """Yield (why it is not run, text) of the fenced blocks of these kinds."""
-    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        if match["kind"] in kinds:
-            yield match["why"], match["text"]
 
 
 def pages_with(python: bool) -> list[Path]:
@@ -50,27 +33,7 @@ def pages_with(python: bool) -> list[Path]:
     return found
 
 
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
 # --- Python ---------------------------------------------------------------------------------------------------------
-
-
-def record(folder: Path, slope: float = 0.2) -> tuple[list[int], list[float], list[float]]:
-    """Write a run that follows R = −slope·exp(H) + 0.9, slightly off; return steps, entropy and accuracy."""
-    seed = int(folder.name[-1]) if folder.name[-1].isdigit() else 1
-    writer = RunWriter(folder, {"name": folder.name, "recipe": {"method": "kl_cov", "seed": seed}})
-    columns: tuple[list[int], list[float], list[float]] = ([], [], [])
-    for step in range(1, 41):
-        h = 0.6 * math.exp(-step / 15)
-        values = (step, h, 0.9 - slope * math.exp(h) + 0.003 * math.sin(step))
-        for column, value in zip(columns, values, strict=True):
-            column.append(value)
-        writer.row(step, {"entropy/policy_T1": h, "validation/accuracy": values[2], "reward/mean": values[2]})
-    writer.end("finished", seconds=1.0)
-    writer.close()
-    return columns
 
 
 def prepared(here: Path) -> dict[str, Any]:
@@ -167,7 +130,7 @@ def test_python_without_torch(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
             exec(compile(text, str(page), "exec"), names)
 
 
-@pytest.mark.skipif(find_spec("torch") is None, reason="the statistics install has no torch")
+@needs_torch
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
 @pytest.mark.parametrize(
     "page",
@@ -188,141 +151,50 @@ def test_python_with_torch(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         names["probe"].writer.close()
 
 
-# --- commands -------------------------------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------------------------------------
+
+RECIPES = [
+    pytest.param(text, id=f"{name_of(page)}-{number}")
+    for page in PAGES
+    for number, (why, text) in enumerate(blocks(page, "yaml"), start=1)
+    if why is None
+]
 
 
-def commands(page: Path) -> list[str]:
-    """Return the shell commands of a page, continued lines joined, comments and prompts taken off."""
-    text = page.read_text(encoding="utf-8")
-    fenced = [
-        match["text"]
-        for match in BLOCK.finditer(text)
-        if match["kind"] in ("", "sh", "bash") and not match["why"]
-    ]
-    indented = re.findall(r"(?:^ {4,}\S.*\n)+", BLOCK.sub("", text), re.MULTILINE)
-    lines = "\n".join([*fenced, *indented]).replace("\\\n", " ").splitlines()
-    starts = ("entropilot ", "make ", "pip ", "python ", ".venv/bin/python ", "bash ", "accelerate ")
-    plain = [re.sub(r"^(\$ |(\w+=\S* )+)", "", line.strip()) for line in lines]
-    return [line for line in plain if line.startswith(starts)]
+def loaded(text: str, folder: Path) -> Recipe:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path)
 
 
-COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
+@pytest.mark.parametrize("text", RECIPES)
+def test_a_recipe_loads(text: str, tmp_path: Path) -> None:
+    """What a page leaves out has its default, as in every recipe; so a part of one is a recipe, too."""
+    assert loaded(text, tmp_path).resolved() != loaded("seed: 0", tmp_path).resolved()
 
 
-ROOT_COMMAND: Any = typer.main.get_command(app)
+@needs_torch
+@pytest.mark.parametrize("text", RECIPES)
+def test_a_recipe_can_be_trained(text: str, tmp_path: Path) -> None:
+    """Its methods and rewards are built and its settings agree; the data need not be here."""
+    from entropilot.training.stages import plan_stages
 
-
-def parse(arguments: list[str]) -> None:
-    """Parse a command line of entropilot; nothing is carried out."""
-    name, command = "entropilot", ROOT_COMMAND
-    while arguments and arguments[0] in getattr(command, "commands", {}):
-        name, command, arguments = arguments[0], command.commands[arguments[0]], arguments[1:]
-    if hasattr(command, "commands"):
-        raise LookupError(f"{name} has no command {' '.join(arguments)}")
-    command.make_context(name, arguments)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_exist_with_their_options(page: Path) -> None:
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for line in commands(page):
-        head, *rest = shlex.split(line.split(" > ")[0], comments=True)
-        if head == "entropilot":
-            parse(rest)
-        elif head == "accelerate":
-            parse(rest[rest.index("entropilot") + 1 :])
-        elif head == "make":
-            assert rest[0] in targets, line
-        elif head.endswith("python") and rest[0] == "-m":
-            module = ROOT / rest[1].replace(".", "/")
-            assert rest[1] == "pytest" or module.with_suffix(".py").is_file() or module.is_dir(), line
-        elif head.endswith("python") or head == "bash":
-            assert (ROOT / rest[0]).is_file(), line
-
-
-def test_there_are_commands_and_snippets() -> None:
-    assert len(COMMANDS) > 60
-    assert len(pages_with(python=True)) > 10 and len(pages_with(python=False)) > 3
+    recipe = loaded(text, tmp_path)
+    plans = plan_stages(recipe, tmp_path / "out", elsewhere=True)
+    rewards = [set(stage.rewards) - {"none"} for _, stage in recipe.expanded()]
+    assert [set(plan.rewards) for plan in plans] == rewards
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "entropilot fit",
-        "entropilot fit x --nothing",
-        "entropilot nothing",
-        "entropilot sandbox problems --count x",
-    ],
+    "text", ["rewards: empo", "method: clip_covv", "data: {sources: a.jsonl}", "stages: [em]\nstage: {e: {}}"]
 )
-def test_a_wrong_command_would_be_found(line: str) -> None:
-    with pytest.raises((LookupError, TyperException)):
-        parse(shlex.split(line)[1:])
+def test_a_wrong_recipe_would_be_found(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        loaded(text, tmp_path)
 
 
-# What is carried out; the others are parsed above, and carried out by the tests named here.
-CARRIED_OUT = ("fit", "forecast", "diagnose", "report", "read", "recipes", "sandbox problems")
-ELSEWHERE = {
-    "train": "tests/training/test_run.py",
-    "check": "tests/cli/test_main.py",
-    "watch": "tests/reports/test_serve.py",
-    "dynamics": "tests/analysis/test_dynamics.py",
-    "evaluate": "tests/cli/test_evaluate.py",
-    "cluster": "tests/cli/test_answers.py",
-    "prompts": "tests/cli/test_answers.py",
-    "logits": "tests/analysis/test_logits.py",
-    "control": "tests/control/test_commands.py",
-    "sandbox": "tests/cli/test_main.py",
-    "launch-config": "tests/cli/test_launch_config.py",
-}
-
-
-def made_up(path: Path) -> None:
-    """Write what a command reads: a run's folder, TRL's history, or verl's file."""
-    if not path.suffix:
-        record(path)
-        return
-    rows = [(s, 0.6 * math.exp(-s / 15)) for s in range(1, 41)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".json":
-        path.write_text(
-            json.dumps([{"step": s, "entropy": h, "reward": 0.9 - 0.2 * math.exp(h)} for s, h in rows])
-        )
-        return
-    lines = [
-        {"step": s, "data": {"actor/entropy": h, "val-core/math/acc/mean@8": 0.9 - 0.2 * math.exp(h)}}
-        for s, h in rows
-    ]
-    path.write_text("\n".join(map(json.dumps, lines)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
-def test_commands_on_records_run(page: Path, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, line in enumerate(commands(page)):
-        words = shlex.split(line.split(" > ")[0], comments=True)
-        if words[0] != "entropilot":
-            continue
-        command = " ".join(words[1:])
-        if not command.startswith(CARRIED_OUT):
-            assert (ROOT / ELSEWHERE[words[1]]).is_file(), line
-            continue
-        if words[1] == "report":
-            pytest.importorskip("jinja2")
-        if "svg" in words:
-            pytest.importorskip("matplotlib")
-        here = tmp_path / str(number)
-        here.mkdir()
-        monkeypatch.chdir(here)
-        outputs = [
-            after
-            for before, after in zip(words, words[1:], strict=False)
-            if before in ("-o", "--out", "--to")
-        ]
-        for word in words[2:]:
-            is_path = "/" in word or word.endswith((".log", ".json", ".jsonl"))
-            if is_path and word not in outputs:
-                made_up(here / word)
-        result = run(*words[1:])
-        assert result.code in ((0, 1) if words[1] == "diagnose" else (0,)), (line, result.err)
-        assert "Traceback" not in result.err
-        assert all((here / output).exists() for output in outputs), line
+def test_every_kind_of_block_is_looked_at() -> None:
+    """Python and recipes here, commands in test_commands.py; the others hold what is printed or logged."""
+    kinds = {match["kind"] for page in PAGES for match in BLOCK.finditer(page.read_text(encoding="utf-8"))}
+    assert kinds <= {"python", "yaml", "sh", "bash", "", "text", "json", "bibtex"}
+    assert len(RECIPES) > 5 and len(pages_with(python=True)) > 10 and len(pages_with(python=False)) > 3

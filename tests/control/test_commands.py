@@ -16,7 +16,7 @@ from entropilot.cli import control as cli_control
 from entropilot.control.bench.data import comparisons
 from entropilot.control.bench.runs import cells, read_results
 from entropilot.control.bench.settings import BenchSettings
-from entropilot.control.bench.tables import paired_table, success_table, write_curves
+from entropilot.control.bench.tables import data_table, paired_table, success_table, write_curves
 from entropilot.control.learning.recipes import TrainRecipe
 from entropilot.control.learning.recipes import load as load_recipe
 from entropilot.control.learning.registry import settings_from
@@ -93,7 +93,8 @@ def rows():
 def test_tables_by_hand(tmp_path):
     # 50, 60, 70: mean 60, half 4.303·10/√3 = 24.8; the difference is +10 in every seed.
     text = success_table(rows())
-    assert "| drawer-open | hom | script | 45 ± 0 (3) | 40 ± 0 (3) | 60 ± 25 (3) | 70 ± 25 (3) |" in text
+    assert "| drawer-open | hom | script | 45 ± 0 (3) | 40 ± 0 (3) |" in text
+    assert "| drawer-open | hom | script | 60 ± 25 (3) | 70 ± 25 (3) |" in text
     assert "| 80 ± 25 (3) | 90 ± 25 (3) |" in success_table(rows(), best=True), (
         "the best step of the mean curve"
     )
@@ -106,6 +107,42 @@ def test_tables_by_hand(tmp_path):
         "| drawer-open | hom | script | +10 (1) |" in text
         and "| all tasks | hom | script | +10 (1) |" in text
     )
+
+
+def test_tables_fit_eighty_columns():
+    """Six methods, ten seeds, the longest names of our recipes; every value stands under its method."""
+    methods = ["cpl", "ppl", "ppl_means", "ppl_dirac", "ppl_fitted", "sft"]
+    made = [
+        {
+            "seed": seed,
+            "task": task,
+            "kind": kind,
+            "label": "behaviour",
+            "method": method,
+            "success": 0.1 * place + 0.02 * seed,
+            "clone": 0.4 + 0.02 * seed,
+            "behaviour": 0.5 - 0.02 * seed,
+            "curve": [[500, 0.1 * place + 0.02 * seed], [1000, 0.1 * place]],
+            "authors_solve": [0.5, 0.2],
+            "authors_kl": 12.34,
+            "beats_script": 0.05,
+        }
+        for seed in range(10)
+        for task in ("button-press-topdown", "drawer-open")
+        for kind in ("hom", "het")
+        for place, method in enumerate(methods)
+    ]
+    shown = [data_table(made), success_table(made), success_table(made, best=True)]
+    shown += [paired_table(made), paired_table(made, tuned_on=["drawer-open"])]
+    assert max(len(line) for table in shown for line in table.splitlines()) <= 80
+    for table, values in ((shown[1], ["behaviour", "clone", *methods]), (shown[3], methods[1:])):
+        parts = [part.splitlines() for part in table.split("\n\n")]
+        cells = [[line.strip("| ").split(" | ") for line in part] for part in parts]
+        assert len(parts) > 1 and all(len({len(row) for row in part}) == 1 for part in cells)
+        assert [name.removesuffix(" − cpl") for part in cells for name in part[0][3:]] == values
+        assert all([row[:3] for row in part] == [row[:3] for row in cells[0]] for part in cells)
+    # 0, 2, ..., 18: mean 9, half 2.262·6.055/√10 = 4.3; `ppl` is 10 points above `cpl` in every seed.
+    assert "| 9 ± 4 (10) | 19 ± 4 (10) |" in shown[1] and "| +10 ± 0 (10) |" in shown[3]
 
 
 def test_curves_are_one_page(tmp_path):

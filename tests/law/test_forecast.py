@@ -156,7 +156,9 @@ def test_the_best_on_its_own_end_is_named() -> None:
     assert ahead.best[0] == "log(1 - R) linear in log step"
     lines = describe(ahead, 0.25)
     at = lines.index("for comparison, validation/accuracy at step 239 as each of these predicts it:")
-    assert lines[at + 1].split(maxsplit=1) == ["prediction", "error on the last third of the known points"]
+    assert lines[at + 1].split(maxsplit=1) == ["prediction", "error on the last third"]
+    table = lines[at + 1 : at + 2 + len(ahead.predictions)]
+    assert len(table) == 1 + len(ahead.predictions) and max(map(len, table)) <= 80
     (line,) = [line for line in lines[at:] if line.startswith("  log(1 - R) linear in log step ")]
     assert line.split()[-2:] == [f"{r[-1]:.3g}", f"{ahead.best[1]:.3g}"]
     # Fitted on the first 40 points: the mean of points 37 to 40 against that of 55 to 60, each the last tenth.

@@ -325,14 +325,16 @@ def bench(
     if not rows:
         raise UserError(f"{folder} holds no finished run yet; leave out --table.")
     typer.echo(
-        "The data. Where more than a tenth of the segments beat the script by its own score, its label is unreliable.\n"
+        "The data; KL is that between its two authors. Where more than a tenth of the segments beat the script by its own "
+        "score, its label is unreliable.\n"
     )
     typer.echo(data_table(rows))
     typer.echo("\nSuccess in percent, last step, mean ± half of the 95 % t interval over seeds (seeds)\n")
     typer.echo(success_table(rows))
     typer.echo("\nThe same at the best step of each mean curve\n")
     typer.echo(success_table(rows, best=True))
-    typer.echo(f"\nDifference to {against} in points, paired by seed\n")
+    chosen_on = f"; settings were chosen on {' and '.join(settings.tuned_on)}" if settings.tuned_on else ""
+    typer.echo(f"\nDifference to {against} in points, paired by seed{chosen_on}\n")
     typer.echo(paired_table(rows, against, settings.tuned_on))
     try:
         say(f"curves: {write_curves(rows, folder / 'curves.html', settings.name)}")

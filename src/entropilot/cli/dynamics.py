@@ -151,13 +151,16 @@ def _print(result: dict[str, Any]) -> None:
             f"{check['draws']} draws); its log-log slope is {check['slope']:.3f} (single draws {low:.2f} to {high:.2f})"
         )
     if "agreement" in result:
-        rows = [["covariance of responses", "updates", "Pearson", "Spearman", "detrended", "same sign", "η"]]
+        # A column for each rule: the correlations with their intervals are wide.
+        columns = [
+            ["covariance of responses", "updates", "Pearson", "Spearman", "detrended", "same sign", "η"]
+        ]
         for rule, found in result["agreement"].items():
             correlations = [
                 f"{number(c['value'], '.2f')} ({number(c['low'], '.2f')} to {number(c['high'], '.2f')})"
                 for c in (found["pearson"], found["spearman"], found["detrended"])
             ]
-            rows.append(
+            columns.append(
                 [
                     RULES[rule],
                     str(found["updates"]),
@@ -166,7 +169,7 @@ def _print(result: dict[str, Any]) -> None:
                     number(found["step_size"], ".3g"),
                 ]
             )
-        typer.echo(aligned(rows))
+        typer.echo(aligned([list(row) for row in zip(*columns, strict=True)]))
         covariance, fall = result["agreement"]["pg"]["positive"]
         typer.echo(f"covariance is positive at {covariance:.0%} of the updates; entropy falls at {fall:.0%}")
         if (result.get("updates_per_rollout") or 1) != 1:
@@ -182,7 +185,7 @@ def _print(result: dict[str, Any]) -> None:
         typer.echo(aligned(rows))
     if "covariance" in result:
         shares = list(result["covariance"][0]["top"])
-        rows = [["steps", *(f"top {float(share):.2%}" for share in shares)]]
+        rows = [["steps", *(f"top {100 * float(share):.3g}%" for share in shares)]]
         for part in result["covariance"]:
             values = [number(part["top"].get(share), ".3f") for share in shares]
             rows.append([f"{part['first_step']} to {part['last_step']}", *values])

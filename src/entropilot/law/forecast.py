@@ -308,7 +308,7 @@ def _predictions(ahead: Forecast) -> list[str]:
         for name, value in ahead.predictions.items()
     ]
     if errors:
-        rows.insert(0, ("", "prediction", "error on the last third of the known points"))
+        rows.insert(0, ("", "prediction", "error on the last third"))
     width, column = (max(len(row[place]) for row in rows) for place in (0, 1))
     return [
         f"  {name:<{width}}  {value:>{column}}" + (f"  {error}" if errors else "")

@@ -38,17 +38,29 @@ from entropilot.sandbox.tasks import get_tier
 RewardFunction = Callable[..., list[float | None]]
 
 empo_math = GroupReward(EMPO(), judge="math", name="empo_math")
+"""EMPO: the share of the group whose answer means the same, by the judge `math`."""
 empo_exact = GroupReward(EMPO(), judge="exact", name="empo_exact")
+"""EMPO with the judge `exact`: answers are equal where their normalised texts are."""
 majority_math = GroupReward(Majority(), judge="math", name="majority_math")
+"""TTRL: 1 where the answer is that of the group's majority, by the judge `math`, else 0."""
 majority_exact = GroupReward(Majority(), judge="exact", name="majority_exact")
+"""TTRL with the judge `exact`."""
 teacher_math = GroupReward(Majority(), judge="math", teacher=TeacherSettings(), name="teacher_math")
+"""TTRL with the votes of a slow copy of the policy, which `EntropyGRPOTrainer` keeps; the judge is `math`."""
 teacher_exact = GroupReward(Majority(), judge="exact", teacher=TeacherSettings(), name="teacher_exact")
+"""The same with the judge `exact`."""
 scrl_math = GroupReward(SCRL(), judge="math", name="scrl_math")
+"""SCRL: labels only where the group is sure, positive and negative ones, by the judge `math`."""
 scrl_exact = GroupReward(SCRL(), judge="exact", name="scrl_exact")
+"""SCRL with the judge `exact`."""
 trapo_math = TrajectoryReward(judge="math", name="trapo_math")
+"""TraPO: rows with an answer are graded, rows without one join once they learn as those do; the judge is `math`."""
 trapo_exact = TrajectoryReward(judge="exact", name="trapo_exact")
+"""TraPO with the judge `exact`."""
 format_reward = FormatReward()
+"""Control: 1 where the completion gives any answer, right or wrong, else 0."""
 random_reward = RandomReward()
+"""Control: drawn uniformly from [0, 1), whatever was written."""
 
 
 def sandbox_reward(tier: str) -> RewardFunction:

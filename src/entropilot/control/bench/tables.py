@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from entropilot.errors import UserError
 from entropilot.files import write_text
 
 Row = dict[str, Any]
+KEYS = ["task", "data", "label"]  # what each line of a table begins with
+WIDTH = 80  # columns of a terminal
 
 
 def _cells(rows: list[Row]) -> dict[tuple[str, str, str], dict[str, dict[int, Row]]]:
@@ -29,9 +32,17 @@ def mean_interval(values: list[float]) -> str:
     return f"{100 * mean:.0f}" + (f" ± {100 * half:.0f}" if np.isfinite(half) else "") + f" ({len(values)})"
 
 
-def _aligned(heading: list[str], lines: list[list[str]]) -> str:
-    rows = [heading, ["---"] * len(heading), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def _tables(heading: list[str], lines: list[list[str]]) -> str:
+    """Return tables in Markdown: KEYS, and behind them as many columns of values as a terminal has room for."""
+    keys, rows = len(KEYS), [[*KEYS, *heading], ["---"] * (len(KEYS) + len(heading)), *lines]
+    widths = [max(len(row[place]) for row in rows) + len(" | ") for place in range(len(rows[0]))]
+    most = max(1, (WIDTH - len("|") - sum(widths[:keys])) // max(widths[keys:]))
+    count = -(-len(heading) // most)
+    ends = [keys + len(heading) * part // count for part in range(count + 1)]
+    return "\n\n".join(
+        "\n".join("| " + " | ".join(row[:keys] + row[first:last]) + " |" for row in rows)
+        for first, last in pairwise(ends)
+    )
 
 
 def success_table(rows: list[Row], best: bool = False) -> str:
@@ -53,14 +64,14 @@ def success_table(rows: list[Row], best: bool = False) -> str:
                 values = list(curve[:, curve.mean(0).argmax()])
             line.append(mean_interval(values))
         lines.append(line)
-    return _aligned(["task", "data", "label", "behaviour", "clone", *methods], lines)
+    return _tables(["behaviour", "clone", *methods], lines)
 
 
 def paired_table(rows: list[Row], against: str = "cpl", tuned_on: Sequence[str] = ()) -> str:
     """Return differences to a method in points, paired by seed; and over tasks, the seed's mean of its cells.
 
     Args:
-        tuned_on: tasks on which settings were chosen; the mean over tasks leaves them out.
+        tuned_on: tasks on which settings were chosen; the mean over tasks leaves them out and is that of the others.
     """
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m != against]
     lines = []
@@ -82,13 +93,13 @@ def paired_table(rows: list[Row], against: str = "cpl", tuned_on: Sequence[str] 
     tasks = {row["task"] for row in rows} - set(tuned_on)
     if len(tasks) > 1:
         for (kind, label), found in pooled.items():
-            line = [" and ".join(sorted(tasks)) if tuned_on else "all tasks", kind, label]
+            line = ["the others" if tuned_on else "all tasks", kind, label]
             for method in methods:
                 # Only seeds that have every task: else a task that is missing would move the mean.
                 whole = [np.mean(v) for v in found.get(method, {}).values() if len(v) == len(tasks)]
                 line.append(_difference([float(v) for v in whole], [0.0] * len(whole)))
             lines.append(line)
-    return _aligned(["task", "data", "label", *(f"{m} − {against}" for m in methods)], lines)
+    return _tables([f"{m} − {against}" for m in methods], lines)
 
 
 def data_table(rows: list[Row]) -> str:
@@ -103,8 +114,7 @@ def data_table(rows: list[Row]) -> str:
             known = [row[key] for row in runs if key in row]
             line.append(form.format(np.mean(known)) if known else "–")
         lines.append(line)
-    heading = ["task", "data", "label", "authors solve, %", "KL between them, nats a step", "beat the script"]
-    return _aligned(heading, lines)
+    return _tables(["authors solve, %", "KL, nats a step", "beat the script"], lines)
 
 
 def _difference(one: list[float], other: list[float]) -> str:
