@@ -26,7 +26,7 @@ def stored(name: str, part: str) -> dict[str, list[Any]]:
 
 def table(page: str, heading: str) -> dict[str, list[str]]:
     """The first table below a heading: the cells of each row by its first one, without bold, code and links."""
-    lines = (RESULTS / page).read_text(encoding="utf-8").partition(f"\n## {heading}")[2].splitlines()
+    lines = (RESULTS / page).read_text(encoding="utf-8").partition(f"## {heading}")[2].splitlines()
     begin = next(place for place, line in enumerate(lines) if line.startswith("|"))
     rows = {}
     for line in lines[begin:]:
@@ -46,6 +46,23 @@ def prose(path: str) -> str:
     return " ".join((ROOT / path).read_text(encoding="utf-8").split())
 
 
+WORDS = [
+    "none",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
+
+
 def in_words(count: int) -> str:
-    """Return a count below ten as a word, as the pages write it."""
-    return ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[count]
+    """Return a count up to twelve as a word, as the pages write it."""
+    return WORDS[count]
