@@ -147,6 +147,51 @@ def measure(judge: Judge, folder: Path) -> tuple[Counter, Counter, list[tuple[st
     return counts, wrong, cases
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "answer_agreement.md"
+# The rules in the order of the page's tables, and what it calls each.
+CALLED = {
+    "same": {
+        "as it is": "as it is",
+        "in dollars": "in dollars",
+        "spaced": "with blanks and a full stop",
+        "n.0": "n.0",
+        "named": "x = n",
+        "as a fraction": "3n/3 as a fraction",
+        "thousands": "thousands separators",
+        "a/b": "a/b",
+        "dfrac": r"`\dfrac`",
+        "frac12": r"`\frac12`",
+        "decimal": "as a decimal, where it ends",
+        "trailing zero": "trailing zero",
+        "left right": r"`\left( … \right)` and blanks",
+        "no degrees": "degree sign left out",
+        "reversed list": "list in reverse",
+        "root as a power": r"`\sqrt{n}` as `(n)^{1/2}`",
+        "plus 1 minus 1": "+ 1 − 1",
+        "half of twice": r"`\frac{2(…)}{2}`",
+    },
+    "other": {
+        "first number + 1": "the first number + 1",
+        "last number + 1": "the last number + 1",
+        "sign": "the sign",
+        "ten times": "ten times as much",
+        "another word": "another word",
+    },
+}
+
+
+def by_rule(kind: str, counts: Counter, wrong: Counter) -> str:
+    """Return the rows of the page's table of one kind: pairs and wrong verdicts of every rule, and of all."""
+    tallies = [Counter(), Counter()]
+    for tally, counted in zip(tallies, (counts, wrong), strict=True):
+        for (side, _, rule), count in counted.items():
+            tally[rule] += count if side == kind else 0
+    pairs, failed = tallies
+    assert {rule for rule, count in pairs.items() if count} == set(CALLED[kind])
+    rows = [f"| {called} | {pairs[rule]} | {failed[rule]} |" for rule, called in CALLED[kind].items()]
+    return "\n".join([*rows, f"| **all** | **{pairs.total()}** | **{failed.total()}** |"])
+
+
 @pytest.mark.slow(seconds=35)
 def test_gold_answers_equal_themselves_and_rewritings_and_no_perturbation(
     math_judge: Judge, data_dir: Path
@@ -159,6 +204,9 @@ def test_gold_answers_equal_themselves_and_rewritings_and_no_perturbation(
     assert total["same"] > 5000
     assert total["other"] > 4000
     assert sum(wrong[key] for key in wrong if key[2] == "as it is") == 0
+    page = PAGE.read_text(encoding="utf-8")
+    for kind in CALLED:
+        assert by_rule(kind, counts, wrong) in page
     found = Counter(kind for kind, *_ in cases)
     assert found["same"] <= REWRITINGS_MISSED, cases
     assert found["other"] <= PERTURBATIONS_MERGED, cases
@@ -190,6 +238,9 @@ def test_the_recorded_verdicts_of_480_completions(
     ]
     assert len(correct) == 480
     assert disagreements == []
+    told = "verdict against the gold answer, with the question" if with_questions else "verdict without it"
+    agree = len(pairs) - len(disagreements)
+    assert f"| {told} | {agree} | {len(pairs)} |" in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_extraction_agrees_with_the_recorded_one(math_judge: Judge, data_dir: Path) -> None:
@@ -201,6 +252,10 @@ def test_the_extraction_agrees_with_the_recorded_one(math_judge: Judge, data_dir
     ]
     differ = {pair for pair, same in zip(pairs, math_judge.equivalent(pairs), strict=True) if not same}
     assert differ == set()
+    equivalent, spelled = len(pairs) - len(differ), sum(ours == theirs for ours, theirs in pairs)
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"| extracted answer equivalent to the recorded one | {equivalent} | {len(pairs)} |" in page
+    assert f"| extracted answer in the same spelling | {spelled} | {len(pairs)} |" in page
 
 
 def test_clusters_of_real_groups_are_those_of_the_recorded_verdicts(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figure_helpers import ROOT, prose
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 
@@ -55,10 +55,6 @@ HEADLINES = json.loads((ROOT / "docs" / "results" / "headlines.json").read_text(
 
 def numbers(text: str) -> list[str]:
     return re.findall(r"\d+(?:\.\d+)?", text)
-
-
-def prose(path: str) -> str:
-    return " ".join((ROOT / path).read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize("entry", HEADLINES, ids=lambda entry: entry["quoted"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figure_helpers import RESULTS, SCREEN, column, stored, table
 
 from entropilot.analysis.seeds import cell, differences, mean_difference
 from entropilot.analysis.stopping import StopRule
@@ -23,39 +24,6 @@ from experiments.label_free.signals import alarms, limits_of
 from experiments.measured import difference_cell
 from experiments.real_model import tables as real_model
 from experiments.runs import keep
-
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
-SCREEN = {
-    "EMPO": "empo",
-    "TTRL": "ttrl",
-    "EMPO without scaling": "empo_unscaled",
-    "EMPO, answer mask": "answer_mask",
-    "SCRL": "scrl",
-    "TTRL, slow teacher": "ttrl_teacher",
-    "gold": "gold_reward",
-    "random": "random_reward",
-}
-
-
-def stored(name: str, part: str) -> dict[str, list[Any]]:
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))[part]
-
-
-def table(page: str, heading: str) -> dict[str, list[str]]:
-    """The first table below a heading: the cells of each row by its first one, without bold, code and links."""
-    lines = (RESULTS / page).read_text(encoding="utf-8").partition(f"\n## {heading}")[2].splitlines()
-    begin = next(place for place, line in enumerate(lines) if line.startswith("|"))
-    rows = {}
-    for line in lines[begin:]:
-        if not line.startswith("|"):
-            break
-        name, *cells = (text.strip().replace("**", "") for text in line.strip("|").split("|"))
-        rows[name.strip("[").partition("](")[0].strip("`")] = cells
-    return dict(list(rows.items())[2:])  # behind the heads and the rule
-
-
-def column(rows: list[dict[str, Any]], key: str) -> list[Any]:
-    return [row[key] for row in rows]
 
 
 def test_rows_are_stored_by_part(tmp_path: Path) -> None:
