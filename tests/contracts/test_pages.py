@@ -17,7 +17,7 @@ TEACHERS = ("author", "advantage", "return")  # of preferences in finite worlds
 def test_the_readme_on_entropy_that_is_kept() -> None:
     rows = table("exploration.md", "Report: seeds 1 to 5")
     kept = [rows[arm][5].split()[0] for arm in ("clip_cov_restrain_1", "kl_cov_restrain_1", "ref_kl_0.1")]
-    assert "They keep {}, {} and {} times the entropy".format(*kept) in prose("README.md")
+    assert "They end with {}, {} and {} times the entropy".format(*kept) in prose("README.md")
 
 
 def test_the_readme_on_the_law_of_public_runs() -> None:
