@@ -153,9 +153,18 @@ def test_the_chosen_setting_of_a_cure_on_new_seeds(name: str) -> None:
 # --- a pretrained model -----------------------------------------------------------------------------------------------
 
 
-def test_grpo_on_a_pretrained_model() -> None:
-    rows, text = stored("real_model.json", "runs")["grpo"], head("smollm2/grpo")
-    assert column(rows, "seed") == [1, 2, 3] and "Expect, seeds 1, 2 and 3," in text
+@pytest.mark.parametrize(
+    ("arm", "seeds"),
+    [
+        ("grpo", "seeds 1, 2 and 3"),
+        ("clip_cov", "seeds 1, 2 and 3"),
+        ("kl_cov", "seed 1"),
+        ("empo", "seeds 1 and 2"),
+    ],
+)
+def test_reinforcement_learning_on_a_pretrained_model(arm: str, seeds: str) -> None:
+    rows, text = stored("real_model.json", "runs")[arm], head(f"smollm2/{arm}")
+    assert column(rows, "seed") == list(map(int, re.findall(r"\d", seeds))) and f"Expect, {seeds}," in text
     courses = {
         key: [[value for _, value in row["run"][key]["course"]] for row in rows]
         for key in ("reward", "entropy", "accuracy")
