@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from entropilot.files import append_row, read_rows
-from experiments.runs import command
+from experiments.runs import command, out_folder
 
 LOOP = {"bc_steps": 300, "steps": 300, "learning_rate": 1e-4, "final_episodes": 50, "evaluate_every": 0}
 
@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--out", type=Path)
     settings = parser.parse_args()
+    if settings.out is not None:
+        out_folder(settings.out.parent)  # a place that can't be written is said before anything is computed
     torch.set_num_threads(1)
     drawer(settings.seeds, settings.out)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from entropilot.analysis.seeds import mean_difference
 from entropilot.files import append_row, read_rows
-from experiments.runs import command, keep
+from experiments.runs import command, keep, out_folder
 
 # Learners, as the page calls them.
 NAMES = {"bc": "clone", "sft": "SFT", "cpl": "CPL", "ppl": "PPL"}
@@ -174,6 +174,8 @@ def main() -> None:
         "--store", type=Path, help="keep what the table is made of here (docs/results/ppl_finite_worlds.json)"
     )
     settings = parser.parse_args()
+    for file in filter(None, (settings.out, settings.store)):
+        out_folder(file.parent)  # a place that can't be written is said before anything is computed
     torch.set_num_threads(1)
     if settings.what == "study":
         study(settings.seeds, settings.only, settings.out, settings.store)

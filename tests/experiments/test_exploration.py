@@ -215,6 +215,8 @@ def test_a_recipe_of_the_repository_is_changed_before_it_is_kept() -> None:
         ("experiments.label_free.compare", ["screen", "--limit", "256"]),
         ("experiments.one_shot", []),
         ("experiments.preference", []),
+        ("experiments.finite_worlds.tables", ["study"]),
+        ("experiments.drawer", []),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_one_sentence(
@@ -226,7 +228,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 ) -> None:
     study = importlib.import_module(module)
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["study", *arguments, "--out", str(tmp_path / "file" / "out")])
+    out = tmp_path / "file" / "out"
+    if module in ("experiments.finite_worlds.tables", "experiments.drawer"):  # these write rows into a file
+        out /= "rows.jsonl"
+    monkeypatch.setattr("sys.argv", ["study", *arguments, "--out", str(out)])
     with pytest.raises(SystemExit) as stopped:
         runs.command(study.main)
     said = capsys.readouterr().err
