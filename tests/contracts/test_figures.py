@@ -124,6 +124,7 @@ def test_how_one_fall_begins() -> None:
 
 FURTHER = SCREEN | {
     "EMPO, no lone dissenter": "empo_no_dissenter",
+    "EMPO, negative advantages cut": "empo_negative_clip",
     **{f"TraPO, {share} %": f"trapo_{share}" for share in (5, 25)},
     **{f"mixed, {share} %": f"mix_{share}" for share in (5, 25)},
     **{f"labels alone, {share} %": f"labels_{share}" for share in (5, 25)},
