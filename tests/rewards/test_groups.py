@@ -323,6 +323,27 @@ def test_the_stop_rule_speaks_once(action) -> None:
     assert probe._stop(200, {"entropy/policy_T1": 0.1}) == {}, "another reward clusters nothing"
 
 
+def flipping(rollout: int) -> dict[str, Any]:
+    """The row of a policy that still learns, whose majorities settle by rollout 20 and change again from 30 on."""
+    meaning = {"semantic/entropy": 2.0 * 0.97**rollout, "semantic/majority_share": 0.6}
+    meaning |= {"entropy/policy_T1": 0.5 * 0.97**rollout}
+    if rollout >= 8:  # before that no prompt came round
+        meaning["semantic/flip_rate"] = 0.3 if rollout < 20 else 0.05 if rollout < 30 else 0.2
+    return {"step": 4 * rollout} | meaning
+
+
+@pytest.mark.parametrize("resumed_at", [None, 25])
+def test_majorities_that_flip_again_reach_the_stop_rule_and_over_a_resume(resumed_at: int | None) -> None:
+    said: list[str] = []
+    rows, probe = [flipping(rollout) for rollout in range(45)], Probe(stop="warn", on_alarm=said.append)
+    if resumed_at is not None:
+        probe.take_up(rows[:resumed_at], rows[resumed_at - 1]["step"])
+    found = {row["step"]: probe._stop(row["step"], row) for row in rows[resumed_at or 0 :]}
+    (step,) = [step for step, row in found.items() if "stop/reason" in row]
+    assert 4 * 30 <= step < 4 * 38, "a window of eight holds the rise"
+    assert "majorit" in said[0] and len(said) == 1
+
+
 @pytest.mark.parametrize("action", ["warn", "stop"])
 def test_training_ends_where_it_was_asked_to(tmp_path, action, monkeypatch) -> None:
     monkeypatch.setattr(
