@@ -258,7 +258,11 @@ def test_a_model_judge_takes_its_settings_from_the_command_line(run, tmp_path: P
     wrong = run("cluster", "s.jsonl", "--judge", "embedding", "--model", "m", "--judge-arg", "rule=loose")
     assert wrong.code == 2 and "'embedding'" in wrong.err and "rule" in wrong.err
     wrong = run("cluster", "s.jsonl", "--judge", "entailment", "--model", "nowhere")
-    assert wrong.code == 2 and "can't load the model nowhere" in wrong.err and wrong.err.count("\n") == 1
+    assert (
+        wrong.code == 2
+        and "judge's model: the folder nowhere does not exist" in wrong.err
+        and wrong.err.count("\n") == 1
+    )
 
 
 BAD_ROWS = [

@@ -31,6 +31,7 @@ from entropilot.recipes.schema import Recipe, load_recipe
 # What a command that is not ours begins with, and why it is not run.
 NOT_RUN = {
     "pip install": "it changes the environment; `make` installs the same extras",
+    "source ": "it changes the shell that it is typed in",
     "make": "it installs, trains, or runs a whole suite; its target exists",
     "accelerate launch": "it needs several processes; `make test-distributed` starts a training with it",
     "bash examples/verl_": "it needs verl, GPUs and a data set; `make test-verl` composes its configuration",

@@ -194,7 +194,7 @@ def test_a_folder_is_no_source(tmp_path: Path) -> None:
 
 
 def test_a_hub_dataset_that_is_not_there_is_said() -> None:
-    assert "data.source: nobody/nothing can't be loaded (" in refused(
+    assert "data.source: nobody/nothing is neither a file nor in the local cache" in refused(
         "nobody/nothing"
     )  # offline in the suite
 

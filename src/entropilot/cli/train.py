@@ -235,9 +235,7 @@ def check(
     except UserError as error:
         source = Path(loaded.data.source).expanduser()
         if source.suffix in FILE_KINDS and not source.is_file():  # a note only, where the recipe is in order
-            raise UserError(
-                f"{error} (data.source: the file {loaded.data.source} is not here, either.)"
-            ) from error
+            raise UserError(f"{error} Nor is the file {loaded.data.source} of data.source here.") from error
         raise
     for plan in plans:
         if plan.stage is not None:
