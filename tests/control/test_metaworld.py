@@ -240,8 +240,9 @@ def test_a_bench_is_stopped_and_goes_on(tmp_path, monkeypatch, author):
     assert benching.run_bench(settings, tmp_path, report=said.append) == rows and len(said) == 6
     assert success_table(rows).partition("\n\n")[0].count("\n") == 3
     assert "ppl − cpl" in paired_table(rows)
-    hom, het = data_table(rows).splitlines()[2:]
-    assert "| 50 | – |" in hom and "| 50 and 20 |" in het
+    solved, others = (part.splitlines()[2:] for part in data_table(rows).split("\n\n"))
+    assert [line.split(" | ")[3].strip(" |") for line in solved] == ["50", "50 and 20"]
+    assert [line.split(" | ")[3] == "–" for line in others] == [True, False], "one author differs from nobody"
     parts = [segments.load(tmp_path / "data" / f"{TASK}_0_{i}.npz").states[:4] for i in (0, 1)]
     means = [a.mean(np.concatenate(parts)) for a in (author, replace(author, shift=author.shift + 0.1))]
     by_hand = float(((means[0] - means[1]) ** 2 / (2 * author.std**2)).sum(-1).mean())
