@@ -23,7 +23,7 @@ from entropilot.sandbox.tasks import OPERATIONS
 from experiments.runs import command, finished, keep, once, python
 
 PROBLEMS = 256
-_STEP = re.compile(r"([+*-])(\d)")
+STEP = re.compile(r"([+*-])(\d)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def is_short(text: str) -> bool:
 def slip_of(problem: str, text: str) -> Slip | None:
     """Return the first wrong value of a solution; None where all are right, or where there are too few."""
     value = int(problem[0])
-    operations = [(sign, int(digit)) for sign, digit in _STEP.findall(problem)]
+    operations = [(sign, int(digit)) for sign, digit in STEP.findall(problem)]
     written = [part.rpartition("=")[2] for part in text.partition("#")[0].split(";")]
     written = written[
         : next((i for i, found in enumerate(written) if not found.isdigit()), None)

@@ -21,17 +21,16 @@ from entropilot.inputs.completion_files import step_in
 from entropilot.records import TOKENS_FOLDER, read_tokens
 from entropilot.reports.text import aligned
 from entropilot.sandbox.tasks import OPERATIONS
-from experiments.label_free.errors import slip_of
+from experiments.label_free.errors import STEP, slip_of
 from experiments.runs import command, keep
 
 _PROBLEM = re.compile(r"(\d(?:[+*-]\d)+)=")
-_STEP = re.compile(r"([+*-])(\d)")
 
 
 def solved(problem: str) -> str:
     """Return the answer of a problem of `chains`, from left to right modulo 10."""
     value = int(problem[0])
-    for sign, digit in _STEP.findall(problem):
+    for sign, digit in STEP.findall(problem):
         value = OPERATIONS[sign](value, int(digit))
     return str(value)
 
@@ -86,13 +85,20 @@ def row_of(step: int, groups: Sequence[Sequence[dict[str, Any]]]) -> dict[str, A
 
     `place` is where most of the answers that won and are wrong slip first, from 0; the entropies are of the token there,
     in these answers and in the groups whose majority is right. None where there is no such place.
+
+    Raises:
+        UserError: a prompt is no problem of `chains`.
     """
     right, agree, wrong, weights = 0, 0, 0, [0.0, 0.0]
     places: Counter[int] = Counter()
     fallen, others = [], []
     for group in groups:
         found = _PROBLEM.search(group[0]["prompt"])
-        problem = found.group(1) if found else "0"
+        if found is None:
+            raise UserError(
+                f"step {step} holds a prompt that is no problem of chains; give a run on that tier."
+            )
+        problem = found.group(1)
         gold = solved(problem)
         winner, count = Counter(row["cluster"] for row in group).most_common(1)[0]
         won = [row for row in group if row["cluster"] == winner]

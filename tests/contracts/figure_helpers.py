@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from entropilot.answers import spellings
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 SCREEN = {
@@ -46,23 +48,9 @@ def prose(path: str) -> str:
     return " ".join((ROOT / path).read_text(encoding="utf-8").split())
 
 
-WORDS = [
-    "none",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
+WORDS = {number: word for word, number in spellings._WORDS.items()} | {0: "none"}
 
 
 def in_words(count: int) -> str:
-    """Return a count up to twelve as a word, as the pages write it."""
+    """Return a small count as a word, as the pages write it."""
     return WORDS[count]

@@ -344,9 +344,9 @@ def test_commands_on_records_run(place: Path, run, tmp_path: Path, monkeypatch: 
             assert (ROOT / ELSEWHERE[words[1]]).is_file(), line
             continue
         if words[1] == "report":
-            pytest.importorskip("jinja2")
+            pytest.importorskip("jinja2", reason="a page is written with the extra report")
         if "svg" in words:
-            pytest.importorskip("matplotlib")
+            pytest.importorskip("matplotlib", reason="a picture is drawn with the extra report")
         here = tmp_path / str(number)
         here.mkdir()
         monkeypatch.chdir(here)

@@ -57,7 +57,7 @@ def test_what_is_there_is_accepted_without_asking(silent, tmp_path: Path, monkey
 def test_a_path_without_data_is_never_asked_of_the_hub(
     silent, tmp_path: Path, monkeypatch, name: str
 ) -> None:
-    pytest.importorskip("datasets")
+    pytest.importorskip("datasets", reason="problems are loaded with the extra train")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_answers", lambda address: pytest.fail("the Hub was asked"))
@@ -70,7 +70,7 @@ def test_a_path_without_data_is_never_asked_of_the_hub(
 
 
 def test_data_on_a_hub_that_does_not_answer_costs_less_than_three_seconds(silent) -> None:
-    pytest.importorskip("datasets")
+    pytest.importorskip("datasets", reason="problems are loaded with the extra train")
     from entropilot.inputs.problems import load_problems
 
     began = time.monotonic()
@@ -89,7 +89,7 @@ def test_data_on_a_hub_that_does_not_answer_costs_less_than_three_seconds(silent
 def test_data_that_was_loaded_before_is_not_asked_for(
     silent, tmp_path, monkeypatch, cache: str, folder: str
 ) -> None:
-    pytest.importorskip("datasets")
+    pytest.importorskip("datasets", reason="problems are loaded with the extra train")
     monkeypatch.setattr(hub, "_answers", lambda address: pytest.fail("the Hub was asked"))
     monkeypatch.setattr(cache, str(tmp_path))
     (tmp_path / folder).mkdir()
@@ -97,7 +97,7 @@ def test_data_that_was_loaded_before_is_not_asked_for(
 
 
 def test_a_judges_model_is_looked_for_before_it_is_loaded(silent) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="model judges need torch")
     from entropilot.answers.judges import build_judge
 
     with pytest.raises(UserError, match="The entailment judge's model: nobody/none is neither a folder"):

@@ -91,17 +91,16 @@ def without_copy(completion: str, question: str) -> str:
 
     A question of less than 20 characters stays in a longer text; it may be a part of an honest solution.
     """
-    copied = copies(completion, question)
-    starts = [0, *(end for _, end in copied)]
-    ends = [*(start for start, _ in copied), len(completion)]
-    return " ".join(completion[start:end] for start, end in zip(starts, ends, strict=True))
+    return " ".join(completion[start:end] for start, end in own_parts(completion, question))
 
 
-def copies(completion: str, question: str) -> list[tuple[int, int]]:
-    """Return the characters [start, end) of the verbatim copies that `without_copy` leaves out, in order."""
+def own_parts(completion: str, question: str) -> list[tuple[int, int]]:
+    """Return the characters [start, end) before, between and behind verbatim copies: what `without_copy` joins."""
+    copied = [(0, len(completion))] if completion.strip() == question.strip() else []
     if len(question) >= 20:
-        return [found.span() for found in re.finditer(re.escape(question), completion)]
-    return [(0, len(completion))] if completion.strip() == question.strip() else []
+        copied = [found.span() for found in re.finditer(re.escape(question), completion)]
+    starts, ends = [0, *(end for _, end in copied)], [*(start for start, _ in copied), len(completion)]
+    return list(zip(starts, ends, strict=True))
 
 
 def _one_turn(text: str, stop_strings: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from entropilot.answers.extraction.extract import copies, extract, without_copy
+from entropilot.answers.extraction.extract import extract, own_parts, without_copy
 
 Span = tuple[int, int]
 _PIECE = re.compile(r"[^\W_]+")
@@ -52,16 +52,14 @@ def locate_own(
     text: str, question: str, rule: str | Callable[[str], str | None] = "auto"
 ) -> list[Span] | None:
     """Return the spans as `locate` does, of an answer that the rule finds outside of verbatim copies of the question."""
-    copied = copies(text, question)
     places = locate(without_copy(text, question), rule)
-    if not copied or not places:
+    if not places:
         return places
-    kept = zip([0, *(end for _, end in copied)], [*(start for start, _ in copied), len(text)], strict=True)
     found, before = (
         [],
         0,
-    )  # `before`: where a kept part begins in the text without copies, one space for each of them
-    for start, end in kept:
+    )  # `before`: where a part begins in the text without copies, one space behind the last
+    for start, end in own_parts(text, question):
         parts = ((max(first, before), min(last, before + end - start)) for first, last in places)
         found += [(first - before + start, last - before + start) for first, last in parts if first < last]
         before += end - start + 1
