@@ -8,7 +8,9 @@ the same: paired differences over seeds to GRPO with their 95 % t intervals.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +20,27 @@ from entropilot.law.law import fit_run
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
 from experiments.measured import difference_cell
-from experiments.runs import command, make, out_folder, recipe, side_by_side
+from experiments.runs import command, keep, make, out_folder, recipe, side_by_side
 
 ESTIMATORS = ("grpo", "rloo", "reinforce++")
 PREFIX = 0.15  # the paper's
+COLUMNS = (
+    "acc end",
+    "H end",
+    "a",
+    "b",
+    "ceiling",
+    "R at H = 0.2",
+    "R²",
+    "RMSE",
+    "forecast RMSE",
+    "no change RMSE",
+    "forecast in time, error at the end",
+)
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """Return what the table shows of one run."""
+def measure(folder: Path) -> dict[str, Any]:
+    """Return what the tables show of one run, and its course: step, policy entropy in nats, held-out accuracy."""
     run = read_run(folder)
     fit, names = fit_run(run)
     points = [(h, r) for _, h, r in run.column(*names)]
@@ -47,13 +62,31 @@ def measure(folder: Path) -> dict[str, float]:
         "forecast RMSE": held.rmse,
         "no change RMSE": held.naive_rmse,
         "forecast in time, error at the end": ahead.performance - last,
+        "course": steps,
     }
 
 
-def one(folder: Path, estimator: str, seed: int) -> dict[str, float]:
+def one(folder: Path, estimator: str, seed: int) -> dict[str, Any]:
     """Train and measure one run; R is measured before every rollout, so that it gives 60 points."""
     make(folder, recipe("grpo", f"advantage_estimator={estimator}", f"seed={seed}", "validate.every=1"))
-    return measure(folder)
+    return {"seed": seed} | measure(folder)
+
+
+def over_seeds(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """Return the rows of the first table: means with intervals, a column of each estimator."""
+    rows = [["", *found]]
+    return rows + [
+        [name, *(cell([row[name] for row in runs]) for runs in found.values())] for name in COLUMNS
+    ]
+
+
+def against_grpo(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
+    """Return the rows of the second table: differences to GRPO, paired by seed."""
+    others = [estimator for estimator in found if estimator != "grpo"]
+    rows = [["", *others]]
+    return rows + [
+        [name, *(difference_cell(found[other], found["grpo"], name) for other in others)] for name in COLUMNS
+    ]
 
 
 def main() -> None:
@@ -61,6 +94,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/estimators"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument(
+        "--store", type=Path, help="keep a row of every run here (docs/results/law_on_sandbox.json)"
+    )
     settings = parser.parse_args()
     out = out_folder(settings.out)
     jobs = [(estimator, seed) for seed in settings.seeds for estimator in ESTIMATORS]
@@ -68,16 +104,11 @@ def main() -> None:
     found = {
         e: [row for (estimator, _), row in zip(jobs, rows, strict=True) if estimator == e] for e in ESTIMATORS
     }
+    keep(settings.store, "estimators", found)
     print(f"seeds {settings.seeds}; mean ± half of the 95 % t interval over seeds\n")
-    table = [["", *ESTIMATORS]]
-    for name in found["grpo"][0]:
-        table.append([name, *(cell([row[name] for row in runs]) for runs in found.values())])
-    print(aligned(table))
+    print(aligned(over_seeds(found)))
     print("\npaired differences to grpo\n")
-    table = [["", *ESTIMATORS[1:]]]
-    for name in found["grpo"][0]:
-        table.append([name, *(difference_cell(found[e], found["grpo"], name) for e in ESTIMATORS[1:])])
-    print(aligned(table))
+    print(aligned(against_grpo(found)))
 
 
 if __name__ == "__main__":

@@ -10,19 +10,33 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from entropilot.analysis.seeds import cell
+from entropilot.analysis.seeds import cell, differences
 from entropilot.records import read_run
 from entropilot.reports.text import aligned
-from experiments.measured import difference_cell, measured
-from experiments.runs import command, entropilot, make, out_folder, recipe, side_by_side
+from experiments.measured import measured
+from experiments.runs import command, entropilot, keep, make, out_folder, recipe, side_by_side
 
 CHECKPOINTS = (1, 2, 5, 10, 20, 50)
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
 EVALUATED = (0, 0.25, 0.5, 1)
 SAMPLES = 16
+LOGITS = ("em 10", "grpo", "em 10, then grpo")  # beside the base
+STATISTICS = ("mean", "sd", "skewness", "entropy", "top1", "candidates")
+PAIRS = [
+    *((f"em {b}", f"em {a}") for a, b in zip(CHECKPOINTS, CHECKPOINTS[1:], strict=False)),
+    ("em 50", "em 10"),
+    ("em 10", "em 10, random prompt"),
+    ("em 10", "em 10, 16 prompts"),
+    ("em 10", "format only"),
+    ("em 10, then grpo", "grpo"),
+    ("grpo, then em 10", "grpo"),
+    ("em 10", "grpo"),
+]
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def chosen(out: Path, seed: int, top: int) -> Path:
@@ -94,12 +108,11 @@ def row_of(found: dict[str, Any]) -> dict[str, float]:
     return row | {name: drawn[name] for name in ("majority", "semantic entropy", "length")}
 
 
-def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, Any]:
-    """Return the logit study of base, EM, RL and EM→RL of a seed, measured once."""
+def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """Return the statistics of the logits of base, EM, RL and EM→RL of a seed, measured once."""
     file = out / f"logits-{seed}.json"
     if not file.exists():
-        names = ("em 10", "grpo", "em 10, then grpo")
-        given = [part for name in names for part in ("--model", models[name])]
+        given = [part for name in LOGITS for part in ("--model", models[name])]
         entropilot(
             "logits",
             "--model",
@@ -113,7 +126,51 @@ def logit_shift(out: Path, seed: int, models: dict[str, Path]) -> dict[str, Any]
             file,
             what="The study of logits",
         )
-    return json.loads(file.read_text())
+    studied = json.loads(file.read_text())["models"]
+    return {
+        name: {statistic: found[statistic]["value"] for statistic in STATISTICS}
+        for name, found in zip(("base", *LOGITS), studied, strict=True)
+    }
+
+
+def over_seeds(base: Mapping[str, Any], found: Rows) -> list[list[str]]:
+    """Return the rows of the first table: what every model does, means with intervals."""
+    columns = [name for name in base if name != "seed"]
+    rows = [["", *columns], ["base", *(f"{base[column]:.3f}" for column in columns)]]
+    return rows + [
+        [name, *(cell([run[column] for run in runs]) for column in columns)] for name, runs in found.items()
+    ]
+
+
+def paired(base: Mapping[str, Any], found: Rows) -> list[list[str]]:
+    """Return the rows of the second table: differences, paired by seed; the base has one value."""
+    columns = ("greedy", "avg@16", "pass@16")
+    rows = [["", *columns]]
+    every = {"base": [base] * len(found["em 10"])} | dict(found)
+    for one, other in [("em 10", "base"), ("em 50", "base"), *PAIRS]:
+        both = [every[name] for name in (one, other)]
+        values = [differences(*([run[column] for run in runs] for runs in both)) for column in columns]
+        rows.append([f"{one} − {other}", *(cell(value, sign=True) for value in values)])
+    return rows
+
+
+def by_temperature(base: Mapping[str, float], sweep: Rows) -> list[list[str]]:
+    """Return the rows of the third table: accuracy by temperature of training and of evaluation."""
+    rows = [["", *(f"T = {t:g}" for t in EVALUATED)]]
+    rows.append(["base", *(f"{base[f'{t:g}']:.3f}" for t in EVALUATED)])
+    for name, runs in sweep.items():
+        cells = [cell([run[f"{t:g}"] for run in runs]) for t in EVALUATED]
+        rows.append([f"trained at {name.removeprefix('T ')}", *cells])
+    return rows
+
+
+def of_logits(logits: Rows) -> list[list[str]]:
+    """Return the rows of the fourth table: the logits of four models."""
+    rows = [["", *STATISTICS]]
+    return rows + [
+        [name, *(cell([run[statistic] for run in runs]) for statistic in STATISTICS)]
+        for name, runs in logits.items()
+    ]
 
 
 def draw(file: Path, out: Path, seeds: list[int], results: list[Any], base: dict[str, float]) -> None:
@@ -152,6 +209,9 @@ def main() -> None:
     parser.add_argument(
         "--figure", type=Path, help="draw accuracy against updates into this file (matplotlib)"
     )
+    parser.add_argument(
+        "--store", type=Path, help="keep a row of every model here (docs/results/one_shot.json)"
+    )
     settings = parser.parse_args()
     out = out_folder(settings.out)
 
@@ -161,45 +221,43 @@ def main() -> None:
         for name, model in models.items():
             stem = name.replace(" ", "_").replace(",", "")
             if name.startswith("T "):
-                sweep[name] = measured(model, out / f"{stem}-{seed}.json", samples=8, temperatures=EVALUATED)
+                by_t = measured(model, out / f"{stem}-{seed}.json", samples=8, temperatures=EVALUATED)
+                sweep[name] = {t: values["accuracy"] for t, values in by_t.items()}
             else:
                 found[name] = row_of(measured(model, out / f"{stem}-{seed}.json", samples=SAMPLES))
         return found, sweep, logit_shift(out, seed, models)
 
     base = row_of(measured("sandbox", out / "base.json", samples=SAMPLES))
-    base_sweep = measured("sandbox", out / "base-sweep.json", samples=8, temperatures=EVALUATED)
+    swept = measured("sandbox", out / "base-sweep.json", samples=8, temperatures=EVALUATED)
+    base_sweep = {t: values["accuracy"] for t, values in swept.items()}
     results = side_by_side(of_seed, settings.seeds, settings.jobs)
     if settings.figure:
         draw(settings.figure, out, settings.seeds, results, base)
+    models, sweep, logits = (
+        {
+            name: [
+                {"seed": seed} | parts[place][name]
+                for seed, parts in zip(settings.seeds, results, strict=True)
+            ]
+            for name in results[0][place]
+        }
+        for place in range(3)
+    )
+    parts = {"models": models, "temperatures": sweep, "logits": logits}
+    parts["base"] = {"models": [base], "temperatures": [base_sweep]}
+    for part, rows in parts.items():
+        keep(settings.store, part, rows)
     print(
         f"seeds {settings.seeds}; test split, 128 problems x {SAMPLES} samples at T = 1; mean ± half of the"
     )
     print("95 % t interval over seeds\n")
-    table = [["", *base]]
-    table.append(["base", *(f"{value:.3f}" for value in base.values())])
-    for name in results[0][0]:
-        table.append([name, *(cell([found[name][column] for found, *_ in results]) for column in base)])
-    print(aligned(table))
+    print(aligned(over_seeds(base, models)))
     print("\npaired differences over seeds\n")
-    columns = ("greedy", "avg@16", "pass@16")
-    table = [["", *columns]]
-    pairs = [(f"em {b}", f"em {a}") for a, b in zip(CHECKPOINTS, CHECKPOINTS[1:], strict=False)]
-    pairs += [("em 10", "em 10, random prompt"), ("em 10", "em 10, 16 prompts"), ("em 10", "format only")]
-    pairs += [("em 10, then grpo", "grpo"), ("grpo, then em 10", "grpo"), ("em 10", "grpo")]
-    for one, other in pairs:
-        both = [[found[name] for found, *_ in results] for name in (one, other)]
-        table.append([f"{one} - {other}", *(difference_cell(*both, column) for column in columns)])
-    print(aligned(table))
+    print(aligned(paired(base, models)))
     print("\naccuracy by training temperature (rows) and evaluation temperature (columns)\n")
-    table = [["", *(f"T = {t:g}" for t in EVALUATED)]]
-    table.append(["base", *(f"{base_sweep[f'{t:g}']['accuracy']:.3f}" for t in EVALUATED)])
-    for temperature in TEMPERATURES:
-        name = f"T {temperature:g}"
-        cells = [cell([sweep[name][f"{t:g}"]["accuracy"] for _, sweep, _ in results]) for t in EVALUATED]
-        table.append([f"trained at {temperature:g}", *cells])
-    print(aligned(table))
-    print("\nlogits: see the JSON of each seed\n")
-    print(json.dumps([list(study) for *_, study in results][0]))
+    print(aligned(by_temperature(base_sweep, sweep)))
+    print("\nraw logits at generated positions\n")
+    print(aligned(of_logits(logits)))
 
 
 if __name__ == "__main__":

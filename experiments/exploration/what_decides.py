@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +26,7 @@ from entropilot.records import read_run
 from entropilot.reports.text import aligned
 from experiments.exploration.arms import recipe_of
 from experiments.exploration.study import measure, one, probabilities
-from experiments.runs import command, make, once, out_folder, side_by_side
+from experiments.runs import command, keep, make, once, out_folder, side_by_side
 
 KINDS = ("rare_bad", "others", "random")
 
@@ -64,27 +66,9 @@ def measured(folder: Path, seed: int) -> dict:
     return measure(read_run(folder)) | {"pool pass@1": found["pool"]["pass"]["1"], "lost": lost}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--child", nargs=2, metavar=("KIND", "RECIPE"), help=argparse.SUPPRESS)
-    settings = parser.parse_args()
-    if settings.child:
-        child(*settings.child, settings.out)
-        return
-    out = out_folder(settings.out)
-    found = {
-        arm: [one(out, arm, seed) for seed in settings.seeds] for arm in ("wide_clip", "clip_cov_restrain_1")
-    }
-    jobs = [(kind, seed) for seed in settings.seeds for kind in KINDS]
-    folders = dict(zip(jobs, side_by_side(lambda job: made(out, *job), jobs, settings.jobs), strict=True))
-    for kind in KINDS:
-        found[f"only {kind}"] = [measured(folders[kind, seed], seed) for seed in settings.seeds]
-    table = [
+def table(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str]]:
+    """Return the rows of the table: where the gradient is stopped, and what that gives."""
+    rows = [
         [
             "gradient stopped at",
             "accuracy",
@@ -99,10 +83,41 @@ def main() -> None:
         columns = [
             [run[key] for run in runs] for key in ("pool pass@1", "entropy", "lost", "chosen", "restrained")
         ]
-        against = differences(columns[0], [run["pool pass@1"] for run in found["wide_clip"]])
-        table.append([name, cell(columns[0]), cell(against, sign=True), *(cell(c) for c in columns[1:3])])
-        table[-1] += [cell(columns[3], ".0f"), cell(columns[4], ".2f")]
-    print(aligned(table))
+        gains = differences(columns[0], [run["pool pass@1"] for run in found["wide_clip"]])
+        against = "–" if name == "wide_clip" else cell(gains, sign=True)
+        rows.append([name, cell(columns[0]), against, *(cell(c) for c in columns[1:3])])
+        rows[-1] += [cell(columns[3], ".0f"), cell(columns[4], ".2f")]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--store", type=Path, help="keep a row of every run here (docs/results/exploration.json)"
+    )
+    parser.add_argument("--child", nargs=2, metavar=("KIND", "RECIPE"), help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.child:
+        child(*settings.child, settings.out)
+        return
+    out = out_folder(settings.out)
+    found = {
+        arm: [{"seed": seed} | one(out, arm, seed) for seed in settings.seeds]
+        for arm in ("wide_clip", "clip_cov_restrain_1")
+    }
+    jobs = [(kind, seed) for seed in settings.seeds for kind in KINDS]
+    folders = dict(zip(jobs, side_by_side(lambda job: made(out, *job), jobs, settings.jobs), strict=True))
+    for kind in KINDS:
+        found[f"only {kind}"] = [
+            {"seed": seed} | measured(folders[kind, seed], seed) for seed in settings.seeds
+        ]
+    keep(settings.store, "what decides", found)
+    print(aligned(table(found)))
     print(f"seeds {settings.seeds}; ± is half of the 95 % t interval over seeds")
 
 

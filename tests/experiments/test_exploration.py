@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from study_helpers import written
 
 from entropilot.analysis import seeds
 from entropilot.errors import UserError
 from entropilot.recipes.schema import Recipe, load_recipe
-from entropilot.records import RunWriter, read_run
+from entropilot.records import read_run
 from entropilot.training.plan import check
 from experiments import runs
 from experiments.exploration import arms, report
@@ -94,15 +95,6 @@ def test_a_running_mean_and_the_plateau_by_hand() -> None:
     # One rollout at 0, then 29 at 1: the mean over ten is 0.9 from the tenth rollout on, and 1 from the eleventh.
     assert plateau([0.0] + [1.0] * 29) == 10
     assert plateau([0.5] * 20) == 0
-
-
-def written(folder: Path, rows: list[dict[str, float]]) -> Path:
-    writer = RunWriter(folder, {"name": "demo", "recipe": {}})
-    for step, row in enumerate(rows, start=1):
-        writer.row(step, row)
-    writer.end("finished", seconds=1.0)
-    writer.close()
-    return folder
 
 
 def rollout(index: int) -> dict[str, float]:
