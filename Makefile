@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-browser test-distributed real-model test-real-model test-core test-crash test-slow test-verl docs lint format bench clean
+.PHONY: help quickstart wheel test test-browser test-distributed real-model test-real-model test-core test-wheel test-crash test-slow test-verl docs lint format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,13 +43,26 @@ $(CORE)/.core: pyproject.toml constraints.txt
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt build hatchling pytest pytest-xdist
 	@touch $@
 
-# The source archive, the wheel made from it, and that wheel installed: what it lacks is missed by a test.
-test-core: $(CORE)/.core ## what runs without torch, against the wheel, in an environment of its own that has only the core
+wheel: $(CORE)/.core ## the source archive, and the wheel made from it, in build/dist
 	@rm -rf build/dist && mkdir -p build
 	$(CORE)/bin/python -m build --no-isolation --outdir build/dist . >build/dist.log 2>&1 || { cat build/dist.log >&2; exit 1; }
+
+# What the wheel lacks is missed by a test.
+test-core: wheel ## what runs without torch, against the wheel, in an environment of its own that has only the core
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt build/dist/*.whl
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --force-reinstall build/dist/*.whl
 	OMP_NUM_THREADS=1 $(CORE)/bin/python -m pytest -m "$(FAST)" -q -n 2
+
+# The environment has torch, and this checkout: PYTHONPATH goes before it, and the first line says whose code runs.
+test-wheel: wheel $(VENV)/.train ## training and page out of the wheel alone, from an empty folder
+	@rm -rf build/wheel build/empty && mkdir -p build/empty
+	$(BIN)/python -m zipfile -e build/dist/*.whl build/wheel
+	cd build/empty && export PYTHONPATH="$(CURDIR)/build/wheel" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 && \
+		python="$(abspath $(BIN))/python" && \
+		$$python -c "import entropilot, os; assert entropilot.__file__.startswith(os.environ['PYTHONPATH']), entropilot.__file__" && \
+		$$python -m entropilot train kl_cov grpo.max_steps=4 validate.problems=16 --out run && \
+		$$python -m entropilot report run --out page.html && \
+		test -s run/model/README.md -a -s page.html
 
 # Only files that hold such a test are collected: to collect all takes each process 12 s longer. Loadgroup, without
 # groups: each process takes the next test, in the order of tests/conftest.py.

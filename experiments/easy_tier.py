@@ -7,14 +7,14 @@ again), prints the mean of every column with its 95 % t interval over seeds, and
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from entropilot.analysis.seeds import cell
-from entropilot.records import read_run
+from entropilot.analysis.seeds import cell, differences, ratio_cell
+from entropilot.records import Run, read_run
 from entropilot.reports.table import summarise
 from entropilot.reports.text import aligned
 from experiments.runs import command, keep, make, out_folder, recipe
@@ -35,6 +35,44 @@ COLUMNS = {
 }
 
 
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Return the run's summary and, where tokens are chosen, how many and their median share of the net covariance."""
+    chosen = [row for row in run.rows if row.get("chosen/eligible")]
+    found = {"chosen": None, "share": None}
+    if chosen:
+        found = {
+            "chosen": float(np.mean([row["chosen/tokens"] for row in chosen])),
+            "share": float(np.median([row["chosen/net_share"] for row in chosen])),
+        }
+    return summarise(run) | found
+
+
+def over_seeds(table: Rows) -> list[list[str]]:
+    """Return the rows of the first table: every column's mean with its interval."""
+    rows = [["recipe", *COLUMNS]]
+    for recipe_name, runs in table.items():
+        rows.append([recipe_name, *(cell([run[key] for run in runs]) for key in COLUMNS.values())])
+    return rows
+
+
+def against_control(table: Rows) -> list[list[str]]:
+    """Return the rows of the second table: differences to the control at the end, and the ratio of the entropies."""
+    rows = [["recipe", "against", "acc end", "H end", "H ratio"]]
+    for recipe_name, control in CONTROL.items():
+        if recipe_name not in table or control not in table:
+            continue
+        ends = {
+            key: [[run[key] for run in table[name]] for name in (recipe_name, control)]
+            for key in ("accuracy_end", "entropy_end")
+        }
+        cells = [cell(differences(*pair), sign=True) for pair in ends.values()]
+        rows.append([recipe_name, control, *cells, ratio_cell(*ends["entropy_end"], ".2f")])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/easy_tier"))
@@ -52,26 +90,12 @@ def main() -> None:
         for method in settings.methods:
             folder = out / f"{method}-{seed}"
             make(folder, recipe(method, f"seed={seed}"))
-            table[method].append({"seed": seed} | summarise(read_run(folder)))
+            table[method].append({"seed": seed} | measure(read_run(folder)))
     keep(settings.store, "easy tier", table)
     print(f"seeds {settings.seeds}; mean ± half of the 95 % t interval over seeds\n")
-    rows = [["recipe", *COLUMNS]]
-    for method, runs in table.items():
-        rows.append([method, *(cell([run[key] for run in runs]) for key in COLUMNS.values())])
-    print(aligned(rows))
+    print(aligned(over_seeds(table)))
     print("\npaired differences at the end, and the ratio of the entropies\n")
-    rows = [["recipe", "against", "acc end", "H end", "H ratio"]]
-    for method, control in CONTROL.items():
-        if method not in table or control not in table:
-            continue
-        pairs = list(zip(table[method], table[control], strict=True))
-        differences = [[a[key] - b[key] for a, b in pairs] for key in ("accuracy_end", "entropy_end")]
-        ratios = [float(np.log(a["entropy_end"] / b["entropy_end"])) for a, b in pairs]
-        half = stats.t.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / np.sqrt(len(ratios))
-        low, mid, high = (float(np.exp(np.mean(ratios) + sign * half)) for sign in (-1, 0, 1))
-        ratio = f"{mid:.2f} ({low:.2f} to {high:.2f})"
-        rows.append([method, control, *(cell(values) for values in differences), ratio])
-    print(aligned(rows, (0, 1)))
+    print(aligned(against_control(table), (0, 1)))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from entropilot.analysis.seeds import cell, differences, ratio_cell
 from entropilot.reports.text import aligned
@@ -22,20 +24,21 @@ def tables(found: Table) -> str:
     """Return the study's tables as text."""
     parts = [
         "the set, at the end: exact accuracy at T = 1, greedy, entropy; paired differences to the control\n",
-        aligned(_main(found), (0, 1)),
+        aligned(main_table(found), (0, 1)),
         "\ncurves: accuracy of the training samples / policy entropy, mean over seeds\n",
-        aligned(_curves(found)),
+        aligned(curves(found)),
         "\nwhat was restrained; the law R = -a exp(H) + b on (entropy, training accuracy)\n",
-        aligned(_cells(found, _MECHANISM)),
+        aligned(cells(found, MECHANISM)),
         "\nthe covariance of all tokens; shares of its sum over the run, quadrants by probability and advantage\n",
-        aligned(_cells(found, _COVARIANCE)),
+        aligned(cells(found, COVARIANCE)),
         "\npass@k on the set, exact; base: the model before training\n",
-        aligned(_passes(found)),
+        aligned(passes(found)),
     ]
     return "\n".join(parts)
 
 
-def _main(found: Table) -> list[list[str]]:
+def main_table(found: Table) -> list[list[str]]:
+    """Return the rows of the first table: exact accuracy, greedy accuracy, entropy, and each beside its control."""
     rows = [
         [
             "arm",
@@ -57,9 +60,7 @@ def _main(found: Table) -> list[list[str]]:
                 arm,
                 control or "–",
                 cell(_column(runs, "pool pass@1")),
-                cell(differences(_column(runs, "pool pass@1"), _column(against, "pool pass@1")), sign=True)
-                if against
-                else "–",
+                gain(runs, against) if against else "–",
                 cell(_column(runs, "pool greedy")),
                 cell(_column(runs, "entropy")),
                 ratio_cell(_column(runs, "entropy"), _column(against, "entropy")) if against else "–",  # type: ignore[arg-type]
@@ -70,7 +71,56 @@ def _main(found: Table) -> list[list[str]]:
     return rows
 
 
-def _curves(found: Table) -> list[list[str]]:
+def gain(runs: list[dict[str, Any]], against: list[dict[str, Any]]) -> str:
+    """Return by how much accuracy is above that of other runs, paired by seed."""
+    return cell(differences(_column(runs, "pool pass@1"), _column(against, "pool pass@1")), sign=True)
+
+
+def variants(found: Table) -> list[list[str]]:
+    """Return the rows of the table of variants: Clip-Cov with another number of updates, of completions, or scope."""
+    rows = [["arm", "control", "accuracy", "less control", "H", "share of net covariance"]]
+    for arm, runs in found.items():
+        control = ARMS[arm].control
+        if runs[0]["restrained"] is None or control is None:
+            continue
+        values = (cell(_column(runs, "entropy")), cell(_column(runs, "restrained"), ".2f"))
+        rows.append(
+            [
+                arm,
+                f"{control} {cell(_column(found[control], 'pool pass@1'))}",
+                cell(_column(runs, "pool pass@1")),
+                gain(runs, found[control]),
+                *values,
+            ]
+        )
+    return rows
+
+
+def beside_accuracy(found: Table) -> dict[str, float]:
+    """Return Spearman's correlation, over all runs, of exact accuracy with entropy and with the share of lost problems."""
+    runs = [run for rows in found.values() for run in rows]
+    return {
+        name: float(stats.spearmanr(_column(runs, key), _column(runs, "pool pass@1")).statistic)  # type: ignore[union-attr]
+        for name, key in (("entropy at the end", "entropy"), ("share of problems with p < 0.001", "lost"))
+    }
+
+
+def markdown(rows: list[list[str]]) -> list[str]:
+    """Return the rows as the lines of a page, an interval with a sign in bold where it leaves out 0."""
+    return [f"| {' | '.join(map(_shown, row))} |" for row in rows]
+
+
+def _shown(text: str) -> str:
+    found = _SIGNED.fullmatch(text)
+    text = text.replace("-0.", "−0.")
+    return f"**{text}**" if found and float(found[2]) > float(found[3]) else text
+
+
+_SIGNED = re.compile(r"([+-])(\d\.\d+) ± (\d\.\d+)")
+
+
+def curves(found: Table) -> list[list[str]]:
+    """Return the rows of the table of courses: accuracy of the training samples / policy entropy in nats."""
     marks = [m for m in next(iter(found.values()))[0]["curve"] if int(m) % 20 == 0 or int(m) == ROLLOUTS]
     rows = [["arm", *(f"rollout {mark}" for mark in marks)]]
     for arm, runs in found.items():
@@ -81,12 +131,11 @@ def _curves(found: Table) -> list[list[str]]:
     return rows
 
 
-_MECHANISM = {
+MECHANISM = {
     "tokens": ("chosen", ".0f"),
     "share of net covariance": ("restrained", ".2f"),
-    "|log ratio| median": ("log ratio median", ".3f"),
+    "log-ratio, median": ("log ratio median", ".3f"),
     "p99": ("log ratio p99", ".2f"),
-    "length": ("peak length", ".1f"),
     "a": ("a", ".3f"),
     "ceiling": ("ceiling", ".3f"),
     "R²": ("r2", ".2f"),
@@ -94,7 +143,7 @@ _MECHANISM = {
     "no change RMSE": ("naive", ".3f"),
 }
 
-_COVARIANCE = {
+COVARIANCE = {
     "mean": ("covariance", ".3f"),
     "> 0": ("covariance positive", ".2f"),
     "top 2 %": ("top 2 %", ".2f"),
@@ -107,14 +156,16 @@ _COVARIANCE = {
 }
 
 
-def _cells(found: Table, columns: dict[str, tuple[str, str]]) -> list[list[str]]:
+def cells(found: Table, columns: dict[str, tuple[str, str]]) -> list[list[str]]:
+    """Return the rows of a table of means with intervals, of the columns that are named."""
     rows = [["arm", *columns]]
     for arm, runs in found.items():
         rows.append([arm, *(cell(_column(runs, name), spec) for name, spec in columns.values())])
     return rows
 
 
-def _passes(found: Table) -> list[list[str]]:
+def passes(found: Table) -> list[list[str]]:
+    """Return the rows of the table of pass@k on the set, with the k from which the base is ahead."""
     ladder = [1, 4, 16, 64, 256, 1024, 4096, 16384]
     rows = [["arm", *(f"k={k}" for k in ladder), "base ahead from k", "problems with p < 0.001"]]
     base = [run["base pass"] for run in found["grpo"]]

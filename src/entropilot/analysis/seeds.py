@@ -39,12 +39,12 @@ def cell(values: Sequence[float | None], spec: str = ".3f", sign: bool = False) 
     return mean if np.isnan(found[1]) else f"{mean} ± {found[1]:{spec}}"
 
 
-def ratio_cell(one: Sequence[float], other: Sequence[float]) -> str:
+def ratio_cell(one: Sequence[float], other: Sequence[float], spec: str = ".1f") -> str:
     """Return the geometric mean of ratios, seed by seed, with the ends of its 95 % t interval."""
     found = interval([float(np.log(a / b)) for a, b in zip(one, other, strict=True) if a > 0 and b > 0])
     if found is None:
         return "–"
     mean, half = found
     if np.isnan(half):
-        return f"{np.exp(mean):.1f}"
-    return f"{np.exp(mean):.1f} ({np.exp(mean - half):.1f} to {np.exp(mean + half):.1f})"
+        return f"{np.exp(mean):{spec}}"
+    return f"{np.exp(mean):{spec}} ({np.exp(mean - half):{spec}} to {np.exp(mean + half):{spec}})"
