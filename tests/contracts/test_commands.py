@@ -1,7 +1,8 @@
 """The commands of README, docs and the heads of recipes: carried out, or parsed and said why they are not.
 
 A command of entropilot is parsed, and its recipe is read with the values that are set. Those on records run; the others
-are carried out by the tests that `ELSEWHERE` names. Programs of others stand in `NOT_RUN` with the reason.
+are carried out by the tests that `ELSEWHERE` names. Programs of others stand in `NOT_RUN` with the reason. A command within
+a sentence is parsed, or where it is a bare name (`entropilot fit`) it exists.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ OWN_ARGUMENTS = ("benchmarks/clusters.py", "tests/answers/test_real_answers.py")
 INVENTED = {
     "RECIPE": "stands for any recipe",
     "mine.yaml": "made by `entropilot recipes copy` on the line before",
+    "chain.yaml": "the block above the sentence, loaded by tests/contracts/test_snippets.py",
 }
+SAID = "entropilot could not extend"  # what it says, no command
 # What is carried out; the others are parsed, and carried out by the tests named here.
 CARRIED_OUT = ("fit", "forecast", "diagnose", "report", "read", "recipes", "sandbox problems")
 ELSEWHERE = {
@@ -99,9 +102,23 @@ def head_commands(recipe: Path) -> list[str]:
     return [line for line in plain("".join(indented)) if line.startswith(STARTS)]
 
 
+def within_sentences(page: Path) -> list[str]:
+    """Return the commands of ours that stand in the running text of a page, in backticks."""
+    spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    found = [" ".join(span.split()) for span in spans]
+    return [span for span in found if span.startswith(OURS) and not span.startswith(SAID)]
+
+
+def studies() -> list[str]:
+    """Return the commands of the table of studies, experiments/README.md, as they are typed."""
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    return [f"python -m {span}" for span in re.findall(r"`(experiments\.[^`]+)`", text)]
+
+
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
 COMMANDS += [(recipe, line) for recipe in RECIPES for line in head_commands(recipe)]
+COMMANDS += [(ROOT / "experiments" / "README.md", line) for line in studies()]
 PLACES = list(dict.fromkeys(place for place, _ in COMMANDS))
 ROOT_COMMAND: Any = typer.main.get_command(app)
 
@@ -170,6 +187,17 @@ def test_commands_exist_with_their_options_and_recipes(place: Path, monkeypatch:
             assert Path(rest[0]).is_file(), line
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if within_sentences(page)], ids=name_of)
+def test_commands_within_sentences_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for line in within_sentences(page):
+        rest, command = words_of(line)[1:], ROOT_COMMAND
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command = command.commands[rest.pop(0)]
+        if rest and rest != ["--version"]:
+            resolve(words_of(line)[1:])
+
+
 @needs_torch
 @pytest.mark.parametrize("place", PLACES, ids=name_of)
 def test_what_commands_train_can_be_trained(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +225,8 @@ def test_a_wrong_setting_would_be_found(setting: str) -> None:
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) > 150
+    assert len(COMMANDS) > 150 and len(studies()) > 20
+    assert sum(len(within_sentences(page)) for page in PAGES) > 50
     assert {place.suffix for place in PLACES} == {".md", ".yaml"}
     assert all(of(recipe) for recipe in RECIPES if "entropilot train" in recipe.read_text(encoding="utf-8"))
 
@@ -214,7 +243,8 @@ def test_no_command_of_ours_is_listed_without_a_page(name: str) -> None:
 
 @pytest.mark.parametrize("name", INVENTED)
 def test_no_recipe_is_invented_without_a_page(name: str) -> None:
-    assert any(name in words_of(line) for _, line in COMMANDS)
+    lines = [line for _, line in COMMANDS] + [line for page in PAGES for line in within_sentences(page)]
+    assert any(name in words_of(line) for line in lines)
 
 
 @pytest.mark.parametrize(
