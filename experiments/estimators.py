@@ -24,19 +24,20 @@ from experiments.runs import command, keep, make, out_folder, recipe, side_by_si
 
 ESTIMATORS = ("grpo", "rloo", "reinforce++")
 PREFIX = 0.15  # the paper's
-COLUMNS = (
-    "acc end",
-    "H end",
-    "a",
-    "b",
-    "ceiling",
-    "R at H = 0.2",
-    "R²",
-    "RMSE",
-    "forecast RMSE",
-    "no change RMSE",
-    "forecast in time, error at the end",
-)
+COLUMNS = {
+    "acc end": "accuracy at the end",
+    "H end": "entropy at the end, nats",
+    "a": "a",
+    "b": "b",
+    "ceiling": "ceiling −a + b",
+    "R at H = 0.2": "fitted R at H = 0.2",
+    "R²": "R²",
+    "RMSE": "RMSE",
+    "forecast RMSE": "forecast RMSE (fit on the first 15 %, later H as measured)",
+    "no change RMSE": "the same of predicting no change",
+    "forecast in time, error at the end": "forecast in time from the first 15 %, error at the end",
+}
+COMPARED = ("a", "b", "ceiling", "R at H = 0.2", "acc end")
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -76,7 +77,8 @@ def over_seeds(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[st
     """Return the rows of the first table: means with intervals, a column of each estimator."""
     rows = [["", *found]]
     return rows + [
-        [name, *(cell([row[name] for row in runs]) for runs in found.values())] for name in COLUMNS
+        [words, *(cell([row[name] for row in runs]) for runs in found.values())]
+        for name, words in COLUMNS.items()
     ]
 
 
@@ -85,7 +87,8 @@ def against_grpo(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[list[str
     others = [estimator for estimator in found if estimator != "grpo"]
     rows = [["", *others]]
     return rows + [
-        [name, *(difference_cell(found[other], found["grpo"], name) for other in others)] for name in COLUMNS
+        [COLUMNS[name], *(difference_cell(found[other], found["grpo"], name) for other in others)]
+        for name in COMPARED
     ]
 
 
