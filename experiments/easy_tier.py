@@ -31,7 +31,6 @@ COLUMNS = {
     "b": "b",
     "ceiling": "ceiling",
     "R²": "r2",
-    "seconds": "seconds",
 }
 
 

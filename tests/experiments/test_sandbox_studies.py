@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from study_helpers import written
 
-from experiments import dynamics, estimators, one_shot
+from entropilot.control.bench.tables import paired_table, success_table
+from entropilot.errors import UserError
+from entropilot.files import append_row
+from experiments import control_rows, dynamics, estimators, one_shot
 
 
 def test_what_is_measured_of_a_run_that_obeys_the_law(tmp_path: Path) -> None:
@@ -120,3 +123,36 @@ def test_rows_of_the_one_shot_study(
     said = capsys.readouterr().out
     for rows in (one_shot.over_seeds(base, kept["models"]), one_shot.of_logits(kept["logits"])):
         assert all(cell in said for row in rows for cell in row)
+
+
+def test_rows_of_a_bench_are_kept_by_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tables come out the same from the kept rows; texts, as of a machine's folders, are not kept."""
+    bench, store = tmp_path / "control_core", tmp_path / "control.json"
+    cell = {"task": "door-open", "kind": "hom", "label": "script", "behaviour": 0.4, "clone": 0.5}
+    success = {"cpl": (0.5, 0.7), "ppl": (0.75, 0.75)}
+    rows = [
+        cell
+        | {
+            "seed": seed,
+            "method": method,
+            "success": values[seed],
+            "curve": [[10, values[seed]]],
+            "folder": "/x",
+        }
+        for method, values in success.items()
+        for seed in (0, 1)
+    ]
+    for row in rows:
+        append_row(bench / "results.jsonl", row)
+    monkeypatch.setattr("sys.argv", ["study", str(bench), "--store", str(store)])
+    control_rows.main()
+    said = capsys.readouterr().out
+    assert success_table(rows) in said and paired_table(rows) in said
+    assert "+15 ± 127 (2)" in said  # differences of 25 and 5 points: 12.706 · 10
+    kept = json.loads(store.read_text())["control_core"]["door-open, hom, script, ppl"]
+    assert kept[1] == {"seed": 1, "success": 0.75, "clone": 0.5, "behaviour": 0.4, "curve": [[10, 0.75]]}
+    monkeypatch.setattr("sys.argv", ["study", str(tmp_path / "nothing")])
+    with pytest.raises(UserError, match="nothing holds no finished run of a bench"):
+        control_rows.main()
