@@ -14,8 +14,9 @@ from entropilot.analysis.seeds import cell, differences, mean_difference
 from entropilot.analysis.stopping import StopRule
 from entropilot.law.law import fit_run
 from entropilot.records import Run
-from experiments import quickstart
+from experiments import easy_tier, quickstart
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
+from experiments.exploration import tables as exploration
 from experiments.finite_worlds import tables as worlds
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
@@ -66,6 +67,16 @@ def test_the_cures_on_problems_that_do_not_repeat() -> None:
     assert {len(found) for found in rows.values()} == {3}
     expected = beside_grpo(rows, "pass@1", "pass@8", "pass@32", "entropy")
     assert table("cures.md", "Problems that do not repeat") == expected
+
+
+def test_the_easy_tier() -> None:
+    """Both tables of its page, as they stand there, bold and all."""
+    rows = stored("easy_tier.json", "easy tier")
+    assert all(column(runs, "seed") == [1, 2, 3, 4, 5] for runs in rows.values())
+    page = (RESULTS / "easy_tier.md").read_text(encoding="utf-8")
+    for table_rows in (easy_tier.over_seeds(rows), easy_tier.against_control(rows)):
+        head, *lines = exploration.markdown(table_rows)
+        assert "\n".join(lines) in page, head
 
 
 def test_how_closely_entropy_follows_a_target() -> None:

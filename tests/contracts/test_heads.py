@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from figure_helpers import ROOT, column, in_words, prose, stored, table
 
-from entropilot.analysis.seeds import cell
+from entropilot.analysis.seeds import cell, differences, ratio_cell
 from entropilot.methods.repo import REPO
 from entropilot.recipes.schema import Recipe, load_recipe
 from experiments.cures import ARMS, best_setting, recipe_of
+from experiments.easy_tier import CONTROL
 from experiments.exploration.arms import REPORT
 from experiments.label_free.compare import PARTS
 from experiments.label_free.falls import FALL
@@ -148,6 +149,49 @@ def test_the_chosen_setting_of_a_cure_on_new_seeds(name: str) -> None:
     assert set(map(float, re.findall(r"\d[\d.]*(?:e-\d+)?", told[1]))) == different
     base = cell(column(report["grpo"], "pass@1"))
     assert f"GRPO of exploration_grpo.yaml ends at {base} with the same completions and updates." in text
+
+
+# --- the pool, and the easy tier --------------------------------------------------------------------------------------
+
+POOL = {
+    "exploration_grpo": "grpo",
+    "exploration_clip_cov": "clip_cov_restrain_1",
+    "exploration_kl_cov": "kl_cov_restrain_1",
+    "exploration_ref_kl": "ref_kl_0.1",
+}
+
+
+EASY = {"quickstart_grpo": "grpo", "quickstart_kl_cov": "kl_cov"}
+EASY |= {name: name for name in ("grpo", "no_clip", "clip_higher", "clip_cov", "kl_cov")}
+
+
+@pytest.mark.parametrize("name", EASY)
+def test_recipes_on_the_easy_tier(name: str) -> None:
+    arm, table_of, text = EASY[name], stored("easy_tier.json", "easy tier"), head(name)
+    rows, control = table_of[arm], CONTROL.get(EASY[name])
+    assert (
+        column(rows, "seed") == [1, 2, 3, 4, 5]
+        and "Expect, seeds 1 to 5 (python -m experiments.easy_tier)" in text
+    )
+    for key, words in (
+        ("accuracy", "held-out accuracy, sampled at T = 1"),
+        ("entropy", "policy entropy, nats"),
+    ):
+        start, end = (cell(column(rows, f"{key}_{when}")) for when in ("start", "end"))
+        assert f"{words} {start} -> {end}" in text
+    a, b, ceiling, r2 = (cell(column(rows, key)) for key in ("a", "b", "ceiling", "r2"))
+    assert f"law a {a} b {b} ceiling {ceiling} R² {r2}" in text
+    if control is not None:
+        against = table_of[control]
+        gain = cell(differences(column(rows, "accuracy_end"), column(against, "accuracy_end")), sign=True)
+        ratio = ratio_cell(column(rows, "entropy_end"), column(against, "entropy_end"), ".2f")
+        ratio = ratio.replace(" (", " times (")
+        named = {"grpo": "GRPO"}.get(control, control)
+        assert f"Against {named}, paired: accuracy {gain}, entropy {ratio}" in text
+    if rows[0]["chosen"] is not None:
+        tokens, share = np.mean(column(rows, "chosen")), np.median(column(rows, "share"))
+        assert f"About {tokens:.0f} tokens a rollout are chosen on average" in text
+        assert f"median share {share:.2f}" in text
 
 
 # --- a pretrained model -----------------------------------------------------------------------------------------------
