@@ -289,7 +289,7 @@ def test_rows_that_cannot_be_read_are_named(run, tmp_path: Path, command, rows, 
 
 WRONG = [
     (["cluster"], "Missing argument"),
-    (["cluster", "no.jsonl"], "error: no.jsonl is no file;"),
+    (["cluster", "no.jsonl"], "error: no.jsonl does not exist;"),
     (["cluster", "no"], "error: no is no file of a known kind; give one of .jsonl"),
     (["cluster", "samples.jsonl", "--missing", "nan"], "--missing is 'nan'; choose one of singleton, zero"),
     (["cluster", "samples.jsonl", "--threshold", "x"], "--threshold is 'x'; choose one of none, below_log_g"),

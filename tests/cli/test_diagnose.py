@@ -28,7 +28,7 @@ def test_a_healthy_run_is_0_and_says_what_was_not_checked(run, tmp_path: Path) -
     result = run("diagnose", str(make(tmp_path / "good", RISING)))
     assert result.code == 0
     first, second = result.out.splitlines()
-    assert first == "good: no findings"
+    assert first == "good: no findings in 5 of 14 checks"
     assert second.startswith("  not checked, because nothing was logged for it: ") and "drift" in second
 
 
@@ -36,10 +36,10 @@ def test_a_collapsed_run_is_1_with_evidence_and_advice(run, tmp_path: Path) -> N
     result = run("diagnose", str(make(tmp_path / "bad", FALLEN)), str(make(tmp_path / "good", RISING)))
     assert result.code == 1
     lines = result.out.splitlines()
-    assert lines[0] == "bad: 1 finding"
+    assert lines[0] == "bad: 1 finding in 5 of 14 checks"
     assert lines[1].startswith("  error: reward collapse, steps 6 to 60: reward/mean fell from 0.7 to 0.1")
     assert [line.split(":")[0].strip() for line in lines[2:5]] == ["meaning", "try", "false alarms"]
-    assert "good: no findings" in lines
+    assert "good: no findings in 5 of 14 checks" in lines
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_json_and_controls(run, tmp_path: Path) -> None:
 
 def test_bad_input_is_2(run, tmp_path: Path) -> None:
     result = run("diagnose", str(tmp_path / "nothing"))
-    assert result.code == 2 and result.out == "" and "no file" in result.err
+    assert result.code == 2 and result.out == "" and "does not exist" in result.err
     assert run("diagnose", str(make(tmp_path / "a", RISING)), "--fail-on", "words").code == 2
 
 
@@ -137,3 +137,8 @@ def test_too_few_steps_are_not_told_as_nothing_logged(run, tmp_path: Path) -> No
     (tmp_path / "chosen.csv").write_text("step,entropy,reward,chosen/tokens\n" + rows)
     (document,) = json.loads(run("diagnose", "chosen.csv", "--json").out)
     assert "inert method" not in document["too_short"] + document["not_logged"]
+
+
+def test_a_log_too_short_to_judge_is_not_called_healthy(run, tmp_path: Path) -> None:
+    result = run("diagnose", str(make(tmp_path / "short", RISING[:4])))
+    assert (result.code, result.out.splitlines()[0]) == (0, "short: nothing could be checked")

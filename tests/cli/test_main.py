@@ -126,10 +126,10 @@ WRONG = [
     ),
     (
         ["fit", "no"],
-        "error: no is no file; give a log, or the folder that holds it.",
+        "error: no does not exist; check the path.",
     ),
     (["fit", "."], "error: . holds no log that can be read"),
-    (["report", "no"], "error: no is no file"),
+    (["report", "no"], "error: no does not exist"),
     (
         ["sandbox", "problems", "--split", "dev"],
         "error: There is no split 'dev'; choose one of train, validation, test.",

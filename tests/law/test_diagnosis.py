@@ -75,7 +75,7 @@ def test_entropy_measured_with_noise(synthetic) -> None:
 def test_residuals_with_a_trend(phi, synthetic) -> None:
     h, r = synthetic.run(240, phi)
     words = dict(diagnose(fit_law(h, r + 0.15 * np.arange(240) / 240)))["trend"]
-    assert "at the same entropy R rose by" in words
+    assert "measured from the law's curve R rose by" in words
     assert abs(float(re.search(r"rose by ([\d.]+)", words)[1]) - 0.15) < 0.06
     assert "fell by" in dict(diagnose(fit_law(h, r - 0.15 * np.arange(240) / 240)))["trend"]
 
@@ -126,7 +126,7 @@ def test_findings_enter_the_verdict(synthetic) -> None:
     fit = fit_law(h, r + 0.15 * np.arange(240) / 240)
     text = assess(fit).verdict
     assert "describes this run well" not in text
-    assert "rough guide, because at the same entropy R rose" in text
+    assert "rough guide, because measured from the law's curve R rose" in text
     assert "\n" not in text
     short = assess(fit, performance_name="reward/mean").short
     assert short == text.partition(", because ")[0] and short.endswith("take this ceiling as a rough guide")

@@ -48,7 +48,7 @@ def diagnose(
     as_json: JsonOption = False,
 ) -> None:
     """Find what is wrong with runs: collapse, explosion, dead groups, drift, truncation and more, with advice."""
-    from entropilot.law.findings.find import find, too_short, unchecked
+    from entropilot.law.findings.find import NEEDS, find, too_short, unchecked
     from entropilot.law.findings.finding import SEVERITIES
     from entropilot.law.findings.signals import Signals
     from entropilot.reports.text import labels, one_line
@@ -76,9 +76,13 @@ def diagnose(
         for label, each, findings in zip(
             labels([each.run for each in signals]), signals, results, strict=True
         ):
-            typer.echo(
-                f"{one_line(label)}: {counted(len(findings), 'finding') if findings else 'no findings'}"
-            )
+            checked = len(NEEDS) - len(too_short(each)) - len(unchecked(each))
+            said = counted(len(findings), "finding") if findings else "no findings"
+            if not checked:
+                said = "nothing could be checked"
+            elif checked < len(NEEDS):
+                said += f" in {checked} of {len(NEEDS)} checks"
+            typer.echo(f"{one_line(label)}: {said}")
             for finding in findings:
                 for line in finding.lines():
                     typer.echo(("    " if line.startswith(" ") else "  ") + one_line(line))

@@ -100,7 +100,7 @@ def _of_run(reading: Any) -> dict[str, Any]:
     else:
         say(
             "entropy was not measured before and after the updates of this run; to compare its change with the covariance, "
-            "train with probe.prefixes (recipes/dynamics.yaml)."
+            "train with probe.prefixes, as the recipe `dynamics` does."
         )
     if levels := by_difficulty(rows):
         result["by_difficulty"] = [_plain(level) for level in levels]

@@ -199,7 +199,7 @@ def _rank_sentences(summary: dict[str, Any]) -> Iterator[str]:
     if summary["unclear"]:
         yield (
             f"the first place is uncertain with so few samples: {summary['unclear']} other prompts may have a larger "
-            f"variance ({summary['level']:.0%} level); raise --k for a clearer order"
+            f"variance ({summary['level']:.0%} level); more samples of each prompt make the order clearer"
         )
     known = {rule: value for rule, value in summary["spearman_with_variance"].items() if value is not None}
     if known:

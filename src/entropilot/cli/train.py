@@ -149,7 +149,7 @@ def _time(recipe: Path, overrides: list[str] | None, otherwise: str) -> str:
     said = hardware(recipe)
     if said is None:
         return otherwise
-    return f"{said} (from the recipe's head{'; without your changes' if overrides else ''})"
+    return f"{said} (the recipe's own estimate{', without your changes' if overrides else ''})"
 
 
 def _write_page(folders: list[Path], out: Path) -> list[str]:

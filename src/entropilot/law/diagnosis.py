@@ -165,9 +165,9 @@ def _trend(line: Line, time: Array) -> Finding | None:
         return None
     return Finding(
         "trend",
-        f"at the same entropy R {'rose' if drift > 0 else 'fell'} by {abs(drift):.2g} from the first point to the "
-        f"last (99 % interval of the drift: {drift - half:.2g} to {drift + half:.2g}), so something besides entropy "
-        "moves it",
+        f"measured from the law's curve R {'rose' if drift > 0 else 'fell'} by {abs(drift):.2g} from the first point "
+        f"to the last (99 % interval of the drift: {drift - half:.2g} to {drift + half:.2g}), so something besides "
+        "entropy moves it, or it follows entropy along another curve",
     )
 
 

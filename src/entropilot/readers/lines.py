@@ -25,6 +25,8 @@ def open_log(path: Path) -> BinaryIO:
         UserError: it is none, or can't be read.
     """
     try:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; check the path.")
         if not path.is_file():
             raise UserError(f"{path} is no file; give a log, or the folder that holds it.")
         return path.open("rb")

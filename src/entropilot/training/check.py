@@ -97,6 +97,6 @@ def surprises(recipe: Recipe, config: GRPOConfig, awaited: bool = False) -> list
         )
     if recipe.validation is None:
         notes.append(
-            "No `validate` section: the law will be fitted to the training reward, which it is not about."
+            "No `validate` section: the law will be fitted to the training reward, but it is a law of held-out accuracy."
         )
     return notes

@@ -234,6 +234,7 @@ def _held_out(recipe: Recipe, elsewhere: bool) -> HeldOut | None:
 
 def _facts(plan: Plan, rewards: list[str], rows: int, processes: int) -> list[tuple[str, str]]:
     config = plan.config
+    groups = rows // config.num_generations
     return [
         ("model", plan.model),
         ("data", plan.data.source),
@@ -245,7 +246,7 @@ def _facts(plan: Plan, rewards: list[str], rows: int, processes: int) -> list[tu
         ("processes", str(processes)),
         (
             "rollout",
-            f"{rows} completions = {rows // config.num_generations} prompts x {config.num_generations}",
+            f"{rows} completions = {groups} prompt{'s' if groups != 1 else ''} x {config.num_generations}",
         ),
         ("updates per rollout", f"{updates_per_rollout(config):g}"),
         (

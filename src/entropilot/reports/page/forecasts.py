@@ -22,10 +22,11 @@ MOST_RUNS = 12  # with a row each; of more, groups have one
 MOST_IN_GROUPS = 60  # runs forecast for groups; a forecast takes up to half a second
 _CAPTION = (
     f'Forecast of the last measurement from the first {PREFIX:.0%} of each run. The forecast is "no change" with a '
-    "calibrated interval, because nothing beat it on public runs; the other columns show what else was predicted."
+    "interval from the errors on public runs, because nothing beat it there; the other columns show what else was "
+    "predicted."
 )
 _CAPTION_OF_GROUPS = (
-    f'Forecast of each run\'s last measurement from its first {PREFIX:.0%}: "no change", whose calibrated interval holds '
+    f'Forecast of each run\'s last measurement from its first {PREFIX:.0%}: "no change", with an interval that held '
     "about nine of ten ends of public runs."
 )
 
