@@ -105,15 +105,15 @@ def beside_accuracy(found: Table) -> dict[str, float]:
     }
 
 
-def markdown(rows: list[list[str]]) -> list[str]:
-    """Return the rows as the lines of a page, an interval with a sign in bold where it leaves out 0."""
-    return [f"| {' | '.join(map(_shown, row))} |" for row in rows]
+def markdown(rows: list[list[str]], bold: bool = False) -> list[str]:
+    """Return the rows as the lines of a page, on demand with differences in bold whose interval leaves out 0."""
+    return [f"| {' | '.join(_shown(text, bold) for text in row)} |" for row in rows]
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, bold: bool) -> str:
     found = _SIGNED.fullmatch(text)
     text = text.replace("-0.", "−0.")
-    return f"**{text}**" if found and float(found[2]) > float(found[3]) else text
+    return f"**{text}**" if bold and found and float(found[2]) > float(found[3]) else text
 
 
 _SIGNED = re.compile(r"([+-])(\d\.\d+) ± (\d\.\d+)")

@@ -14,9 +14,11 @@ from entropilot.analysis.seeds import cell, differences, mean_difference
 from entropilot.analysis.stopping import StopRule
 from entropilot.law.law import fit_run
 from entropilot.records import Run
-from experiments import easy_tier, quickstart
+from experiments import dynamics, easy_tier, quickstart
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.exploration import tables as exploration
+from experiments.exploration.arms import ARMS as POOL_ARMS
+from experiments.exploration.arms import REPORT, REPORTED, with_controls
 from experiments.finite_worlds import tables as worlds
 from experiments.label_free.compare import by_arm, by_stop
 from experiments.label_free.errors import table as slips_table
@@ -69,13 +71,58 @@ def test_the_cures_on_problems_that_do_not_repeat() -> None:
     assert table("cures.md", "Problems that do not repeat") == expected
 
 
+def test_the_exploration_report() -> None:
+    """Its six tables, each as it stands on the page, bold and all."""
+    rows = stored("exploration.json", "report")
+    assert list(rows) == with_controls(REPORTED)
+    assert all(tuple(column(runs, "seed")) == REPORT for runs in rows.values())
+    page = (RESULTS / "exploration.md").read_text(encoding="utf-8")
+    _, *lines = exploration.markdown(exploration.main_table(rows), bold=True)
+    assert "\n".join(lines) in page
+    made = [exploration.curves(rows), exploration.passes(rows)]
+    made += [exploration.cells(rows, columns) for columns in (exploration.MECHANISM, exploration.COVARIANCE)]
+    for table_rows in made:
+        head, *lines = exploration.markdown(table_rows)
+        assert "\n".join(lines) in page, head
+    told = {
+        name: f"{value:.2f}".replace("-", "−") for name, value in exploration.beside_accuracy(rows).items()
+    }
+    assert {name: cells[0] for name, cells in table("exploration.md", "What decides").items()} == told
+
+
+def test_the_second_making_of_the_exploration_report() -> None:
+    rows = stored("exploration.json", "report")
+    for arm, (_, told) in table("exploration.md", "#Made twice").items():
+        against = rows[POOL_ARMS[arm].control or ""]
+        gains = differences(column(rows[arm], "pool pass@1"), column(against, "pool pass@1"))
+        assert told == cell([100 * gain for gain in gains if gain is not None], ".1f", sign=True).replace(
+            "-", "−"
+        ), arm
+
+
 def test_the_easy_tier() -> None:
     """Both tables of its page, as they stand there, bold and all."""
     rows = stored("easy_tier.json", "easy tier")
     assert all(column(runs, "seed") == [1, 2, 3, 4, 5] for runs in rows.values())
     page = (RESULTS / "easy_tier.md").read_text(encoding="utf-8")
     for table_rows in (easy_tier.over_seeds(rows), easy_tier.against_control(rows)):
-        head, *lines = exploration.markdown(table_rows)
+        head, *lines = exploration.markdown(table_rows, bold=True)
+        assert "\n".join(lines) in page, head
+
+
+@pytest.mark.parametrize(
+    ("study", "tables", "seeds"),
+    [
+        ("dynamics", (dynamics.agreements, dynamics.difficulty), [1, 2, 3]),
+    ],
+)
+def test_the_law_on_the_sandbox(study: str, tables: tuple[Any, ...], seeds: list[int]) -> None:
+    """The tables of the three estimators, and of the theory, as they stand on their page."""
+    rows = stored("law_on_sandbox.json", study)
+    assert all(column(runs, "seed") == seeds for runs in rows.values())
+    page = (RESULTS / "law_on_sandbox.md").read_text(encoding="utf-8")
+    for made in tables:
+        head, *lines = exploration.markdown(made(rows))
         assert "\n".join(lines) in page, head
 
 

@@ -14,6 +14,7 @@ from entropilot.methods.repo import REPO
 from entropilot.recipes.schema import Recipe, load_recipe
 from experiments.cures import ARMS, best_setting, recipe_of
 from experiments.easy_tier import CONTROL
+from experiments.exploration.arms import ARMS as POOL_ARMS
 from experiments.exploration.arms import REPORT
 from experiments.label_free.compare import PARTS
 from experiments.label_free.falls import FALL
@@ -161,6 +162,37 @@ POOL = {
 }
 
 
+@pytest.mark.parametrize("name", POOL)
+def test_recipes_of_the_pool(name: str) -> None:
+    arm, report, text = POOL[name], stored("exploration.json", "report"), head(name)
+    rows, control = report[arm], POOL_ARMS[POOL[name]].control
+    accuracy = column(rows, "pool pass@1")
+    base = cell([row["base pass"]["1"] for row in rows])
+    assert f"accuracy at T = 1, exact {base} -> {cell(accuracy)}" in text
+    # Of the first ten rollouts: the first point of the smoothed curve.
+    first = cell([row["curve"]["10"][1] for row in rows])
+    assert f"policy entropy, nats {first} (first ten rollouts) -> {cell(column(rows, 'entropy'))}" in text
+    if control is not None:
+        gains = cell(differences(accuracy, column(report[control], "pool pass@1")), sign=True)
+        ratio = ratio_cell(column(rows, "entropy"), column(report[control], "entropy"))
+        assert (
+            f"Against {control} (docs/results/exploration.md), paired: accuracy {gains}, entropy {ratio} times."
+            in text
+        )
+
+
+def test_the_plain_remedy_beside_clip_cov() -> None:
+    report = stored("exploration.json", "report")
+    found = differences(
+        *(column(report[arm], "pool pass@1") for arm in ("ref_kl_0.1", "clip_cov_restrain_1"))
+    )
+    mean, _, half = cell([100 * value for value in found if value is not None], ".1f").partition(" ± ")
+    assert f"The plain remedy, {mean.removeprefix('-')} ± {half} points below Clip-Cov here;" in head(
+        "exploration_ref_kl"
+    )
+    assert mean.startswith("-")
+
+
 EASY = {"quickstart_grpo": "grpo", "quickstart_kl_cov": "kl_cov"}
 EASY |= {name: name for name in ("grpo", "no_clip", "clip_higher", "clip_cov", "kl_cov")}
 
@@ -192,6 +224,14 @@ def test_recipes_on_the_easy_tier(name: str) -> None:
         tokens, share = np.mean(column(rows, "chosen")), np.median(column(rows, "share"))
         assert f"About {tokens:.0f} tokens a rollout are chosen on average" in text
         assert f"median share {share:.2f}" in text
+
+
+def test_the_covariance_and_the_fall_of_entropy() -> None:
+    rows = stored("law_on_sandbox.json", "dynamics")
+    adam, sgd = (cell([row["pg"]["pearson"] for row in rows[name]], ".2f") for name in ("adam", "sgd"))
+    quoted = f"covariance positive at every update, correlation with -dH {adam} as it stands, {sgd} with grpo.optim=sgd"
+    assert quoted in head("dynamics")
+    assert all(row["pg"]["positive"][0] == 1 for runs in rows.values() for row in runs)
 
 
 # --- a pretrained model -----------------------------------------------------------------------------------------------
