@@ -92,7 +92,7 @@ def test_the_exploration_report() -> None:
 
 def test_the_second_making_of_the_exploration_report() -> None:
     rows = stored("exploration.json", "report")
-    for arm, (_, told) in table("exploration.md", "#Made twice").items():
+    for arm, (_, told) in table("exploration.md", "Made twice").items():
         against = rows[POOL_ARMS[arm].control or ""]
         gains = differences(column(rows[arm], "pool pass@1"), column(against, "pool pass@1"))
         assert told == cell([100 * gain for gain in gains if gain is not None], ".1f", sign=True).replace(
