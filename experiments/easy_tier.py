@@ -75,7 +75,7 @@ def against_control(table: Rows) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/easy_tier"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument(
         "--methods", nargs="+", default=["grpo", "clip_higher", "no_clip", "clip_cov", "kl_cov"]
     )

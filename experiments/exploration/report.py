@@ -17,9 +17,10 @@ import sys
 from pathlib import Path
 
 from entropilot.errors import UserError
+from entropilot.reports.text import aligned
 from experiments.exploration.arms import ARMS, DEVELOPMENT, REPORT, REPORTED, VARIANTS, with_controls
 from experiments.exploration.study import study
-from experiments.exploration.tables import tables
+from experiments.exploration.tables import tables, variants
 from experiments.runs import command, keep, out_folder
 
 SMALL = ("wide_clip", "clip_cov_restrain_1")
@@ -76,6 +77,9 @@ def main() -> None:
             print(json.dumps(rows, indent=1))
         else:
             print(f"\nseeds {seeds}; ± is half of the 95 % t interval over seeds\n\n{tables(rows)}\n")
+            if arms == VARIANTS:
+                print("each beside a control with the same updates, completions and clip\n")
+                print(aligned(variants(rows), (0, 1)))
 
 
 def _say(line: str) -> None:

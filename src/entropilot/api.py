@@ -136,10 +136,10 @@ def evaluate(
 def train(recipe: Recipe | str | Path, out: str | Path | None = None, **options: Any) -> Path:
     """Train what a recipe says; returns the folder of the trained model, which `transformers` loads.
 
-        entropilot.train("recipes/kl_cov.yaml", "runs/mine", overrides=["grpo.max_steps=20"])
+        entropilot.train("kl_cov", "runs/mine", overrides=["grpo.max_steps=20"])
 
     Args:
-        recipe: a file, or from `load_recipe`.
+        recipe: a file, the name of one in the package, or from `load_recipe`.
         out: folder that receives run.jsonl, tokens/, checkpoints/ and model/; default: runs/NAME.
         **options: overrides, resume, on_start, on_row, on_alarm, as `training.stages.train`.
 

@@ -149,7 +149,10 @@ def test_the_chosen_setting_of_a_cure_on_new_seeds(name: str) -> None:
     different = {value for _, value in chosen - values(ARMS[arm][which]).items()}
     assert set(map(float, re.findall(r"\d[\d.]*(?:e-\d+)?", told[1]))) == different
     base = cell(column(report["grpo"], "pass@1"))
-    assert f"GRPO of exploration_grpo.yaml ends at {base} with the same completions and updates." in text
+    assert (
+        f"In that study GRPO of exploration_grpo.yaml ended at {base} with the same completions and updates."
+        in text
+    )
 
 
 # --- the pool, and the easy tier --------------------------------------------------------------------------------------

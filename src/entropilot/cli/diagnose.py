@@ -78,9 +78,9 @@ def diagnose(
         ):
             checked = len(NEEDS) - len(too_short(each)) - len(unchecked(each))
             said = counted(len(findings), "finding") if findings else "no findings"
-            if not checked:
+            if not (checked or findings):
                 said = "nothing could be checked"
-            elif checked < len(NEEDS):
+            elif 0 < checked < len(NEEDS):
                 said += f" in {checked} of {len(NEEDS)} checks"
             typer.echo(f"{one_line(label)}: {said}")
             for finding in findings:

@@ -26,10 +26,11 @@ def train(
 ) -> Path:
     """Train what a recipe says; returns the folder of the trained model, which `transformers` loads.
 
-        model = entropilot.train("recipes/kl_cov.yaml", "runs/mine", overrides=["grpo.max_steps=20"])
+        model = entropilot.train("kl_cov", "runs/mine", overrides=["grpo.max_steps=20"])
 
     Args:
-        recipe: a file, or from `load_recipe`; with stages, each is a run of its own in OUT/1-NAME, OUT/2-NAME, …
+        recipe: a file, the name of one in the package, or from `load_recipe`; with stages, each is a run of its own in
+            OUT/1-NAME, OUT/2-NAME, …
         out: folder that receives run.jsonl, tokens/, checkpoints/ and model/; default: runs/NAME.
         overrides: `key=value` for a recipe file, dotted keys reach into sections.
         resume: continue from the last checkpoint in `out`.

@@ -21,7 +21,7 @@ RIVALS = {
 MOST_RUNS = 12  # with a row each; of more, groups have one
 MOST_IN_GROUPS = 60  # runs forecast for groups; a forecast takes up to half a second
 _CAPTION = (
-    f'Forecast of the last measurement from the first {PREFIX:.0%} of each run. The forecast is "no change" with a '
+    f'Forecast of the last measurement from the first {PREFIX:.0%} of each run. The forecast is "no change" with an '
     "interval from the errors on public runs, because nothing beat it there; the other columns show what else was "
     "predicted."
 )
