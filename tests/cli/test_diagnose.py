@@ -142,6 +142,11 @@ def test_too_few_steps_are_not_told_as_nothing_logged(run, tmp_path: Path) -> No
 def test_a_log_too_short_to_judge_is_not_called_healthy(run, tmp_path: Path) -> None:
     result = run("diagnose", str(make(tmp_path / "short", RISING[:4])))
     assert (result.code, result.out.splitlines()[0]) == (0, "short: nothing could be checked")
-    beside = run("diagnose", str(tmp_path / "short"), "--against", str(make(tmp_path / "control", RISING)))
+    beside = run(
+        "diagnose",
+        str(tmp_path / "short"),
+        "--against",
+        str(make(tmp_path / "control", [0.4 + r for r in RISING])),
+    )
     first, second, *_ = beside.out.splitlines()
     assert (beside.code, first) == (1, "short: 1 finding") and "below the controls" in second
