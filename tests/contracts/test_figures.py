@@ -17,6 +17,7 @@ from entropilot.records import Run
 from experiments import dynamics, easy_tier, quickstart
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.exploration import tables as exploration
+from experiments.exploration import what_decides
 from experiments.exploration.arms import ARMS as POOL_ARMS
 from experiments.exploration.arms import REPORT, REPORTED, with_controls
 from experiments.finite_worlds import tables as worlds
@@ -98,6 +99,17 @@ def test_the_second_making_of_the_exploration_report() -> None:
         assert told == cell([100 * gain for gain in gains if gain is not None], ".1f", sign=True).replace(
             "-", "−"
         ), arm
+
+
+def test_which_tokens_decide_on_the_pool() -> None:
+    rows = stored("exploration.json", "what decides")
+    assert {len(runs) for runs in rows.values()} == {3}
+    shown = [
+        line.partition(" | ")[2] for line in exploration.markdown(what_decides.table(rows), bold=True)[1:]
+    ]
+    page = (RESULTS / "exploration.md").read_text(encoding="utf-8")
+    told = page.partition("| gradient stopped at")[2].splitlines()[2:]
+    assert [line.partition(" | ")[2] for line in told[: len(shown)]] == shown
 
 
 def test_the_easy_tier() -> None:
