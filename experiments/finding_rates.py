@@ -67,7 +67,7 @@ def of_own_runs(folders: list[Path]) -> None:
         judged.update((name, healthy) for name in CHECKS if name not in missing)
         spoke.update((finding.name, healthy) for finding in find(signals))
     print(f"{total[True]} of {len(folders)} runs are healthy.\n")
-    print("| finding | healthy runs | other runs |")
+    print("| finding | healthy runs | runs that are not healthy |")
     print("|---|---|---|")
     for name in CHECKS:
         cells = [f"{spoke[name, healthy]} of {judged[name, healthy]}" for healthy in (True, False)]
@@ -109,7 +109,9 @@ def main() -> None:
             spoke[finding.name, healthy] += 1
             where[finding.name][series.source] += 1
     print(f"{total[True]} of {len(runs)} runs are healthy.\n")
-    print("| finding | healthy runs | healthy runs, at any time while training | other runs | sources |")
+    print(
+        "| finding | healthy runs | healthy runs, at any time while training | runs that are not healthy | sources |"
+    )
     print("|---|---|---|---|---|")
     for name in CHECKS:
         if name not in MEASURED:

@@ -14,7 +14,7 @@ from entropilot.analysis.seeds import cell, differences, mean_difference
 from entropilot.analysis.stopping import StopRule
 from entropilot.law.law import fit_run
 from entropilot.records import Run
-from experiments import dynamics, easy_tier, quickstart
+from experiments import dynamics, easy_tier, estimators, quickstart
 from experiments.cures import ARMS, best_of, best_setting, tracking_table
 from experiments.exploration import tables as exploration
 from experiments.exploration import what_decides
@@ -125,6 +125,7 @@ def test_the_easy_tier() -> None:
 @pytest.mark.parametrize(
     ("study", "tables", "seeds"),
     [
+        ("estimators", (estimators.over_seeds, estimators.against_grpo), [1, 2, 3, 4, 5]),
         ("dynamics", (dynamics.agreements, dynamics.difficulty), [1, 2, 3]),
     ],
 )

@@ -44,7 +44,7 @@ def test_the_recipes_are_accepted_and_send_the_same_text(path: Path, monkeypatch
         assert (ROOT / data.source).resolve() == task.file_of(split).resolve()
     assert plan.config.max_completion_length == task.MAX_TOKENS == 8
     assert plan.held_out is not None and plan.held_out.reward == "exact"
-    assert str(Path("recipes") / "smollm2" / path.name) in path.read_text()
+    assert f"entropilot train smollm2/{path.stem}" in path.read_text()
 
 
 @pytest.mark.parametrize("arm", [*rl.ARMS, *rl.LABEL_FREE])
