@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +32,10 @@ def tables(found: Table) -> str:
         aligned(cells(found, COVARIANCE)),
         "\npass@k on the set, exact; base: the model before training\n",
         aligned(passes(found)),
+        "\nSpearman's correlation with exact accuracy, over all runs\n",
+        aligned(
+            [["", "correlation"], *([name, f"{value:.2f}"] for name, value in beside_accuracy(found).items())]
+        ),
     ]
     return "\n".join(parts)
 
@@ -103,20 +106,6 @@ def beside_accuracy(found: Table) -> dict[str, float]:
         name: float(stats.spearmanr(_column(runs, key), _column(runs, "pool pass@1")).statistic)  # type: ignore[union-attr]
         for name, key in (("entropy at the end", "entropy"), ("share of problems with p < 0.001", "lost"))
     }
-
-
-def markdown(rows: list[list[str]], bold: bool = False) -> list[str]:
-    """Return the rows as the lines of a page, on demand with differences in bold whose interval leaves out 0."""
-    return [f"| {' | '.join(_shown(text, bold) for text in row)} |" for row in rows]
-
-
-def _shown(text: str, bold: bool) -> str:
-    found = _SIGNED.fullmatch(text)
-    text = text.replace("-0.", "−0.")
-    return f"**{text}**" if bold and found and float(found[2]) > float(found[3]) else text
-
-
-_SIGNED = re.compile(r"([+-])(\d\.\d+) ± (\d\.\d+)")
 
 
 def curves(found: Table) -> list[list[str]]:

@@ -19,7 +19,6 @@ import torch
 
 from entropilot.analysis.seeds import cell, differences
 from entropilot.cli import main as cli
-from entropilot.maths.covariance import select_restrain, token_covariance
 from entropilot.maths.surrogate import is_ppo_clipped
 from entropilot.methods.clip_cov import ClipCov
 from entropilot.records import read_run
@@ -34,11 +33,12 @@ KINDS = ("rare_bad", "others", "random")
 def child(kind: str, recipe: str, out: Path) -> None:
     """Train with a choice of tokens that is not the method's own."""
 
+    own = ClipCov.select
+
     def select(self: ClipCov, batch, generator: torch.Generator):
-        covariance = token_covariance(batch.logp, batch.advantages, batch.mask)
-        eligible = batch.mask & ~is_ppo_clipped(batch, self.clip_low, self.clip_high)
-        chosen = select_restrain(covariance, eligible, self.restrain)
+        chosen = own(self, batch, generator)
         if kind == "random":
+            eligible = batch.mask & ~is_ppo_clipped(batch, self.clip_low, self.clip_high)
             places = eligible.flatten().nonzero()[:, 0]
             order = torch.randperm(len(places), generator=generator)[: int(chosen.sum())]
             drawn = torch.zeros_like(chosen).flatten()

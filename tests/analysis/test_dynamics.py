@@ -215,7 +215,7 @@ def test_a_short_run_is_one_sentence_and_what_else_is_known(run, tmp_path: Path)
 
 def test_tables_fit_eighty_columns(run, tmp_path: Path) -> None:
     """With all shares of the probe, more than a thousand steps, and negative values."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="the shares of the probe are in a module that imports torch")
     from entropilot.maths.covariance import TABLE_SHARES
 
     wobble = [math.sin(7 * step) for step in range(1201)]

@@ -32,7 +32,7 @@ def test_pass_values_are_the_shares_of_subsets_with_a_right_one(k: int) -> None:
     for row in scores:
         subsets = list(combinations(row, k))
         expected.append(float(Fraction(sum(max(subset) == 1 for subset in subsets), len(subsets))))
-    np.testing.assert_allclose(pass_values(scores, k), expected, rtol=1e-12)
+    np.testing.assert_allclose(pass_values(scores, k), expected, rtol=4 * np.finfo(float).eps)
 
 
 def test_pass_values_of_problems_with_different_numbers_of_samples() -> None:
@@ -109,8 +109,8 @@ def test_the_width_follows_the_level_and_the_number_of_problems() -> None:
     def width(found) -> float:
         return found.high - found.low
 
-    assert width(few) == pytest.approx(2 * width(many), rel=0.2)
-    assert width(many) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert width(few) == pytest.approx(2 * width(many), rel=0.1)  # 0.94 times
+    assert width(many) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.05)  # 1.03 times
     assert width(sure) == pytest.approx(width(many) * 2.576 / 1.96, rel=0.1)
 
 

@@ -36,7 +36,7 @@ def test_a_collapsed_run_is_1_with_evidence_and_advice(run, tmp_path: Path) -> N
     result = run("diagnose", str(make(tmp_path / "bad", FALLEN)), str(make(tmp_path / "good", RISING)))
     assert result.code == 1
     lines = result.out.splitlines()
-    assert lines[0] == "bad: 1 finding in 5 of 14 checks"
+    assert lines[0] == "bad: 1 finding"
     assert lines[1].startswith("  error: reward collapse, steps 6 to 60: reward/mean fell from 0.7 to 0.1")
     assert [line.split(":")[0].strip() for line in lines[2:5]] == ["meaning", "try", "false alarms"]
     assert "good: no findings in 5 of 14 checks" in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,17 @@ WORDS = {number: word for word, number in spellings._WORDS.items()} | {0: "none"
 def in_words(count: int) -> str:
     """Return a small count as a word, as the pages write it."""
     return WORDS[count]
+
+
+SIGNED = re.compile(r"[+-](\d\.\d+) ± (\d\.\d+)")
+
+
+def markdown(rows: list[list[str]], bold: bool = False) -> list[str]:
+    """Return the rows of a study's table as a page has them, on demand with differences in bold that leave out 0."""
+
+    def shown(text: str) -> str:
+        found = SIGNED.fullmatch(text)
+        text = text.replace("-0.", "−0.")
+        return f"**{text}**" if bold and found and float(found[1]) > float(found[2]) else text
+
+    return [f"| {' | '.join(map(shown, row))} |" for row in rows]

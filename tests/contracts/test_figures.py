@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figure_helpers import RESULTS, SCREEN, column, stored, table
+from figure_helpers import RESULTS, SCREEN, column, markdown, stored, table
 
 from entropilot.analysis.seeds import cell, differences, mean_difference
 from entropilot.analysis.stopping import StopRule
@@ -78,12 +78,12 @@ def test_the_exploration_report() -> None:
     assert list(rows) == with_controls(REPORTED)
     assert all(tuple(column(runs, "seed")) == REPORT for runs in rows.values())
     page = (RESULTS / "exploration.md").read_text(encoding="utf-8")
-    _, *lines = exploration.markdown(exploration.main_table(rows), bold=True)
+    _, *lines = markdown(exploration.main_table(rows), bold=True)
     assert "\n".join(lines) in page
     made = [exploration.curves(rows), exploration.passes(rows)]
     made += [exploration.cells(rows, columns) for columns in (exploration.MECHANISM, exploration.COVARIANCE)]
     for table_rows in made:
-        head, *lines = exploration.markdown(table_rows)
+        head, *lines = markdown(table_rows)
         assert "\n".join(lines) in page, head
     told = {
         name: f"{value:.2f}".replace("-", "−") for name, value in exploration.beside_accuracy(rows).items()
@@ -104,9 +104,7 @@ def test_the_second_making_of_the_exploration_report() -> None:
 def test_which_tokens_decide_on_the_pool() -> None:
     rows = stored("exploration.json", "what decides")
     assert {len(runs) for runs in rows.values()} == {3}
-    shown = [
-        line.partition(" | ")[2] for line in exploration.markdown(what_decides.table(rows), bold=True)[1:]
-    ]
+    shown = [line.partition(" | ")[2] for line in markdown(what_decides.table(rows), bold=True)[1:]]
     page = (RESULTS / "exploration.md").read_text(encoding="utf-8")
     told = page.partition("| gradient stopped at")[2].splitlines()[2:]
     assert [line.partition(" | ")[2] for line in told[: len(shown)]] == shown
@@ -118,7 +116,7 @@ def test_the_easy_tier() -> None:
     assert all(column(runs, "seed") == [1, 2, 3, 4, 5] for runs in rows.values())
     page = (RESULTS / "easy_tier.md").read_text(encoding="utf-8")
     for table_rows in (easy_tier.over_seeds(rows), easy_tier.against_control(rows)):
-        head, *lines = exploration.markdown(table_rows, bold=True)
+        head, *lines = markdown(table_rows, bold=True)
         assert "\n".join(lines) in page, head
 
 
@@ -135,7 +133,7 @@ def test_the_law_on_the_sandbox(study: str, tables: tuple[Any, ...], seeds: list
     assert all(column(runs, "seed") == seeds for runs in rows.values())
     page = (RESULTS / "law_on_sandbox.md").read_text(encoding="utf-8")
     for made in tables:
-        head, *lines = exploration.markdown(made(rows))
+        head, *lines = markdown(made(rows))
         assert "\n".join(lines) in page, head
 
 

@@ -78,10 +78,12 @@ def diagnose(
         ):
             checked = len(NEEDS) - len(too_short(each)) - len(unchecked(each))
             said = counted(len(findings), "finding") if findings else "no findings"
-            if not (checked or findings):
-                said = "nothing could be checked"
-            elif 0 < checked < len(NEEDS):
-                said += f" in {checked} of {len(NEEDS)} checks"
+            if not findings and checked < len(NEEDS):
+                said = (
+                    f"no findings in {checked} of {len(NEEDS)} checks"
+                    if checked
+                    else "nothing could be checked"
+                )
             typer.echo(f"{one_line(label)}: {said}")
             for finding in findings:
                 for line in finding.lines():
