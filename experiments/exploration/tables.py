@@ -100,10 +100,20 @@ def variants(found: Table) -> list[list[str]]:
 
 
 def beside_accuracy(found: Table) -> dict[str, float]:
-    """Return Spearman's correlation, over all runs, of exact accuracy with entropy and with the share of lost problems."""
+    """Return Spearman's correlation, over all runs, of exact accuracy with entropy and with the share of lost problems.
+
+    It is nan where one of them is the same in all runs.
+    """
     runs = [run for rows in found.values() for run in rows]
+    accuracy = _column(runs, "pool pass@1")
+
+    def correlation(values: list[float | None]) -> float:
+        if min(len(set(values)), len(set(accuracy))) < 2:
+            return np.nan
+        return float(stats.spearmanr(values, accuracy).statistic)  # type: ignore[union-attr]
+
     return {
-        name: float(stats.spearmanr(_column(runs, key), _column(runs, "pool pass@1")).statistic)  # type: ignore[union-attr]
+        name: correlation(_column(runs, key))
         for name, key in (("entropy at the end", "entropy"), ("share of problems with p < 0.001", "lost"))
     }
 
